@@ -1,0 +1,1 @@
+"""The embeddings judged, one file a backend, plus their known deviations."""

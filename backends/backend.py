@@ -1,0 +1,110 @@
+"""What the suite knows about an embedding under test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from embconform.reference.clause import Profile
+
+OPTIONS: Final = ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
+TABLE_DTYPES: Final = ("float32", "float64", "float16", "bfloat16")
+INDEX_DTYPES: Final = ("int64", "int32")
+
+
+class TargetError(Exception):
+    """A target that can't be found, imported or used; its message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend says it can do; clauses that need more are ``unsupported``.
+
+    Attributes
+    ----------
+    options : frozenset of str
+        The keyword arguments it takes, out of :data:`OPTIONS`.
+    dtypes : tuple of str
+        Table dtypes, by NumPy's names.
+    index_dtypes : tuple of str
+        Index dtypes, by NumPy's names.
+    gradient, double_backward : bool
+        Whether it can be differentiated once, and twice.
+    strided : bool
+        Whether tables and indices may be views that are not contiguous.
+    deterministic : bool
+        Whether the gradient has the same bits each time.
+    devices : tuple of str
+        Device types by torch's names.
+    """
+
+    options: frozenset[str] = frozenset(OPTIONS)
+    dtypes: tuple[str, ...] = TABLE_DTYPES
+    index_dtypes: tuple[str, ...] = INDEX_DTYPES
+    gradient: bool = True
+    double_backward: bool = True
+    strided: bool = True
+    deterministic: bool = True
+    devices: tuple[str, ...] = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An embedding under test.
+
+    Attributes
+    ----------
+    name : str
+        The name in reports.
+    functional : callable, optional
+        ``f(input, weight, **options)`` as :func:`torch.nn.functional.embedding`.
+    module : callable, optional
+        ``cls(num_embeddings, embedding_dim, **options)`` as :class:`torch.nn.Embedding`.
+    profiles : tuple of Profile
+        What it claims to be; the first is judged unless the user names another.
+    capabilities : Capabilities
+    deviations : Path, optional
+        TOML file of known deviations.
+    compiled : bool
+        True where each new structure of a call costs seconds, so that structures come from a
+        small pool and the data vary.
+    summary : str
+        One line for ``embconform backends``.
+    synchronize : callable, optional
+        Waits until everything the backend started is done.
+    prepare : callable, optional
+        Called once before a run.
+
+    Raises
+    ------
+    TargetError
+        If it has neither a functional nor a module form.
+    """
+
+    name: str
+    functional: Callable[..., Any] | None = None
+    module: Callable[..., Any] | None = None
+    profiles: tuple[Profile, ...] = (Profile.TORCH, Profile.TEXTBOOK)
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    deviations: Path | None = None
+    compiled: bool = False
+    summary: str = ""
+    synchronize: Callable[[], None] | None = None
+    prepare: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.functional is None and self.module is None:
+            raise TargetError(f"backend {self.name!r} has neither a functional nor a module form")
+
+    @property
+    def able(self) -> frozenset[str]:
+        """Names of everything it can do, as clauses name their needs."""
+        flags = ("gradient", "double_backward", "strided", "deterministic")
+        return (
+            self.capabilities.options
+            | {flag for flag in flags if getattr(self.capabilities, flag)}
+            | ({"functional"} if self.functional else set())
+            | ({"module"} if self.module else set())
+        )

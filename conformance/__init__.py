@@ -1,0 +1,1 @@
+"""Is it right: cases, outcomes, judges, the engine, reports and the pytest plugin."""

@@ -1,0 +1,1 @@
+"""The judge of every clause, one module a clause group."""

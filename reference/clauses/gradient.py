@@ -1,0 +1,264 @@
+"""The gradient of the table."""
+
+from embconform.reference.clause import BOTH, TORCH, Clause, Level
+
+_DOCUMENT = "founding document, §2: W is learnable"
+_SUM = "forced: the derivative of a lookup is a sum over equal indices"
+_MODULE = "torch.nn.Embedding, documentation of scale_grad_by_freq"
+_GRADIENT = frozenset({"gradient"})
+_SCALE = frozenset({"gradient", "scale_grad_by_freq"})
+_DOUBLE = frozenset({"gradient", "double_backward"})
+
+CLAUSES = (
+    Clause(
+        "gradient.sum",
+        Level.MUST,
+        BOTH,
+        "The gradient of a row is the sum of the upstream gradient over all indices that name it, "
+        "within the error of any summation order in the table's dtype.",
+        f"{_SUM}; bound: Higham, Accuracy and Stability, 2nd ed., §4.2",
+        "embedding(torch.tensor([1, 0, 1]), weight).sum().backward()\n"
+        "weight.grad  # ones in row 0, twos in row 1",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.float64",
+        Level.MUST,
+        BOTH,
+        "The gradient of a float64 table is summed in float64.",
+        _SUM,
+        "out = embedding(torch.tensor([0]), torch.zeros(1, 1, dtype=torch.float64))\n"
+        "out.backward(torch.tensor([[1 / 3]], dtype=torch.float64))  # all 53 bits",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.half-precision",
+        Level.MUST,
+        BOTH,
+        "The gradient of a float16 or bfloat16 table is the sum, within the error of any summation "
+        "order in the table's dtype.",
+        _SUM,
+        "weight = weight.to(torch.bfloat16)\n"
+        "embedding(torch.tensor([1, 1]), weight).sum().backward()  # twos in row 1",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.float32-accumulation",
+        Level.SHOULD,
+        BOTH,
+        "The gradient of a float16 or bfloat16 table is accumulated in float32 or better and "
+        "rounded once.",
+        "ATen's CUDA kernel does; its CPU kernel does not; MXNet#17703, FlagGems#309",
+        "ids = torch.zeros(1000, dtype=torch.long)\n"
+        "embedding(ids, weight.bfloat16()).sum().backward()  # 1000, not 256",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.zeros-elsewhere",
+        Level.MUST,
+        BOTH,
+        "Rows that no index names have a gradient of exactly 0.",
+        _SUM,
+        "embedding(torch.tensor([1]), weight).sum().backward()\nweight.grad[0]  # zeros",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.shape-and-dtype",
+        Level.MUST,
+        BOTH,
+        "The gradient is a dense tensor of the shape and dtype of the table.",
+        "torch.Tensor.grad",
+        "embedding(ids, weight).sum().backward()\n"
+        "weight.grad.shape == weight.shape and weight.grad.dtype == weight.dtype",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.int32-indices",
+        Level.MUST,
+        BOTH,
+        "int32 indices give the gradient that int64 indices give.",
+        "torch.nn.functional.embedding: Input (LongTensor or IntTensor)",
+        "embedding(torch.tensor([1, 1], dtype=torch.int32), weight).sum().backward()\n"
+        "weight.grad[1]  # twos",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.strided-weight",
+        Level.MUST,
+        BOTH,
+        "A table that is a view has the gradient that a contiguous one has.",
+        _SUM,
+        "weight = base[:, :5].detach().requires_grad_()\n"
+        "embedding(torch.tensor([1, 1]), weight).sum().backward()  # twos in row 1",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.strided-indices",
+        Level.MUST,
+        BOTH,
+        "Transposed, stepped, offset or expanded indices have the gradient of what they read as.",
+        "pytorch/pytorch#63427",
+        "ids = torch.tensor([[0, 1], [2, 2]]).t()\n"
+        "embedding(ids, weight).sum().backward()  # twos in row 2",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.strided-upstream",
+        Level.MUST,
+        BOTH,
+        "A transposed, stepped or expanded upstream gradient counts as what it reads as.",
+        "pytorch/pytorch#81528: gradient strides assumed",
+        "out = embedding(torch.tensor([0, 1]), weight)\n"
+        "out.backward(torch.tensor(2.0).expand_as(out))  # twos in rows 0 and 1",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.many-indices",
+        Level.MUST,
+        BOTH,
+        "The sum is right for every number of indices, on both sides of the sizes at which "
+        "kernels switch, with unequal and non-adjacent repeats.",
+        "pytorch/pytorch#26302 (769), #28959 (1001), #82886 (3073)",
+        "ids = torch.arange(1025) % 3\n"
+        "embedding(ids, weight).sum().backward()  # 342, 342, 341",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.hot-rows",
+        Level.MUST,
+        BOTH,
+        "Thousands of equal indices lose nothing.",
+        "MXNet#17703, tt-metal#53386: accumulation saturates",
+        "ids = torch.zeros(5000, dtype=torch.long)\n"
+        "embedding(ids, weight).sum().backward()  # 5000 in row 0",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.wide-rows",
+        Level.MUST,
+        BOTH,
+        "Every column gets its gradient for every width, on both sides of 32, 64, 128, 256, 1024.",
+        "EMBEDDING-BUGS §3: kernel switches",
+        "weight = torch.zeros(2, 129, requires_grad=True)\n"
+        "embedding(torch.tensor([1]), weight).sum().backward()  # 129 ones",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.empty",
+        Level.MUST,
+        BOTH,
+        "No indices give an all-zero gradient; a table of zero width gives an empty one.",
+        "torch 2.13, observed",
+        "embedding(torch.empty(0, dtype=torch.long), weight).sum().backward()\n"
+        "weight.grad  # zeros",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.requires-grad",
+        Level.MUST,
+        BOTH,
+        "The output requires grad exactly when the table does and grad mode is on.",
+        "PyTorch, autograd mechanics",
+        "with torch.no_grad():\n    assert not embedding(ids, weight).requires_grad",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.frozen",
+        Level.MUST,
+        BOTH,
+        "The output of a frozen table, and of a call under no_grad or inference_mode, has the "
+        "same bits as that of a trained one.",
+        "PyTorch, autograd mechanics",
+        "with torch.inference_mode():\n    embedding(ids, weight)  # the same rows",
+    ),
+    Clause(
+        "gradient.accumulates",
+        Level.MUST,
+        BOTH,
+        "A second pass adds to the gradient that is there.",
+        "torch.Tensor.backward: accumulates into .grad",
+        "for _ in range(2):\n    embedding(ids, weight).sum().backward()  # the gradient doubles",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.backward-twice",
+        Level.MUST,
+        BOTH,
+        "A second backward through the same retained graph gives the same gradient again.",
+        "torch.Tensor.backward(retain_graph=True); pytorch/pytorch#17919",
+        "loss = embedding(ids, weight).sum(); loss.backward(retain_graph=True)\n"
+        "loss.backward()  # the gradient doubles",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.two-uses",
+        Level.MUST,
+        BOTH,
+        "Two lookups in one graph add their gradients.",
+        _SUM,
+        "loss = embedding(a, weight).sum() + embedding(b, weight).sum()\n"
+        "loss.backward()  # the sum over a and b",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.scale-by-freq",
+        Level.MUST,
+        TORCH,
+        "With scale_grad_by_freq the gradient of a row is divided by how often its index occurs.",
+        f"{_MODULE}; pytorch/pytorch#185119: ignored",
+        "embedding(torch.tensor([1, 1]), weight, scale_grad_by_freq=True).sum().backward()\n"
+        "weight.grad[1]  # ones",
+        _SCALE,
+    ),
+    Clause(
+        "gradient.scale-by-freq-nd",
+        Level.MUST,
+        TORCH,
+        "The frequency is counted over the whole call, whatever the shape of the indices.",
+        f"{_MODULE} (in the mini-batch); pytorch/pytorch#95182",
+        "embedding(torch.tensor([[1], [1]]), weight, scale_grad_by_freq=True).sum().backward()\n"
+        "weight.grad[1]  # ones",
+        _SCALE,
+    ),
+    Clause(
+        "gradient.scale-by-freq-padding",
+        Level.MUST,
+        TORCH,
+        "With padding_idx too, the padding row has gradient 0 and the others their own count.",
+        _MODULE,
+        "ids = torch.tensor([0, 1, 1])\n"
+        "embedding(ids, weight, padding_idx=0, scale_grad_by_freq=True).sum().backward()",
+        frozenset({"gradient", "scale_grad_by_freq", "padding_idx"}),
+    ),
+    Clause(
+        "gradient.scale-by-freq-many",
+        Level.MUST,
+        TORCH,
+        "The division by the count holds for every number of indices.",
+        f"{_MODULE}; pytorch/pytorch#190063: wrong count used",
+        "ids = torch.arange(1025) % 3\n"
+        "embedding(ids, weight, scale_grad_by_freq=True).sum().backward()  # ones",
+        _SCALE,
+    ),
+    Clause(
+        "gradient.double-backward",
+        Level.MAY,
+        BOTH,
+        "The derivative of the gradient with respect to the upstream gradient is a lookup in the "
+        "direction, 0 at padding_idx.",
+        "forced: the backward pass is linear; pytorch/pytorch#6469",
+        "(g,) = torch.autograd.grad(out, weight, upstream, create_graph=True)\n"
+        "torch.autograd.grad((g * v).sum(), upstream)  # v[ids]",
+        _DOUBLE,
+    ),
+    Clause(
+        "gradient.double-backward-scaled",
+        Level.MAY,
+        TORCH,
+        "With scale_grad_by_freq the second derivative is divided by the count as well.",
+        "forced: the backward pass is linear; torch 2.13, observed: the division is dropped",
+        "out = embedding(torch.tensor([1, 1]), weight, scale_grad_by_freq=True)\n"
+        "# d (g * v).sum() / d upstream is v[1] / 2 for both",
+        frozenset({"gradient", "double_backward", "scale_grad_by_freq"}),
+    ),
+)

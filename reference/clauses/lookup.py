@@ -1,0 +1,165 @@
+"""Looking rows up."""
+
+from embconform.reference.clause import BOTH, Clause, Level
+
+_DOCUMENT = "founding document, §1 (1)"
+_FUNCTIONAL = "torch.nn.functional.embedding, documentation"
+
+CLAUSES = (
+    Clause(
+        "lookup.shape",
+        Level.MUST,
+        BOTH,
+        "The output has the shape of the indices followed by the width of the table; "
+        "a 0-d index gives one row of shape (embedding_dim,).",
+        f"{_FUNCTIONAL}: Output (*, embedding_dim)",
+        "embedding(torch.tensor([[1, 3]]), weight).shape == (1, 2, weight.shape[1])\n"
+        "embedding(torch.tensor(1), weight).shape == (weight.shape[1],)",
+    ),
+    Clause(
+        "lookup.dtype",
+        Level.MUST,
+        BOTH,
+        "The output has the dtype of the table.",
+        _FUNCTIONAL,
+        "weight = weight.to(torch.bfloat16)\nembedding(ids, weight).dtype == torch.bfloat16",
+    ),
+    Clause(
+        "lookup.rows",
+        Level.MUST,
+        BOTH,
+        "Each output row is a bit-for-bit copy of the row of the table that its index names.",
+        f"{_DOCUMENT}: output = weight[input]",
+        "weight = torch.tensor([[.1, .2], [.3, .4]])\n"
+        "embedding(torch.tensor([1, 0, 1]), weight)  # rows 1, 0, 1",
+    ),
+    Clause(
+        "lookup.special-values",
+        Level.MUST,
+        BOTH,
+        "Negative zero, subnormal numbers, infinities and NaN payloads are copied bit for bit.",
+        "a lookup does no arithmetic (IEEE 754-2019, §5.5.1 copy)",
+        "weight = torch.tensor([[-0.0, 1e-42]])\n"
+        "embedding(torch.tensor([0]), weight)  # [[-0., 1e-42]], not [[0., 0.]]",
+    ),
+    Clause(
+        "lookup.float64",
+        Level.MUST,
+        BOTH,
+        "A float64 table keeps all of its bits.",
+        _DOCUMENT,
+        "weight = torch.tensor([[1 / 3]], dtype=torch.float64)\n"
+        "embedding(torch.tensor([0]), weight) == weight  # not rounded to float32",
+    ),
+    Clause(
+        "lookup.half-precision",
+        Level.MUST,
+        BOTH,
+        "Rows of float16 and bfloat16 tables are copied bit for bit.",
+        _DOCUMENT,
+        "weight = weight.to(torch.float16)\nembedding(ids, weight)  # rows of weight, in float16",
+    ),
+    Clause(
+        "lookup.int32-indices",
+        Level.MUST,
+        BOTH,
+        "int32 indices select the same rows as int64 indices.",
+        f"{_FUNCTIONAL}: Input (LongTensor or IntTensor)",
+        "ids = torch.tensor([1, 3])\n"
+        "embedding(ids.int(), weight) == embedding(ids, weight)",
+    ),
+    Clause(
+        "lookup.strided-weight",
+        Level.MUST,
+        BOTH,
+        "A transposed, column-sliced, row-stepped, offset or expanded table gives the rows that "
+        "its indexing gives.",
+        "pytorch/pytorch#195185: row width taken from stride(0)",
+        "base = torch.randn(4, 6)\nembedding(ids, base[:, :5]) == base[:, :5][ids]",
+    ),
+    Clause(
+        "lookup.strided-indices",
+        Level.MUST,
+        BOTH,
+        "Transposed, stepped, offset or expanded indices select the rows that they read as.",
+        "pytorch/pytorch#63427: non-contiguous indices mishandled on CUDA",
+        "ids = torch.tensor([[0, 1], [2, 3]]).t()\nembedding(ids, weight) == weight[ids]",
+    ),
+    Clause(
+        "lookup.empty",
+        Level.MUST,
+        BOTH,
+        "No indices, a table of zero width, and an empty table with no indices are legal and give "
+        "an empty output.",
+        "torch 2.13, observed; torch/nn/functional.py::embedding sets no lower limit",
+        "embedding(torch.empty(0, dtype=torch.long), weight).shape == (0, weight.shape[1])\n"
+        "embedding(torch.tensor([1]), torch.empty(3, 0)).shape == (1, 0)",
+    ),
+    Clause(
+        "lookup.many-indices",
+        Level.MUST,
+        BOTH,
+        "The rows stay right for every number of indices, on both sides of the sizes at which "
+        "kernels switch (32, 64, 128, 256, 768, 1000, 1024, 3072, 65536).",
+        "pytorch/pytorch#28959 (N > 1000), #26302 (N = 769), #82886 (N > 3072)",
+        "ids = torch.randint(0, 7, (1001,))\nembedding(ids, weight) == weight[ids]",
+    ),
+    Clause(
+        "lookup.wide-rows",
+        Level.MUST,
+        BOTH,
+        "Every column is copied for every width, on both sides of 32, 64, 128, 256 and 1024.",
+        "EMBEDDING-BUGS §3: kernel switches; pytorch/pytorch#195185",
+        "weight = torch.randn(3, 129)\nembedding(torch.tensor([2]), weight) == weight[2:]",
+    ),
+    Clause(
+        "lookup.tall-table",
+        Level.MUST,
+        BOTH,
+        "Rows beyond 32,767 and 65,535 are found.",
+        "pytorch/pytorch#188756: high rows return zero",
+        "weight = torch.randn(70_000, 1)\n"
+        "embedding(torch.tensor([69_999]), weight) == weight[69_999]",
+    ),
+    Clause(
+        "lookup.fresh-output",
+        Level.MUST,
+        BOTH,
+        "The output shares no memory with the table, the indices or an earlier output.",
+        "torch.nn.functional.embedding, observed: the output never aliases weight",
+        "out = embedding(torch.tensor([0]), weight)\nout.zero_()  # weight keeps its values",
+    ),
+    Clause(
+        "lookup.weight-unchanged",
+        Level.MUST,
+        BOTH,
+        "Without max_norm neither the forward nor the backward pass changes the table, nor the "
+        "memory around a table that is a view.",
+        f"{_FUNCTIONAL}: only max_norm modifies weight in place",
+        "before = weight.clone()\nembedding(ids, weight)  # weight equals before",
+    ),
+    Clause(
+        "lookup.indices-unchanged",
+        Level.MUST,
+        BOTH,
+        "The indices are not changed, nor the memory around them.",
+        "pytorch/pytorch#943: renorm sorted and deduplicated the caller's indices",
+        "ids = torch.tensor([2, 1, 2])\nembedding(ids, weight, max_norm=1.0)  # ids is [2, 1, 2]",
+    ),
+    Clause(
+        "lookup.sees-weight-updates",
+        Level.MUST,
+        BOTH,
+        "A call sees what was written into the table since the call before.",
+        "EMBEDDING-BUGS §4: output cached by data_ptr, by id() or by fingerprint",
+        "embedding(ids, weight); weight.mul_(2)\nembedding(ids, weight) == weight[ids]",
+    ),
+    Clause(
+        "lookup.sees-index-updates",
+        Level.MUST,
+        BOTH,
+        "A call sees what was written into the indices since the call before.",
+        "EMBEDDING-BUGS §4: output cached by data_ptr, by id() or by fingerprint",
+        "embedding(ids, weight); ids.fill_(0)\nembedding(ids, weight) == weight[ids]",
+    ),
+)

@@ -1,0 +1,103 @@
+"""sparse=True."""
+
+from embconform.reference.clause import TORCH, Clause, Level
+
+_MODULE = "torch.nn.Embedding, documentation of sparse"
+_SPARSE = frozenset({"gradient", "sparse"})
+_SPARSE_PADDING = frozenset({"gradient", "sparse", "padding_idx"})
+
+CLAUSES = (
+    Clause(
+        "sparse.layout",
+        Level.MUST,
+        TORCH,
+        "The gradient is a COO tensor with one sparse dimension, of the shape and dtype of the "
+        "table, and its entries name rows of the table.",
+        f"{_MODULE}; pytorch/pytorch#4666: the flag was ignored",
+        "embedding(ids, weight, sparse=True).sum().backward()\n"
+        "weight.grad.layout == torch.sparse_coo and weight.grad.sparse_dim() == 1",
+        _SPARSE,
+    ),
+    Clause(
+        "sparse.equals-dense",
+        Level.MUST,
+        TORCH,
+        "The entries add up to the dense gradient.",
+        _MODULE,
+        "embedding(torch.tensor([1, 1]), weight, sparse=True).sum().backward()\n"
+        "weight.grad.to_dense()[1]  # twos",
+        _SPARSE,
+    ),
+    Clause(
+        "sparse.many-indices",
+        Level.MUST,
+        TORCH,
+        "The entries add up to the dense gradient for every number of indices.",
+        _MODULE,
+        "ids = torch.arange(1025) % 3\n"
+        "embedding(ids, weight, sparse=True).sum().backward()  # 342, 342, 341",
+        _SPARSE,
+    ),
+    Clause(
+        "sparse.padding-excluded",
+        Level.MUST,
+        TORCH,
+        "No entry with a value other than 0 names row padding_idx, and the others add up.",
+        "pytorch/pytorch#3506: padding ignored",
+        "embedding(torch.tensor([0, 1]), weight, padding_idx=0, sparse=True).sum().backward()\n"
+        "weight.grad.to_dense()[0]  # zeros",
+        _SPARSE_PADDING,
+    ),
+    Clause(
+        "sparse.all-padding",
+        Level.MUST,
+        TORCH,
+        "A call in which every index is padding_idx has a sparse gradient that adds up to 0.",
+        "pytorch/pytorch#5472, fixed in #6211",
+        "embedding(torch.tensor([0, 0]), weight, padding_idx=0, sparse=True).sum().backward()\n"
+        "weight.grad.to_dense()  # zeros everywhere",
+        _SPARSE_PADDING,
+    ),
+    Clause(
+        "sparse.scalar-index",
+        Level.MUST,
+        TORCH,
+        "A 0-d index has a sparse gradient, with and without padding_idx.",
+        "torch 2.13, observed: with padding_idx the backward pass raises",
+        "embedding(torch.tensor(2), weight, padding_idx=0, sparse=True).sum().backward()\n"
+        "weight.grad.to_dense()[2]  # ones",
+        _SPARSE,
+    ),
+    Clause(
+        "sparse.empty",
+        Level.MUST,
+        TORCH,
+        "No indices give a sparse gradient that adds up to 0.",
+        "torch 2.13, observed",
+        "embedding(torch.empty(0, dtype=torch.long), weight, sparse=True).sum().backward()\n"
+        "weight.grad.to_dense()  # zeros everywhere",
+        _SPARSE,
+    ),
+    Clause(
+        "sparse.accumulates",
+        Level.MUST,
+        TORCH,
+        "A second pass, a second use in one graph and a second backward add to the sparse gradient.",
+        "pytorch/pytorch#17919: the second backward gave garbage",
+        "for _ in range(2):\n"
+        "    embedding(ids, weight, sparse=True).sum().backward()  # the sum doubles",
+        _SPARSE,
+    ),
+    Clause(
+        "sparse.scale-by-freq",
+        Level.MUST,
+        TORCH,
+        "With scale_grad_by_freq a sparse gradient is divided by the counts or refused with an "
+        "error; it is never returned undivided.",
+        "torch 2.13, observed: the backward pass raises RuntimeError",
+        "out = embedding(ids, weight, scale_grad_by_freq=True, sparse=True)\n"
+        "out.sum().backward()  # divides or raises",
+        frozenset({"gradient", "sparse", "scale_grad_by_freq"}),
+        policy=True,
+    ),
+)

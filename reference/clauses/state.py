@@ -1,0 +1,34 @@
+"""What one call leaves behind for the next."""
+
+from embconform.reference.clause import BOTH, Clause, Level
+
+CLAUSES = (
+    Clause(
+        "state.repeatable",
+        Level.MUST,
+        BOTH,
+        "The same call on the same data gives the same bits.",
+        "torch CPU: bitwise equal across thread counts, observed",
+        "a = embedding(ids, weight)\nb = embedding(ids, weight)  # equal bits",
+    ),
+    Clause(
+        "state.repeatable-gradient",
+        Level.MUST,
+        BOTH,
+        "The same call on the same data gives a gradient of the same bits on the CPU.",
+        "torch CPU: observed; pytorch/pytorch#195404: atomics in spite of the deterministic flag",
+        "for _ in range(2): weight.grad = None; embedding(ids, weight).sum().backward()\n"
+        "# equal bits",
+        frozenset({"gradient", "deterministic"}),
+        policy=True,
+    ),
+    Clause(
+        "state.outputs-intact",
+        Level.MUST,
+        BOTH,
+        "An output keeps its values when the embedding is called again or its table is written to.",
+        "EMBEDDING-BUGS §4: an output buffer that is reused",
+        "a = embedding(torch.tensor([0]), weight)\n"
+        "embedding(torch.tensor([1]), weight)  # a still holds row 0",
+    ),
+)
