@@ -1,0 +1,80 @@
+"""The list of planted bugs: which target breaks which clause, and the story behind it."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from embconform.reference.clause import Profile, registry
+
+from mutants.kernel import Kernel
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A wrong embedding.
+
+    Attributes
+    ----------
+    name : str
+        Unique among all planted bugs.
+    target : callable
+        A function, a callable instance or a module class.
+    clause : str
+        Id of the clause that must catch it.
+    profile : str
+        The profile under which it is judged.
+    story : str
+        One line on the bug.
+    """
+
+    name: str
+    target: Callable[..., Any]
+    clause: str
+    profile: str
+    story: str
+
+    @property
+    def where(self) -> str:
+        """``package.module:attr``, as a command line names it."""
+        home = self.target if hasattr(self.target, "__name__") else type(self.target)
+        return f"{home.__module__}:{self.name}"
+
+
+PLANTED: list[Planted] = []
+
+
+def planted(clause: str, *, profile: str = "torch") -> Callable[[Any], Any]:
+    """Record the decorated target as a planted bug.
+
+    A subclass of Kernel, which is callable only once it is made, is replaced by an instance.
+    """
+    known = registry().get(clause)
+    if known is None or Profile(profile) not in known.profiles:
+        raise ValueError(f"profile {profile!r} has no clause {clause!r}")
+
+    def record(made: Any) -> Any:
+        name = made.__name__
+        if any(other.name == name for other in PLANTED):
+            raise ValueError(f"two planted bugs are called {name!r}")
+        story = (inspect.getdoc(made) or "").partition("\n")[0]
+        if not story or story == (inspect.getdoc(Kernel) or "").partition("\n")[0]:
+            raise ValueError(f"{name} tells no story")
+        target = made() if isinstance(made, type) and issubclass(made, Kernel) else made
+        PLANTED.append(Planted(name, target, clause, profile, story))
+        return target
+
+    return record
+
+
+def all_planted() -> list[Planted]:
+    """Import every module of mutants and list the planted bugs, by module and in their order."""
+    import mutants
+
+    for module in sorted(entry.name for entry in pkgutil.iter_modules(mutants.__path__)):
+        import_module(f"mutants.{module}")
+    return list(PLANTED)
