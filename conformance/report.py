@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
+from embconform.backends.deviations import Deviation
 from embconform.reference.clause import Clause, Level, Profile
 
 
@@ -53,28 +54,6 @@ class Failure:
     script: str = ""
     indices: int = 0
     rows: int = 0
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """A known failure, declared in a backend's TOML file.
-
-    Attributes
-    ----------
-    clause : str
-        Clause id.
-    reason : str
-        One line.
-    link : str
-        Where the repro stands.
-    versions : dict of str to str
-        Distribution name to version specifier (PEP 440); the row counts where all match.
-    """
-
-    clause: str
-    reason: str
-    link: str
-    versions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
