@@ -77,14 +77,19 @@ def p_norm(rows: F64, p: float) -> tuple[F64, F64]:
     -------
     norm : ndarray of float64, shape (n,)
     power_sum : ndarray of float64, shape (n,)
-        The sum of \\|w\\|**p; the norm itself where p is infinite.
+        The sum of \\|w\\|**p, which may overflow where the norm does not; the norm itself where p
+        is infinite.
     """
     magnitudes = np.abs(rows)
+    largest = magnitudes.max(axis=-1, initial=0.0)
     if np.isinf(p):
-        norm = magnitudes.max(axis=-1, initial=0.0)
-        return norm, norm
+        return largest, largest
     power_sum = (magnitudes**p).sum(axis=-1)
-    return power_sum ** (1 / p), power_sum
+    if np.all((power_sum > 1e-200) & (power_sum < 1e200)):
+        return power_sum ** (1 / p), power_sum
+    unit = np.where(largest > 0, largest, 1.0)
+    scaled = ((magnitudes / unit[:, None]) ** p).sum(axis=-1)
+    return unit * scaled ** (1 / p), power_sum
 
 
 def _exactly_at_most(rows: F64, norm: F64, max_norm: float) -> NDArray[np.bool_]:

@@ -1,0 +1,146 @@
+"""A case: everything that is done to the embedding under test, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from embconform.reference.clause import Profile
+from embconform.reference.dtypes import Array
+from embconform.reference.oracle import Options
+
+Layout = Literal["contiguous", "transposed", "sliced", "stepped", "offset", "expanded"]
+GradMode = Literal["grad", "frozen", "no_grad", "inference"]
+Entry = Literal["functional", "module"]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor as plain data: its values, and how they lie in memory."""
+
+    values: Array
+    layout: Layout = "contiguous"
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call the embedding.
+
+    Attributes
+    ----------
+    indices : Placed
+    reuse : int or None
+        Number of an earlier call whose index tensor, the same object, is passed again;
+        `indices` then holds what that tensor reads as at this point.
+    must_raise : bool
+        Whether the call has to be refused.
+    """
+
+    indices: Placed
+    reuse: int | None = None
+    must_raise: bool = False
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Back-propagate through the outputs of one or more calls at once."""
+
+    calls: tuple[int, ...]
+    upstream: tuple[Placed, ...]
+    retain_graph: bool = False
+
+
+@dataclass(frozen=True)
+class DoubleBackward:
+    """Differentiate <gradient, direction> with respect to the upstream gradient of a call."""
+
+    call: int
+    upstream: Placed
+    direction: Array
+
+
+@dataclass(frozen=True)
+class ClearGradient:
+    """Set the gradient of the table to None."""
+
+
+@dataclass(frozen=True)
+class WriteWeight:
+    """Overwrite the table in place."""
+
+    values: Array
+
+
+@dataclass(frozen=True)
+class WriteIndices:
+    """Overwrite, in place, the index tensor of a call."""
+
+    call: int
+    values: Array
+
+
+Step = Call | Backward | DoubleBackward | ClearGradient | WriteWeight | WriteIndices
+
+
+@dataclass(frozen=True)
+class Case:
+    """A table, options, and the steps taken with them.
+
+    Attributes
+    ----------
+    stratum : str
+        The stratum that it was drawn from.
+    profile : Profile
+    weight : Placed
+        Shape (V, d), but for cases that must be refused.
+    options : Options
+        As passed: padding_idx may be negative.
+    mode : GradMode
+    entry : Entry
+    steps : tuple of Step
+    """
+
+    stratum: str
+    profile: Profile
+    weight: Placed
+    options: Options
+    mode: GradMode
+    entry: Entry
+    steps: tuple[Step, ...]
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the table's dtype."""
+        return self.weight.values.dtype.name
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the table."""
+        shape = self.weight.values.shape
+        return shape[0] if shape else 0
+
+    @cached_property
+    def calls(self) -> tuple[tuple[int, Call], ...]:
+        """The calls with their positions among the steps."""
+        return tuple((k, step) for k, step in enumerate(self.steps) if isinstance(step, Call))
+
+    @property
+    def most_indices(self) -> int:
+        """The largest number of indices in a call."""
+        return max((int(np.size(step.indices.values)) for _, step in self.calls), default=0)
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        """How hard the case is to read: indices and table elements first, then steps."""
+        elements = self.most_indices + int(np.size(self.weight.values))
+        plain = (
+            (self.weight.layout != "contiguous")
+            + (self.options != Options())
+            + (self.mode != "grad")
+            + (self.entry != "functional")
+            + sum(step.indices.layout != "contiguous" for _, step in self.calls)
+        )
+        return elements, len(self.steps) + plain

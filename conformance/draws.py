@@ -1,0 +1,287 @@
+"""Draw a case from a stratum with Hypothesis: sizes, indices, seeds of values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from embconform.conformance.case import (
+    Backward,
+    Call,
+    Case,
+    ClearGradient,
+    DoubleBackward,
+    Layout,
+    Placed,
+    Step,
+    WriteIndices,
+    WriteWeight,
+)
+from embconform.conformance.fills import TABLE_FILLS, UPSTREAM_FILLS
+from embconform.conformance.strata import COUNTED, Structure
+from embconform.reference.clause import Profile
+from embconform.reference.dtypes import Array, format_of
+from embconform.reference.oracle import Options
+
+T = TypeVar("T")
+Ids = NDArray[np.int64]
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+COUNTS: Final = (31, 32, 33, 64, 128, 255, 256, 257, 768, 769, 1000, 1001, 1024, 1025, 3072, 3073)
+WIDTHS: Final = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025)
+HEIGHTS: Final = (32_769, 65_537, 70_001)
+HOT: Final = 5_000
+FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
+FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
+SEEDS: Final = st.integers(0, 2**31 - 1)
+
+
+def cases(structure: Structure, profile: Profile, *, compiled: bool = False) -> Any:
+    """Make the strategy that draws the cases of a stratum.
+
+    Parameters
+    ----------
+    structure : Structure
+    profile : Profile
+    compiled : bool
+        Draw no size of 0 or 1 unless the stratum is about it: compilers specialise on those.
+
+    Returns
+    -------
+    SearchStrategy of Case
+        Shrinks towards few indices, few rows, few columns and readable values.
+    """
+    return _cases(structure, profile, 2 if compiled else 1)
+
+
+@st.composite
+def _cases(draw: Draw, structure: Structure, profile: Profile, least: int) -> Case:
+    rows, width = _draw_table_shape(draw, structure, least)
+    table = _draw_table(draw, structure, rows, width)
+    options = _draw_options(draw, structure, rows)
+    build = _Builder(draw, structure, options, table, least)
+    steps = build.fault() if structure.program == "error" else build.program()
+    return Case(
+        stratum=structure.name,
+        profile=profile,
+        weight=Placed(build.table, structure.weight_layout),
+        options=build.options,
+        mode=structure.mode,
+        entry=structure.entry,
+        steps=steps,
+    )
+
+
+def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
+    match s.size:
+        case "wide":
+            return draw(st.integers(least, 4)), draw(st.sampled_from(WIDTHS))
+        case "tall":
+            return draw(st.sampled_from(HEIGHTS)), draw(st.integers(least, 2))
+        case "no-columns":
+            return draw(st.integers(least, 5)), 0
+        case "no-rows":
+            return 0, draw(st.integers(least, 3))
+        case "one-column":
+            return draw(st.integers(least, 5)), 1
+        case "many" | "hot":
+            return draw(st.integers(least, 40)), draw(st.integers(least, 4))
+    floor = 4 if s.fault.startswith("far") else least
+    return draw(st.integers(floor, 6)), draw(st.integers(least, 5))
+
+
+def _draw_table(draw: Draw, s: Structure, rows: int, width: int) -> Array:
+    shape = (1, width) if s.weight_layout == "expanded" else (rows, width)
+    values = TABLE_FILLS[s.table](shape, s.dtype, draw(SEEDS))
+    return np.ascontiguousarray(np.broadcast_to(values, (rows, width)))
+
+
+def _draw_options(draw: Draw, s: Structure, rows: int) -> Options:
+    padding: int | None = None
+    if s.padding != "none":
+        inner = st.integers(min(1, rows - 1), max(rows - 2, min(1, rows - 1)))
+        padding = {
+            "zero": lambda: 0,
+            "last": lambda: rows - 1,
+            "inner": lambda: draw(inner),
+            "negative": lambda: -draw(st.integers(1, rows)),
+        }[s.padding]()
+    if s.fault == "padding-above":
+        padding = rows + draw(st.integers(0, 2))
+    if s.fault == "padding-below":
+        padding = -rows - draw(st.integers(1, 3))
+    return Options(
+        padding_idx=padding,
+        max_norm=None if s.bound == "none" else _draw_bound(draw, s),
+        norm_type=float(s.bound[1:]) if s.bound.startswith("p") else 2.0,
+        scale_grad_by_freq=s.gradient.endswith("scaled"),
+        sparse=s.gradient.startswith("sparse"),
+    )
+
+
+def _draw_bound(draw: Draw, s: Structure) -> float:
+    if s.bound == "zero":
+        return 0.0
+    if s.table == "spike":
+        return float(draw(st.integers(1, 9)))
+    ordinary = draw(st.sampled_from((1.0, 0.5, 2.0, 0.25, 4.0)))
+    return float(ordinary * 2.0**-12 if s.table == "tiny" else ordinary)
+
+
+class _Builder:
+    """Draws the steps of one case."""
+
+    def __init__(
+        self, draw: Draw, structure: Structure, options: Options, table: Array, least: int
+    ) -> None:
+        self.draw, self.s, self.options, self.table = draw, structure, options, table
+        self.least = least
+        self.rows, self.width = table.shape
+
+    def program(self) -> tuple[Step, ...]:
+        """Draw the steps of a legal program."""
+        first = Call(self.indices())
+        again = Call(first.indices, reuse=0)
+        match self.s.program:
+            case "repeat":
+                back = self.backward(0, first)
+                clear = (ClearGradient(),) if back else ()
+                last = tuple(Backward((1 + len(back) + len(clear),), b.upstream) for b in back)
+                return (first, *back, *clear, again, *last)
+            case "accumulate":
+                second = Call(self.indices())
+                return (first, *self.backward(0, first), second, *self.backward(2, second))
+            case "retain":
+                (back,) = self.backward(0, first)
+                return (first, Backward((0,), back.upstream, retain_graph=True), back)
+            case "two-uses":
+                second = Call(self.indices())
+                upstream = (self.upstream(first.indices), self.upstream(second.indices))
+                return (first, second, Backward((0, 1), upstream))
+            case "update-weight":
+                fresh = _draw_table(self.draw, self.s, self.rows, self.width)
+                return (first, *self.backward(0, first), WriteWeight(fresh), again)
+            case "update-indices":
+                fresh_ids = self.indices(first.indices.values.shape)
+                return (
+                    first,
+                    *self.backward(0, first),
+                    WriteIndices(0, fresh_ids.values),
+                    Call(fresh_ids, reuse=0),
+                )
+            case "double-backward":
+                direction = TABLE_FILLS["plain"](self.table.shape, self.s.dtype, self.draw(SEEDS))
+                return (first, DoubleBackward(0, self.upstream(first.indices), direction))
+        return (first, *self.backward(0, first))
+
+    def backward(self, position: int, call: Call) -> tuple[Backward, ...]:
+        """Draw the backward step of a call, or none where the mode has none."""
+        if self.s.mode != "grad":
+            return ()
+        return (Backward((position,), (self.upstream(call.indices),)),)
+
+    def shape(self) -> tuple[int, ...]:
+        """Draw the shape of the indices."""
+        s, draw = self.s, self.draw
+        if s.size in ("no-indices", "no-rows"):
+            return {1: (0,), 2: (2, 0), 3: (0, 2, 3)}.get(s.rank, (0,))
+        if s.size in COUNTED:
+            count = draw(st.sampled_from(COUNTS)) if s.size == "many" else HOT
+            lead = (1,) * max(s.rank - 2, 0)
+            return (count,) if s.rank == 1 else (*lead, draw(st.integers(2, 4)), count)
+        if s.rank == 1:
+            return (draw(st.integers(self.least, 6)),)
+        return tuple(draw(st.integers(self.least, 3)) for _ in range(s.rank))
+
+    def indices(self, shape: tuple[int, ...] | None = None) -> Placed:
+        """Draw legal indices."""
+        shape = self.shape() if shape is None else shape
+        layout = self.s.index_layout
+        drawn = (1, *shape[1:]) if layout == "expanded" and shape and shape[0] else shape
+        count = int(np.prod(drawn))
+        if self.rows == 0:
+            values = np.zeros(0, np.int64)
+        elif self.s.size in COUNTED or self.s.size == "tall":
+            values = self._many_ids(count)
+        else:
+            values = self._few_ids(count)
+        full = np.ascontiguousarray(np.broadcast_to(values.reshape(drawn), shape))
+        return Placed(full.astype(self.s.index_dtype), layout)
+
+    def _few_ids(self, count: int) -> Ids:
+        padding = self.options.normalised(self.rows).padding_idx
+        if padding is not None and self.draw(st.integers(0, 5)) == 5:
+            return np.full(count, padding, np.int64)
+        one = st.integers(0, self.rows - 1)
+        return np.array(self.draw(st.lists(one, min_size=count, max_size=count)), np.int64)
+
+    def _many_ids(self, count: int) -> Ids:
+        mode = self.draw(st.sampled_from(("cyclic", "uniform", "skewed", "equal", "top")))
+        rng = np.random.default_rng(self.draw(SEEDS))
+        if mode == "cyclic":
+            return np.arange(count) % self.rows
+        if mode == "equal" or self.s.size == "hot":
+            ids = np.full(count, rng.integers(self.rows), np.int64)
+            if mode != "equal":
+                ids[rng.integers(0, count, 7)] = rng.integers(0, self.rows, 7)
+            return ids
+        if mode == "top":
+            return self.rows - 1 - rng.integers(0, min(self.rows, 5), count)
+        if mode == "skewed":
+            return np.asarray(np.minimum(rng.zipf(1.5, count), self.rows) - 1)
+        return rng.integers(0, self.rows, count)
+
+    def upstream(self, indices: Placed) -> Placed:
+        """Draw the upstream gradient of a call's output."""
+        shape = (*indices.values.shape, self.width)
+        layout = self.s.upstream_layout
+        if layout == "expanded" and shape[0]:
+            one = UPSTREAM_FILLS[self.s.upstream]((1, *shape[1:]), self.s.dtype, self.draw(SEEDS))
+            return Placed(np.ascontiguousarray(np.broadcast_to(one, shape)), layout)
+        values = UPSTREAM_FILLS[self.s.upstream](shape, self.s.dtype, self.draw(SEEDS))
+        if self.s.upstream == "nonfinite-padding":
+            padded = indices.values == self.options.normalised(self.rows).padding_idx
+            values[padded] = np.array(self.draw(st.sampled_from((np.inf, np.nan, -np.inf))))
+        return Placed(values, layout)
+
+    def fault(self) -> tuple[Step, ...]:
+        """Draw a call that must be refused, then one that must work."""
+        fault = self.s.fault
+        if fault.startswith("weight"):
+            shape = {"0d": (), "1d": (3,), "3d": (3, 2, 2)}[fault[7:]]
+            self.table = np.ones(shape, format_of(self.s.dtype).dtype)
+            return (Call(Placed(np.array([0])), must_raise=True),)
+        if fault.startswith("padding"):
+            return (Call(self.indices(), must_raise=True),)
+        if fault.startswith("index"):
+            good = self.indices()
+            refused = Placed(good.values.astype(fault[6:]), good.layout)
+            return (Call(refused, must_raise=True), Call(good))
+        bad = self._bad_ids()
+        if self.rows == 0:
+            return (Call(bad, must_raise=True),)
+        good = Placed(np.zeros(bad.values.shape, bad.values.dtype), bad.layout)
+        return (Call(bad, must_raise=True), Call(good))
+
+    def _bad_ids(self) -> Placed:
+        fault, layout = self.s.fault, self.s.index_layout
+        bad = {
+            "too-large": lambda: self.rows + self.draw(st.sampled_from((0, 1, 7))),
+            "negative": lambda: -self.draw(st.integers(1, self.rows + 1)),
+            "far-positive": lambda: self.draw(st.sampled_from(FAR)),
+            "far-negative": lambda: self.draw(st.sampled_from(FAR_BELOW)),
+        }[fault]()
+        placed = self.indices() if self.rows else self._zeros()
+        values = placed.values.copy()
+        flat = values.reshape(-1)
+        flat[self.draw(st.sampled_from((0, -1, flat.size // 2)))] = bad
+        layout: Layout = placed.layout
+        return Placed(values, layout)
+
+    def _zeros(self) -> Placed:
+        shape = {0: (), 1: (2,), 2: (2, 2)}[self.s.rank]
+        return Placed(np.zeros(shape, self.s.index_dtype), self.s.index_layout)

@@ -1,0 +1,129 @@
+"""Values for tables and upstream gradients, made from a seed.
+
+Seed 0 gives values that a person can read; other seeds give random ones. Nothing is 0 unless the
+kind asks for it, since a zero hides masking bugs (EMBEDDING-BUGS §3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embconform.reference.dtypes import Array, format_of
+
+Shape = tuple[int, ...]
+
+
+def _signs(size: int) -> NDArray[np.float64]:
+    return np.where(np.arange(size) % 3 == 1, -1.0, 1.0)
+
+
+def plain(shape: Shape, dtype: str, seed: int) -> Array:
+    """Signed values of ordinary size, all different for seed 0 and few elements."""
+    size = int(np.prod(shape))
+    if seed == 0:
+        values = _signs(size) * (np.arange(size) % 1000 + 1) / 8
+    else:
+        values = np.random.default_rng(seed).standard_normal(size)
+    return _without_zeros(values, dtype).reshape(shape)
+
+
+def tiny(shape: Shape, dtype: str, seed: int) -> Array:
+    """Values around 1e-4, where torch's 1e-7 in the renorm shows."""
+    wide = plain(shape, dtype, seed).astype(np.float64)
+    return _without_zeros(wide * 2.0**-12, dtype)
+
+
+def huge(shape: Shape, dtype: str, seed: int) -> Array:
+    """Finite values whose squares overflow the dtype."""
+    top = 2.0 ** np.floor(np.log2(format_of(dtype).largest) * 0.75)
+    wide = plain(shape, dtype, seed).astype(np.float64)
+    return _without_zeros(np.sign(wide) * top * (1 + np.abs(wide) % 1), dtype)
+
+
+def spike(shape: Shape, dtype: str, seed: int) -> Array:
+    """Rows with one component that is not 0, a small whole number, in any column."""
+    values = np.zeros(shape)
+    if values.size:
+        rng = np.random.default_rng(seed)
+        rows = np.arange(shape[0])
+        values[rows, rng.integers(0, shape[1], shape[0])] = rng.integers(
+            2, 9, shape[0]
+        ) * rng.choice([-1.0, 1.0], shape[0])
+    return values.astype(format_of(dtype).dtype)
+
+
+def zero_rows(shape: Shape, dtype: str, seed: int) -> Array:
+    """Ordinary rows, every second of them 0."""
+    values = plain(shape, dtype, seed).copy()
+    values[::2] = 0
+    return values
+
+
+def special(shape: Shape, dtype: str, seed: int) -> Array:
+    """Zeros of both signs, subnormals, infinities and quiet NaNs with payloads, among ordinary."""
+    form = format_of(dtype)
+    width = form.dtype.itemsize * 8
+    one = np.array([1.0], form.dtype).view(f"u{form.dtype.itemsize}")[0]
+    infinity = int(np.array([np.inf], form.dtype).view(f"u{form.dtype.itemsize}")[0])
+    sign, quiet = 1 << (width - 1), 1 << (form.precision - 2)
+    pool = [
+        sign,
+        1,
+        sign | 5,
+        infinity,
+        sign | infinity,
+        infinity | quiet | 5,
+        sign | infinity | quiet | 3,
+        0,
+        int(one),
+        infinity - 1,
+    ]
+    size = int(np.prod(shape))
+    patterns = np.array(pool, f"u{form.dtype.itemsize}")
+    if seed == 0:
+        chosen = patterns[np.arange(size) % len(patterns)]
+    else:
+        chosen = np.random.default_rng(seed).choice(patterns, size)
+    return chosen.view(form.dtype).reshape(shape)
+
+
+def units(shape: Shape, dtype: str, seed: int) -> Array:
+    """Small whole numbers, whose sums are exact in every order while they stay small."""
+    size = int(np.prod(shape))
+    if seed == 0:
+        values = np.arange(size) % 3 + 1.0
+    else:
+        values = np.random.default_rng(seed).choice([-2.0, -1.0, 1.0, 1.0, 2.0, 3.0], size)
+    return values.reshape(shape).astype(format_of(dtype).dtype)
+
+
+def ones(shape: Shape, dtype: str, seed: int) -> Array:
+    """All 1: what sum().backward() sends."""
+    del seed
+    return np.ones(shape, format_of(dtype).dtype)
+
+
+def _without_zeros(values: Any, dtype: str) -> Array:
+    cast: Array = np.asarray(values).astype(format_of(dtype).dtype)
+    cast[cast == 0] = 1
+    return cast
+
+
+TABLE_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
+    "plain": plain,
+    "special": special,
+    "tiny": tiny,
+    "huge": huge,
+    "spike": spike,
+    "zero-rows": zero_rows,
+}
+UPSTREAM_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
+    "units": units,
+    "plain": plain,
+    "ones": ones,
+    "nonfinite-padding": units,
+}

@@ -1,0 +1,137 @@
+"""The judges by clause, and how a case is put before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
+from typing import Any, TypeVar
+
+from embconform.conformance.case import Case
+from embconform.conformance.finding import Check, Finding
+from embconform.conformance.outcome import Outcome
+from embconform.conformance.views import DoubleBackwardView, FaultView, View, views
+from embconform.reference.clause import registry
+
+V = TypeVar("V", bound=View)
+GROUPS = ("lookup", "padding", "max_norm", "gradient", "sparse", "errors", "state")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Decides one clause on one kind of view.
+
+    Attributes
+    ----------
+    clause : str
+        Clause id.
+    kind : type
+        The view class that it judges.
+    applies : callable
+        Whether the clause says anything about a view.
+    check : callable
+        Returns a Finding where the clause is broken, None where it holds.
+    value : bool
+        Whether an exception where none is due breaks the clause; other judges skip such a step.
+    """
+
+    clause: str
+    kind: type[View]
+    applies: Callable[[Any], bool]
+    check: Callable[[Any], Finding | None]
+    value: bool
+
+
+_JUDGES: list[Judge] = []
+
+
+def judge(
+    clause: str, kind: type[V], applies: Callable[[V], bool], *, value: bool = False
+) -> Callable[[Callable[[V], Finding | None]], Callable[[V], Finding | None]]:
+    """Register a function as the judge of a clause on a kind of view.
+
+    Parameters
+    ----------
+    clause : str
+        An id of the registry.
+    kind : type
+        CallView, FaultView, BackwardView or DoubleBackwardView.
+    applies : callable
+    value : bool
+        See :class:`Judge`.
+
+    Returns
+    -------
+    callable
+        A decorator that returns the function as it is, so that one can judge several clauses.
+
+    Raises
+    ------
+    KeyError
+        If there is no such clause.
+    """
+    if clause not in registry():
+        raise KeyError(clause)
+
+    def register(check: Callable[[V], Finding | None]) -> Callable[[V], Finding | None]:
+        _JUDGES.append(Judge(clause, kind, applies, check, value))
+        return check
+
+    return register
+
+
+@cache
+def judges(kind: type[View]) -> tuple[Judge, ...]:
+    """List the judges of a kind of view."""
+    for group in GROUPS:
+        import_module(f"embconform.conformance.judges.{group}")
+    return tuple(entry for entry in _JUDGES if entry.kind is kind)
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A clause that applied to a case, and what was found."""
+
+    clause: str
+    finding: Finding | None
+
+
+def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> Iterator[Ruling]:
+    """Judge an outcome by every clause that applies.
+
+    Parameters
+    ----------
+    case : Case
+    outcome : Outcome
+    wanted : frozenset of str, optional
+        Only these clauses.
+
+    Yields
+    ------
+    Ruling
+        A clause can come more than once, for different steps.
+    """
+    for view in views(case, outcome):
+        failed = view.seen.raised is not None and not isinstance(view, FaultView)
+        for entry in judges(type(view)):
+            if wanted is not None and entry.clause not in wanted:
+                continue
+            if failed and not entry.value:
+                continue
+            if case.profile not in registry()[entry.clause].profiles or not entry.applies(view):
+                continue
+            finding = _exception(view) if failed else entry.check(view)
+            if finding is not None:
+                finding = replace(finding, step=view.position)
+            yield Ruling(entry.clause, finding)
+
+
+def _exception(view: View) -> Finding:
+    return Finding(
+        f"raised {view.seen.raised}, where nothing is wrong with the call",
+        str(view.seen.raised),
+        "no exception",
+        check=Check("", "works"),
+        refused=isinstance(view, DoubleBackwardView),
+    )

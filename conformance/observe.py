@@ -1,0 +1,251 @@
+"""Run a case on an embedding and write down everything that can be seen. The torch side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from embconform.backends.backend import Backend
+from embconform.conformance.case import (
+    Backward,
+    Call,
+    Case,
+    ClearGradient,
+    DoubleBackward,
+    Placed,
+    WriteIndices,
+    WriteWeight,
+)
+from embconform.conformance.layouts import Laid, lay_out
+from embconform.conformance.outcome import (
+    GradientSeen,
+    MemorySeen,
+    Outcome,
+    Raised,
+    StepSeen,
+    TensorSeen,
+)
+from embconform.reference.dtypes import Array
+from embconform.reference.oracle import Options
+
+_CARRIERS: dict[torch.dtype, tuple[torch.dtype, Any]] = {
+    torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
+    torch.float8_e4m3fn: (torch.uint8, ml_dtypes.float8_e4m3fn),
+    torch.float8_e5m2: (torch.uint8, ml_dtypes.float8_e5m2),
+}
+_BY_NUMPY = {np.dtype(numpy): (carrier, torch_) for torch_, (carrier, numpy) in _CARRIERS.items()}
+
+
+def to_torch(array: Array) -> torch.Tensor:
+    """Make a tensor that shares the memory of a contiguous array, bfloat16 and float8 included."""
+    if array.dtype in _BY_NUMPY:
+        carrier, dtype = _BY_NUMPY[array.dtype]
+        return torch.from_numpy(array.view(f"i{array.dtype.itemsize}")).view(carrier).view(dtype)
+    return torch.from_numpy(array)
+
+
+def to_numpy(tensor: torch.Tensor) -> Array:
+    """Copy a tensor's values out, bit for bit."""
+    with torch.no_grad():
+        plain = tensor.detach().cpu().contiguous()
+        if plain.dtype in _CARRIERS:
+            carrier, numpy = _CARRIERS[plain.dtype]
+            return plain.view(carrier).numpy().copy().view(numpy)
+        return np.array(plain.numpy(), copy=True)
+
+
+class _Tensor:
+    """A tensor laid out in a buffer of its own."""
+
+    def __init__(self, placed: Placed, device: str) -> None:
+        self.laid: Laid = lay_out(placed)
+        self.base = to_torch(self.laid.base.copy()).to(device)
+        self.tensor = self.base.as_strided(self.laid.shape, self.laid.strides, self.laid.offset)
+
+    def read(self) -> tuple[Array, bool]:
+        """Read the values, and whether the memory around them kept its bits."""
+        base = to_numpy(self.base)
+        return np.array(self.laid.view(base), copy=True), self.laid.outside_intact(base)
+
+
+_CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "no_grad": torch.no_grad,
+    "inference": torch.inference_mode,
+}
+
+
+def raised_from(error: BaseException) -> Raised:
+    """Describe an exception as plain data."""
+    bases = tuple(base.__name__ for base in type(error).__mro__)
+    return Raised(type(error).__name__, bases, str(error))
+
+
+def keyword_options(options: Options) -> dict[str, Any]:
+    """Give the options that are not at their default as keyword arguments."""
+    plain = Options()
+    return {
+        name: getattr(options, name)
+        for name in Options.__dataclass_fields__
+        if getattr(options, name) != getattr(plain, name)
+    }
+
+
+class Observer:
+    """Runs the steps of one case."""
+
+    def __init__(self, backend: Backend, case: Case, device: str) -> None:
+        self.backend, self.case, self.device = backend, case, device
+        self.weight = _Tensor(case.weight, device)
+        self.leaf = self.weight.tensor.detach()
+        self.leaf.requires_grad_(case.mode != "frozen" and self.leaf.is_floating_point())
+        self.indices: dict[int, _Tensor] = {}
+        self.outputs: dict[int, torch.Tensor] = {}
+        self.steps: list[StepSeen] = []
+        self.embed: Callable[[torch.Tensor], Any] | None = None
+
+    def run(self) -> Outcome:
+        """Take the steps up to the first that raises without having to."""
+        for position, step in enumerate(self.case.steps):
+            seen = self._take(position, step)
+            self.steps.append(seen)
+            if seen.raised and not (isinstance(step, Call) and step.must_raise):
+                break
+        final = {position: to_numpy(output) for position, output in self.outputs.items()}
+        return Outcome(tuple(self.steps), final)
+
+    def _take(self, position: int, step: Any) -> StepSeen:
+        extra: dict[str, Any] = {}
+        raised = None
+        try:
+            match step:
+                case Call():
+                    extra = self._call(position, step)
+                case Backward():
+                    self._backward(step)
+                case DoubleBackward():
+                    extra = {"gradient": self._double_backward(step)}
+                case ClearGradient():
+                    self.leaf.grad = None
+                case WriteWeight():
+                    with torch.no_grad():
+                        self.leaf.copy_(to_torch(step.values))
+                case WriteIndices():
+                    self.indices[step.call].tensor.copy_(to_torch(step.values))
+            if self.backend.synchronize:
+                self.backend.synchronize()
+        except Exception as error:
+            raised = raised_from(error)
+        if "gradient" not in extra and isinstance(step, Backward):
+            extra["gradient"] = read_gradient(self.leaf.grad)
+        return StepSeen(raised, self._memory(), **extra)
+
+    def _memory(self) -> MemorySeen:
+        weight, weight_around = self.weight.read()
+        seen = {position: tensor.read() for position, tensor in self.indices.items()}
+        return MemorySeen(
+            weight,
+            weight_around,
+            {position: values for position, (values, _) in seen.items()},
+            all(around for _, around in seen.values()),
+        )
+
+    def _call(self, position: int, step: Call) -> dict[str, Any]:
+        if step.reuse is None:
+            self.indices[position] = _Tensor(step.indices, self.device)
+            indices = self.indices[position].tensor
+        else:
+            indices = self.indices[step.reuse].tensor
+        if self.embed is None:
+            self.embed = self._make()
+        with _CONTEXTS.get(self.case.mode, nullcontext)():
+            output = self.embed(indices)
+        if not isinstance(output, torch.Tensor):
+            return {"returned": type(output).__name__}
+        shares = self._shared_memory(output, indices)
+        self.outputs[position] = output
+        return {
+            "output": TensorSeen(to_numpy(output), str(output.dtype).removeprefix("torch.")),
+            "requires_grad": output.requires_grad,
+            "shares": shares,
+        }
+
+    def _make(self) -> Callable[[torch.Tensor], Any]:
+        options = keyword_options(self.case.options)
+        if self.case.entry == "functional":
+            functional = self.backend.functional
+            assert functional is not None
+            return lambda indices: functional(indices, self.leaf, **options)
+        assert self.backend.module is not None
+        rows, width = self.leaf.shape
+        module = self.backend.module(rows, width, dtype=self.leaf.dtype, **options)
+        module.to(self.device)
+        parameter = torch.nn.Parameter(self.leaf, requires_grad=self.leaf.requires_grad)
+        module.weight = parameter
+        self.leaf = parameter
+        return module  # type: ignore[no-any-return]
+
+    def _shared_memory(self, output: torch.Tensor, indices: torch.Tensor) -> tuple[str, ...]:
+        others = {"weight": self.leaf, "indices": indices}
+        others |= {f"output of step {k}": earlier for k, earlier in self.outputs.items()}
+        address = output.untyped_storage().data_ptr()
+        return tuple(
+            name
+            for name, other in others.items()
+            if output.numel() and other.untyped_storage().data_ptr() == address
+        )
+
+    def _upstream(self, placed: Placed) -> torch.Tensor:
+        return _Tensor(placed, self.device).tensor
+
+    def _backward(self, step: Backward) -> None:
+        outputs = [self.outputs[call] for call in step.calls]
+        upstream = [self._upstream(placed) for placed in step.upstream]
+        torch.autograd.backward(outputs, upstream, retain_graph=step.retain_graph)
+
+    def _double_backward(self, step: DoubleBackward) -> GradientSeen | None:
+        upstream = self._upstream(step.upstream).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(
+            self.outputs[step.call], self.leaf, upstream, create_graph=True
+        )
+        direction = to_torch(step.direction).to(self.device)
+        (second,) = torch.autograd.grad((gradient * direction).sum(), upstream)
+        return read_gradient(second)
+
+
+def read_gradient(gradient: torch.Tensor | None) -> GradientSeen | None:
+    """Copy a gradient out, dense or sparse, without coalescing it."""
+    if gradient is None:
+        return None
+    layout = str(gradient.layout).removeprefix("torch.")
+    common = (layout, tuple(gradient.shape), str(gradient.dtype).removeprefix("torch."))
+    if gradient.layout is torch.sparse_coo:
+        return GradientSeen(
+            *common,
+            rows=to_numpy(gradient._indices())[0],
+            entries=to_numpy(gradient._values()),
+            sparse_dim=gradient.sparse_dim(),
+        )
+    if gradient.layout is torch.strided:
+        return GradientSeen(*common, dense=to_numpy(gradient))
+    return GradientSeen(*common)
+
+
+def observe(backend: Backend, case: Case, device: str = "cpu") -> Outcome:
+    """Run a case.
+
+    Parameters
+    ----------
+    backend : Backend
+    case : Case
+    device : str
+
+    Returns
+    -------
+    Outcome
+    """
+    return Observer(backend, case, device).run()

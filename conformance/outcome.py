@@ -1,0 +1,138 @@
+"""What was seen when a case was run, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embconform.reference.dtypes import Array
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception: its type, the names of all its bases, and its message."""
+
+    type: str
+    bases: tuple[str, ...]
+    message: str
+
+    def __str__(self) -> str:
+        first = self.message.strip().splitlines()
+        return f"{self.type}: {first[0][:160]}" if first else self.type
+
+
+@dataclass(frozen=True)
+class TensorSeen:
+    """A dense tensor as it was read.
+
+    Attributes
+    ----------
+    values : ndarray
+        In the tensor's dtype, contiguous.
+    dtype : str
+        Torch's name without its prefix.
+    """
+
+    values: Array
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's shape."""
+        return self.values.shape
+
+
+@dataclass(frozen=True)
+class GradientSeen:
+    """A gradient as it was read.
+
+    Attributes
+    ----------
+    layout : str
+        ``strided``, ``sparse_coo`` or another of torch's names.
+    shape : tuple of int
+    dtype : str
+    dense : ndarray or None
+        The values, where the layout is strided.
+    rows, entries : ndarray or None
+        Where the layout is sparse_coo: the row of each entry, shape (nnz,), and its values,
+        shape (nnz, d), as stored.
+    sparse_dim : int
+    """
+
+    layout: str
+    shape: tuple[int, ...]
+    dtype: str
+    dense: Array | None = None
+    rows: NDArray[np.int64] | None = None
+    entries: Array | None = None
+    sparse_dim: int = 0
+
+
+@dataclass(frozen=True)
+class MemorySeen:
+    """The table and an index tensor after a step.
+
+    Attributes
+    ----------
+    weight : ndarray
+        The table as it reads.
+    outside_weight : bool
+        Whether the memory around the table kept its bits.
+    indices : dict of int to ndarray
+        The index tensor of each call made so far, as it reads.
+    outside_indices : bool
+        Whether the memory around the index tensors kept its bits.
+    """
+
+    weight: Array
+    outside_weight: bool
+    indices: dict[int, Array]
+    outside_indices: bool
+
+
+@dataclass(frozen=True)
+class StepSeen:
+    """What a step did.
+
+    Attributes
+    ----------
+    raised : Raised or None
+    memory : MemorySeen
+    output : TensorSeen or None
+        After a call that returned a tensor.
+    returned : str
+        What a call returned instead, by type; empty for a tensor.
+    requires_grad : bool
+        Of the output.
+    shares : tuple of str
+        What the output shares memory with: ``weight``, ``indices``, ``output of step k``.
+    gradient : GradientSeen or None
+        Of the table, after the step; of the upstream gradient after a double backward.
+    """
+
+    raised: Raised | None
+    memory: MemorySeen
+    output: TensorSeen | None = None
+    returned: str = ""
+    requires_grad: bool = False
+    shares: tuple[str, ...] = ()
+    gradient: GradientSeen | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything observable of a case.
+
+    Attributes
+    ----------
+    steps : tuple of StepSeen
+        One for each step that was taken; a step whose call raised unexpectedly is the last.
+    final_outputs : dict of int to ndarray
+        Every output as it reads after the last step, by step.
+    """
+
+    steps: tuple[StepSeen, ...]
+    final_outputs: dict[int, Array] = field(default_factory=dict)

@@ -1,0 +1,382 @@
+"""The strata: which structures of a call are forced to appear.
+
+A stratum fixes everything about a call but sizes and values. All pairs of its factors occur
+(allpairspy); more budget means more arrays of pairs in other orders, hence more triples.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
+from typing import Any, Final, Literal
+
+from allpairspy import AllPairs
+
+from embconform.backends.backend import Backend
+from embconform.conformance.case import Entry, GradMode, Layout
+from embconform.reference.clause import Profile
+
+Program = Literal[
+    "single",
+    "repeat",
+    "accumulate",
+    "retain",
+    "two-uses",
+    "update-weight",
+    "update-indices",
+    "double-backward",
+    "error",
+    "training",
+    "module",
+]
+
+
+@dataclass(frozen=True, order=True)
+class Structure:
+    """One value for each factor; the defaults are the plainest call."""
+
+    program: Program = "single"
+    fault: str = "none"
+    entry: Entry = "functional"
+    dtype: str = "float32"
+    index_dtype: str = "int64"
+    rank: int = 1
+    size: str = "tiny"
+    weight_layout: Layout = "contiguous"
+    index_layout: Layout = "contiguous"
+    upstream_layout: Layout = "contiguous"
+    padding: str = "none"
+    bound: str = "none"
+    gradient: str = "dense"
+    mode: GradMode = "grad"
+    table: str = "plain"
+    upstream: str = "units"
+
+    @property
+    def name(self) -> str:
+        """The factors that are not at their plainest, as ``factor=value``."""
+        plain = asdict(PLAIN)
+        parts = [f"{key}={value}" for key, value in asdict(self).items() if value != plain[key]]
+        return " ".join(parts) or "plain"
+
+
+PLAIN: Final = Structure()
+LAYOUTS: Final = ("contiguous", "transposed", "sliced", "stepped", "offset", "expanded")
+BOUNDS: Final = ("none", "p2", "p1", "p0.5", "p3", "pinf", "zero")
+PADDINGS: Final = ("none", "zero", "inner", "last", "negative")
+EMPTY: Final = ("no-indices", "no-columns", "no-rows")
+COUNTED: Final = ("many", "hot", "crowd")
+
+_SINGLE: Final[Mapping[str, Sequence[Any]]] = {
+    "entry": ("functional", "module"),
+    "dtype": ("float32", "float64", "float16", "bfloat16"),
+    "index_dtype": ("int64", "int32"),
+    "rank": (1, 2, 0, 3),
+    "size": ("tiny", "many", "wide", "one-column"),
+    "weight_layout": LAYOUTS,
+    "index_layout": LAYOUTS,
+    "upstream_layout": ("contiguous", "transposed", "sliced", "stepped", "expanded"),
+    "padding": PADDINGS,
+    "bound": BOUNDS,
+    "gradient": ("dense", "sparse", "scaled", "sparse-scaled"),
+    "table": ("plain", "special", "tiny", "huge", "spike", "zero-rows"),
+    "upstream": ("units", "plain", "ones", "nonfinite-padding"),
+}
+_MODES: Final = ("grad", "frozen", "no_grad", "inference")
+_EMPTIES: Final[Mapping[str, Sequence[Any]]] = {
+    "size": EMPTY,
+    "rank": (1, 2, 3),
+    "mode": _MODES,
+    **{
+        key: _SINGLE[key]
+        for key in ("entry", "dtype", "index_dtype", "weight_layout", "padding", "gradient")
+    },
+    "bound": ("none", "p2"),
+}
+_WITHOUT_GRADIENT: Final[Mapping[str, Sequence[Any]]] = {
+    "mode": _MODES[1:],
+    **{
+        key: values
+        for key, values in _SINGLE.items()
+        if key not in ("upstream_layout", "gradient", "upstream")
+    },
+}
+_SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
+    "program": (
+        "repeat",
+        "accumulate",
+        "retain",
+        "two-uses",
+        "update-weight",
+        "update-indices",
+        "double-backward",
+    ),
+    **{key: _SINGLE[key] for key in ("entry", "dtype", "index_dtype", "padding", "gradient")},
+    "rank": (1, 2, 0),
+    "size": ("tiny", "many"),
+    "weight_layout": ("contiguous", "sliced", "transposed"),
+    "index_layout": ("contiguous", "stepped", "transposed"),
+    "bound": ("none", "p2", "p1"),
+    "mode": ("grad", "grad", "no_grad", "frozen"),
+    "upstream": ("units", "plain"),
+}
+_FAULTS: Final[Mapping[str, Sequence[Any]]] = {
+    "program": ("error",),
+    "fault": ("too-large", "negative", "far-positive", "far-negative"),
+    "entry": _SINGLE["entry"],
+    "dtype": _SINGLE["dtype"],
+    "index_dtype": _SINGLE["index_dtype"],
+    "rank": (1, 2, 0),
+    "size": ("tiny", "crowd", "no-columns", "no-rows"),
+    "weight_layout": ("contiguous", "sliced"),
+    "index_layout": ("contiguous", "stepped"),
+    "padding": ("none", "zero", "last"),
+    "bound": ("none", "p2"),
+    "mode": _MODES,
+}
+_REFUSED: Final[Mapping[str, Sequence[Any]]] = {
+    "program": ("error",),
+    "fault": (
+        *(f"index-{dtype}" for dtype in ("float32", "bool", "int8", "int16", "uint8")),
+        "weight-0d",
+        "weight-1d",
+        "weight-3d",
+        "padding-above",
+        "padding-below",
+    ),
+    "entry": _SINGLE["entry"],
+    "padding": ("none", "zero"),
+    "bound": ("none", "p2"),
+    "mode": ("grad", "no_grad"),
+}
+FAMILIES: Final = (_SINGLE, _WITHOUT_GRADIENT, _EMPTIES, _SEQUENCES, _FAULTS, _REFUSED)
+
+_DIRECTED: Final = (
+    PLAIN,
+    *(Structure(padding=padding) for padding in PADDINGS[1:]),
+    *(Structure(padding=padding, upstream="nonfinite-padding") for padding in ("zero", "last")),
+    *(Structure(bound=bound) for bound in BOUNDS[1:]),
+    *(Structure(bound="p2", table=table) for table in ("tiny", "huge", "spike", "zero-rows")),
+    *(Structure(bound="p2", dtype=dtype) for dtype in ("float64", "float16", "bfloat16")),
+    *(Structure(bound="p2", mode=mode) for mode in ("frozen", "no_grad", "inference")),
+    *(Structure(weight_layout=layout) for layout in LAYOUTS[1:]),
+    *(Structure(weight_layout=layout, bound="p2") for layout in LAYOUTS[1:5]),
+    *(Structure(index_layout=layout, rank=2) for layout in LAYOUTS[1:]),
+    *(Structure(upstream_layout=layout, rank=2) for layout in LAYOUTS[1:]),
+    *(Structure(dtype=dtype) for dtype in ("float64", "float16", "bfloat16")),
+    *(Structure(size=size) for size in ("many", "wide", "tall", "hot", *EMPTY)),
+    *(Structure(size=size, dtype="bfloat16") for size in ("many", "hot")),
+    *(Structure(size="many", padding=padding) for padding in ("zero", "last")),
+    *(Structure(size=size, bound=bound) for size in ("many", "wide") for bound in ("p2", "pinf")),
+    Structure(table="special"),
+    Structure(index_dtype="int32"),
+    *(Structure(gradient=gradient) for gradient in ("scaled", "sparse", "sparse-scaled")),
+    Structure(gradient="scaled", rank=2),
+    Structure(gradient="scaled", padding="zero"),
+    Structure(gradient="scaled", size="many"),
+    Structure(gradient="scaled", rank=2, size="many"),
+    Structure(gradient="sparse", padding="inner"),
+    Structure(gradient="sparse", rank=0),
+    Structure(gradient="sparse", rank=0, padding="inner"),
+    Structure(gradient="sparse", size="many"),
+    Structure(gradient="sparse", size="no-indices"),
+    *(
+        Structure(program=program, gradient=gradient, mode="grad")
+        for program in ("repeat", "accumulate", "retain", "two-uses")
+        for gradient in ("dense", "sparse")
+    ),
+    *(
+        Structure(program=program, bound=bound)
+        for program in ("update-weight", "update-indices", "repeat")
+        for bound in ("none", "p2")
+    ),
+    Structure(program="double-backward"),
+    Structure(program="double-backward", padding="zero"),
+    Structure(program="double-backward", gradient="scaled"),
+    *(
+        Structure(program="error", fault=fault)
+        for fault in ("too-large", "negative", "far-positive", "far-negative")
+    ),
+    *(
+        Structure(program="error", fault="too-large", size=size)
+        for size in ("crowd", "no-columns", "no-rows")
+    ),
+    Structure(program="error", fault="too-large", bound="p2"),
+    Structure(program="error", fault="too-large", padding="zero"),
+    Structure(program="error", fault="too-large", index_dtype="int32"),
+    Structure(program="error", fault="too-large", mode="no_grad"),
+)
+
+
+def _sound(s: Structure) -> bool:
+    """Tell whether the factors go together: the call is legal, or wrong in the one way meant."""
+    return all(rule(s) for rule in _RULES)
+
+
+def _shape_rules(s: Structure) -> bool:
+    if s.rank == 0 and (s.index_layout not in ("contiguous", "offset") or s.size in COUNTED):
+        return False
+    if s.rank == 0 and s.size in ("no-indices", "no-rows") and s.program != "error":
+        return False
+    if s.rank < 2 and s.index_layout == "transposed":
+        return False
+    if s.size == "hot" and s.program != "single":
+        return False
+    return not (s.size == "no-rows" and (s.padding != "none" or s.index_layout == "expanded"))
+
+
+def _table_rules(s: Structure) -> bool:
+    if s.weight_layout == "expanded" and (
+        s.bound != "none" or s.program == "update-weight" or s.size == "no-rows"
+    ):
+        return False
+    if s.size in ("no-columns", "no-rows") and s.bound != "none" and s.program != "error":
+        return False
+    if s.bound == "none":
+        return s.table in ("plain", "special")
+    if s.table == "tiny":
+        return s.dtype in ("float32", "float64")
+    return s.table != "special" and (s.table == "plain" or s.bound != "zero")
+
+
+def _gradient_rules(s: Structure) -> bool:
+    if s.mode != "grad" and (
+        (s.gradient, s.upstream, s.upstream_layout) != ("dense", "units", "contiguous")
+        or s.program in ("accumulate", "retain", "two-uses", "double-backward")
+    ):
+        return False
+    if s.program == "double-backward" and (
+        s.gradient.startswith("sparse") or s.upstream == "nonfinite-padding"
+    ):
+        return False
+    if s.gradient == "sparse-scaled" and s.program != "single":
+        return False
+    if s.gradient.startswith("sparse") and s.weight_layout == "expanded":
+        return False
+    if s.upstream == "nonfinite-padding":
+        return s.padding != "none" and s.upstream_layout != "expanded"
+    return True
+
+
+def _fault_rules(s: Structure) -> bool:
+    if s.program != "error":
+        return True
+    if s.fault.startswith("far") and (s.index_dtype == "int32" or s.size == "no-rows"):
+        return False
+    if s.fault.startswith("weight") and (s.entry == "module" or s.padding != "none"):
+        return False
+    return not (s.fault.startswith("padding") and s.padding != "none")
+
+
+_RULES: Final[tuple[Callable[[Structure], bool], ...]] = (
+    _shape_rules,
+    _table_rules,
+    _gradient_rules,
+    _fault_rules,
+)
+
+
+def _fits_profile(s: Structure, profile: Profile) -> bool:
+    if profile is Profile.TORCH:
+        return True
+    return (
+        s.gradient == "dense"
+        and s.padding != "negative"
+        and s.fault not in ("far-negative",)
+        and not s.fault.startswith(("index", "weight", "padding"))
+    )
+
+
+def fits_backend(s: Structure, backend: Backend) -> bool:
+    """Tell whether a backend can be asked for a structure at all."""
+    able = backend.able
+    needs = {
+        s.entry: True,
+        "padding_idx": s.padding != "none" or s.fault.startswith("padding"),
+        "max_norm": s.bound != "none",
+        "norm_type": s.bound not in ("none", "p2", "zero"),
+        "sparse": s.gradient.startswith("sparse"),
+        "scale_grad_by_freq": s.gradient.endswith("scaled"),
+        "gradient": s.gradient != "dense" or s.program in ("accumulate", "retain", "two-uses"),
+        "double_backward": s.program == "double-backward",
+        "strided": s.weight_layout not in ("contiguous", "offset")
+        or s.index_layout not in ("contiguous", "offset"),
+    }
+    return (
+        all(name in able for name, needed in needs.items() if needed)
+        and s.dtype in backend.capabilities.dtypes
+        and s.index_dtype in backend.capabilities.index_dtypes
+    )
+
+
+def _pairs(family: Mapping[str, Sequence[Any]], order: int) -> Iterable[Structure]:
+    """Cover all pairs of a family's factors; `order` above 0 shuffles the values' order."""
+    keys = list(family)
+    shuffle = random.Random(order)
+    values = [list(dict.fromkeys(family[key])) for key in keys]
+    if order:
+        for options in values:
+            shuffle.shuffle(options)
+
+    def sound_so_far(row: Sequence[Any]) -> bool:
+        return _sound_prefix(dict(zip(keys, row, strict=False)))
+
+    for row in AllPairs(values, filter_func=sound_so_far):
+        yield Structure(**dict(zip(keys, row, strict=True)))
+
+
+def _sound_prefix(chosen: dict[str, Any]) -> bool:
+    """Judge a partial choice: rules only bite on factors that are away from their plainest."""
+    given = Structure(**chosen)
+    if _sound(given):
+        return True
+    if len(chosen) == len(fields(Structure)):
+        return False
+    escapes = ({"bound": "p2"}, {"table": "plain"}, {"padding": "zero"}, {"mode": "grad"})
+    return any(
+        _sound(replace(given, **{key: value}))
+        for escape in escapes
+        for key, value in escape.items()
+        if key not in chosen
+    )
+
+
+@cache
+def _all_structures(arrays: int, seed: int) -> tuple[Structure, ...]:
+    found: dict[Structure, None] = dict.fromkeys(s for s in _DIRECTED if _sound(s))
+    for number in range(arrays):
+        order = 0 if number == 0 else 1 + number + 1000 * seed
+        for family in FAMILIES:
+            found.update(dict.fromkeys(s for s in _pairs(family, order) if _sound(s)))
+    return tuple(found)
+
+
+def strata(backend: Backend, profile: Profile, *, arrays: int, seed: int) -> list[Structure]:
+    """List the structures to draw cases from.
+
+    Parameters
+    ----------
+    backend : Backend
+        A backend with only one entry point gets the other's structures through it.
+    profile : Profile
+    arrays : int
+        How many arrays of all pairs; the first is the same for every seed.
+    seed : int
+        Orders the others.
+
+    Returns
+    -------
+    list of Structure
+        Without repetition, the plainest first.
+    """
+    chosen: dict[Structure, None] = {}
+    for structure in _all_structures(arrays, seed):
+        fitted = structure
+        if fitted.entry not in backend.able:
+            other: Entry = "module" if fitted.entry == "functional" else "functional"
+            fitted = replace(fitted, entry=other)
+        if _sound(fitted) and _fits_profile(fitted, profile) and fits_backend(fitted, backend):
+            chosen[fitted] = None
+    return list(chosen)
