@@ -1,0 +1,142 @@
+"""The backends that can be named: the built-in ones, and those that packages register."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Final
+
+GROUP: Final = "embconform.backends"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A backend that can be named.
+
+    Attributes
+    ----------
+    name : str
+        What the user types.
+    path : str
+        Where it is: ``module:attr``.
+    summary : str
+        One line; empty where only the backend itself can tell.
+    registered_by : str
+        The distribution that registers it; empty for a built-in one.
+    """
+
+    name: str
+    path: str
+    summary: str = ""
+    registered_by: str = ""
+
+
+_BUILT_IN: Final = (
+    Named(
+        "eager",
+        "embconform.backends.eager:BACKEND",
+        "eager PyTorch: torch.nn.functional.embedding and torch.nn.Embedding",
+    ),
+    Named(
+        "compile",
+        "embconform.backends.compile:BACKEND",
+        "torch.compile of both, as one graph with dynamic shapes",
+    ),
+    Named(
+        "textbook",
+        "embconform.backends.textbook:BACKEND",
+        "the founding document's layer: lookup, mask, differentiable norm bound",
+    ),
+)
+
+
+def catalogue() -> dict[str, Named]:
+    """List the backends that can be named, without importing any.
+
+    Returns
+    -------
+    dict of str to Named
+        By name, the built-in ones first; a registered one can't take a built-in one's name.
+    """
+    found = {named.name: named for named in _BUILT_IN}
+    for named in _registered():
+        found.setdefault(named.name, named)
+    return found
+
+
+def reason_not_to_run(path: str) -> str | None:
+    """Say why a backend can't run here.
+
+    Parameters
+    ----------
+    path : str
+        ``module:attr`` of the backend.
+
+    Returns
+    -------
+    str or None
+        One line; None where it is ready.
+    """
+    try:
+        home, _, attr = path.partition(":")
+        module = import_module(home)
+        return _unavailable(module) or _missing(module, attr)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return describe(error)
+
+
+def describe(error: BaseException) -> str:
+    """Put an exception of foreign code in one short line.
+
+    Parameters
+    ----------
+    error : BaseException
+
+    Returns
+    -------
+    str
+    """
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        message = " ".join(text.split())
+    except Exception:
+        message = ""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"no module named {error.name!r}"
+    if isinstance(error, SystemExit):
+        message = f"the code calls exit({message})"
+    shown = "".join(char if char.isprintable() else "?" for char in message)
+    if len(shown) > 300:
+        shown = f"{shown[:300]}..."
+    return f"{type(error).__name__}: {shown}" if shown else type(error).__name__
+
+
+def _unavailable(module: ModuleType) -> str | None:
+    """Ask a module's ``unavailable()``, where it has one."""
+    ask = getattr(module, "unavailable", None)
+    reason = ask() if callable(ask) else None
+    return " ".join(str(reason).split()) if reason else None
+
+
+def _missing(module: ModuleType, attr: str) -> str | None:
+    """Look whether a module has what it is said to have."""
+    found: object = module
+    for name in attr.split("."):
+        if not hasattr(found, name):
+            return f"{module.__name__} has no {attr!r}"
+        found = getattr(found, name)
+    return None
+
+
+def _registered() -> Iterator[Named]:
+    """List the entry points in our group."""
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        owner = point.dist.name if point.dist else ""
+        home, _, attr = point.value.partition("[")[0].strip().partition(":")
+        path = f"{home.strip()}:{attr.strip() or 'BACKEND'}"
+        yield Named(point.name, path, registered_by=owner or "an installed package")
