@@ -1,0 +1,19 @@
+"""Right embeddings, each written in another way: none may be found wrong."""
+
+from right.by_chunks import by_chunks
+from right.by_elements import by_elements
+from right.by_gather import by_gather
+from right.by_incidence import by_incidence
+from right.by_native_autograd import by_native_autograd
+from right.by_segments import by_segments
+from right.module import Table
+
+RIGHT = (
+    by_segments,
+    by_chunks,
+    by_gather,
+    by_elements,
+    by_incidence,
+    by_native_autograd,
+    Table,
+)
