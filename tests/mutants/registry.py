@@ -21,7 +21,7 @@ class Planted:
     Attributes
     ----------
     name : str
-        Unique among all planted bugs.
+        Unique among the planted bugs of its profile.
     target : callable
         A function, a callable instance or a module class.
     clause : str
@@ -59,8 +59,8 @@ def planted(clause: str, *, profile: str = "torch") -> Callable[[Any], Any]:
 
     def record(made: Any) -> Any:
         name = made.__name__
-        if any(other.name == name for other in PLANTED):
-            raise ValueError(f"two planted bugs are called {name!r}")
+        if any((other.name, other.profile) == (name, profile) for other in PLANTED):
+            raise ValueError(f"two planted bugs of profile {profile!r} are called {name!r}")
         story = (inspect.getdoc(made) or "").partition("\n")[0]
         if not story or story == (inspect.getdoc(Kernel) or "").partition("\n")[0]:
             raise ValueError(f"{name} tells no story")
