@@ -76,6 +76,9 @@ class Backend:
         Waits until everything the backend started is done.
     prepare : callable, optional
         Called once before a run.
+    source : str
+        Python lines that define ``embedding`` and ``Embedding`` for repro scripts; empty for a
+        target that its own name imports.
 
     Raises
     ------
@@ -93,10 +96,16 @@ class Backend:
     summary: str = ""
     synchronize: Callable[[], None] | None = None
     prepare: Callable[[], None] | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.functional is None and self.module is None:
             raise TargetError(f"backend {self.name!r} has neither a functional nor a module form")
+
+    @property
+    def known_dtypes(self) -> frozenset[str]:
+        """Table and index dtypes."""
+        return frozenset(self.capabilities.dtypes) | frozenset(self.capabilities.index_dtypes)
 
     @property
     def able(self) -> frozenset[str]:
@@ -105,6 +114,8 @@ class Backend:
         return (
             self.capabilities.options
             | {flag for flag in flags if getattr(self.capabilities, flag)}
+            | {name for name in ("float64", "int32") if name in self.known_dtypes}
+            | ({"half"} if {"float16", "bfloat16"} & self.known_dtypes else set())
             | ({"functional"} if self.functional else set())
             | ({"module"} if self.module else set())
         )

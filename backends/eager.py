@@ -13,5 +13,6 @@ BACKEND = Backend(
     module=torch.nn.Embedding,
     profiles=(Profile.TORCH,),
     deviations=Path(__file__).with_name("eager.toml"),
+    source="from torch.nn import Embedding\nfrom torch.nn.functional import embedding",
     summary="torch.nn.functional.embedding and torch.nn.Embedding",
 )

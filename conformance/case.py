@@ -17,7 +17,7 @@ GradMode = Literal["grad", "frozen", "no_grad", "inference"]
 Entry = Literal["functional", "module"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Placed:
     """A tensor as plain data: its values, and how they lie in memory."""
 
@@ -25,7 +25,7 @@ class Placed:
     layout: Layout = "contiguous"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """Call the embedding.
 
@@ -44,7 +44,7 @@ class Call:
     must_raise: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backward:
     """Back-propagate through the outputs of one or more calls at once."""
 
@@ -53,7 +53,7 @@ class Backward:
     retain_graph: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DoubleBackward:
     """Differentiate <gradient, direction> with respect to the upstream gradient of a call."""
 
@@ -62,19 +62,19 @@ class DoubleBackward:
     direction: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClearGradient:
     """Set the gradient of the table to None."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WriteWeight:
     """Overwrite the table in place."""
 
     values: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WriteIndices:
     """Overwrite, in place, the index tensor of a call."""
 
@@ -85,7 +85,7 @@ class WriteIndices:
 Step = Call | Backward | DoubleBackward | ClearGradient | WriteWeight | WriteIndices
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A table, options, and the steps taken with them.
 
@@ -133,8 +133,8 @@ class Case:
         return max((int(np.size(step.indices.values)) for _, step in self.calls), default=0)
 
     @property
-    def cost(self) -> tuple[int, int]:
-        """How hard the case is to read: indices and table elements first, then steps."""
+    def cost(self) -> int:
+        """How hard the case is to read: indices, table elements, steps, and what is not plain."""
         elements = self.most_indices + int(np.size(self.weight.values))
         plain = (
             (self.weight.layout != "contiguous")
@@ -143,4 +143,4 @@ class Case:
             + (self.entry != "functional")
             + sum(step.indices.layout != "contiguous" for _, step in self.calls)
         )
-        return elements, len(self.steps) + plain
+        return elements + len(self.steps) + 8 * plain

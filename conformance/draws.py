@@ -37,16 +37,22 @@ HEIGHTS: Final = (32_769, 65_537, 70_001)
 HOT: Final = 5_000
 FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
-SEEDS: Final = st.integers(0, 2**31 - 1)
+SEEDS: Final = st.integers(0, 99)
+"""Below 100, since Hypothesis mixes constants of the modules at hand into wider ranges, and the
+same seed must give the same report wherever it runs."""
 
 
-def cases(structure: Structure, profile: Profile, *, compiled: bool = False) -> Any:
+def cases(
+    structure: Structure, profile: Profile, *, salt: int = 0, compiled: bool = False
+) -> st.SearchStrategy[Case]:
     """Make the strategy that draws the cases of a stratum.
 
     Parameters
     ----------
     structure : Structure
     profile : Profile
+    salt : int
+        Makes the random values of one run differ from those of another.
     compiled : bool
         Draw no size of 0 or 1 unless the stratum is about it: compilers specialise on those.
 
@@ -55,15 +61,16 @@ def cases(structure: Structure, profile: Profile, *, compiled: bool = False) -> 
     SearchStrategy of Case
         Shrinks towards few indices, few rows, few columns and readable values.
     """
-    return _cases(structure, profile, 2 if compiled else 1)
+    return _cases(structure, profile, salt, 2 if compiled else 1)
 
 
 @st.composite
-def _cases(draw: Draw, structure: Structure, profile: Profile, least: int) -> Case:
+def _cases(draw: Draw, structure: Structure, profile: Profile, salt: int, least: int) -> Case:
+    random = _Seeds(draw, salt)
     rows, width = _draw_table_shape(draw, structure, least)
-    table = _draw_table(draw, structure, rows, width)
+    table = _draw_table(random, structure, rows, width)
     options = _draw_options(draw, structure, rows)
-    build = _Builder(draw, structure, options, table, least)
+    build = _Builder(draw, random, structure, options, table, least)
     steps = build.fault() if structure.program == "error" else build.program()
     return Case(
         stratum=structure.name,
@@ -94,10 +101,21 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
     return draw(st.integers(floor, 6)), draw(st.integers(least, 5))
 
 
-def _draw_table(draw: Draw, s: Structure, rows: int, width: int) -> Array:
+class _Seeds:
+    """Draws seeds for values; 0, the simplest, stays 0."""
+
+    def __init__(self, draw: Draw, salt: int) -> None:
+        self.draw, self.salt = draw, salt
+
+    def __call__(self) -> int:
+        drawn: int = self.draw(SEEDS)
+        return drawn and self.salt * 100 + drawn
+
+
+def _draw_table(random: _Seeds, s: Structure, rows: int, width: int) -> Array:
     shape = (1, width) if s.weight_layout == "expanded" else (rows, width)
-    values = TABLE_FILLS[s.table](shape, s.dtype, draw(SEEDS))
-    return np.ascontiguousarray(np.broadcast_to(values, (rows, width)))
+    values = TABLE_FILLS[s.table](shape, s.dtype, random())
+    return np.broadcast_to(values, (rows, width)).copy()
 
 
 def _draw_options(draw: Draw, s: Structure, rows: int) -> Options:
@@ -136,10 +154,16 @@ class _Builder:
     """Draws the steps of one case."""
 
     def __init__(
-        self, draw: Draw, structure: Structure, options: Options, table: Array, least: int
+        self,
+        draw: Draw,
+        random: _Seeds,
+        structure: Structure,
+        options: Options,
+        table: Array,
+        least: int,
     ) -> None:
-        self.draw, self.s, self.options, self.table = draw, structure, options, table
-        self.least = least
+        self.draw, self.random, self.least = draw, random, least
+        self.s, self.options, self.table = structure, options, table
         self.rows, self.width = table.shape
 
     def program(self) -> tuple[Step, ...]:
@@ -163,7 +187,7 @@ class _Builder:
                 upstream = (self.upstream(first.indices), self.upstream(second.indices))
                 return (first, second, Backward((0, 1), upstream))
             case "update-weight":
-                fresh = _draw_table(self.draw, self.s, self.rows, self.width)
+                fresh = _draw_table(self.random, self.s, self.rows, self.width)
                 return (first, *self.backward(0, first), WriteWeight(fresh), again)
             case "update-indices":
                 fresh_ids = self.indices(first.indices.values.shape)
@@ -174,7 +198,7 @@ class _Builder:
                     Call(fresh_ids, reuse=0),
                 )
             case "double-backward":
-                direction = TABLE_FILLS["plain"](self.table.shape, self.s.dtype, self.draw(SEEDS))
+                direction = TABLE_FILLS["plain"](self.table.shape, self.s.dtype, self.random())
                 return (first, DoubleBackward(0, self.upstream(first.indices), direction))
         return (first, *self.backward(0, first))
 
@@ -209,19 +233,20 @@ class _Builder:
             values = self._many_ids(count)
         else:
             values = self._few_ids(count)
-        full = np.ascontiguousarray(np.broadcast_to(values.reshape(drawn), shape))
+        full = np.broadcast_to(values.reshape(drawn), shape)
         return Placed(full.astype(self.s.index_dtype), layout)
 
     def _few_ids(self, count: int) -> Ids:
         padding = self.options.normalised(self.rows).padding_idx
-        if padding is not None and self.draw(st.integers(0, 5)) == 5:
+        legal = padding is not None and 0 <= padding < self.rows
+        if legal and self.draw(st.integers(0, 5)) == 5:
             return np.full(count, padding, np.int64)
         one = st.integers(0, self.rows - 1)
         return np.array(self.draw(st.lists(one, min_size=count, max_size=count)), np.int64)
 
     def _many_ids(self, count: int) -> Ids:
         mode = self.draw(st.sampled_from(("cyclic", "uniform", "skewed", "equal", "top")))
-        rng = np.random.default_rng(self.draw(SEEDS))
+        rng = np.random.default_rng(self.random() + 1)
         if mode == "cyclic":
             return np.arange(count) % self.rows
         if mode == "equal" or self.s.size == "hot":
@@ -240,9 +265,9 @@ class _Builder:
         shape = (*indices.values.shape, self.width)
         layout = self.s.upstream_layout
         if layout == "expanded" and shape[0]:
-            one = UPSTREAM_FILLS[self.s.upstream]((1, *shape[1:]), self.s.dtype, self.draw(SEEDS))
-            return Placed(np.ascontiguousarray(np.broadcast_to(one, shape)), layout)
-        values = UPSTREAM_FILLS[self.s.upstream](shape, self.s.dtype, self.draw(SEEDS))
+            one = UPSTREAM_FILLS[self.s.upstream]((1, *shape[1:]), self.s.dtype, self.random())
+            return Placed(np.broadcast_to(one, shape).copy(), layout)
+        values = UPSTREAM_FILLS[self.s.upstream](shape, self.s.dtype, self.random())
         if self.s.upstream == "nonfinite-padding":
             padded = indices.values == self.options.normalised(self.rows).padding_idx
             values[padded] = np.array(self.draw(st.sampled_from((np.inf, np.nan, -np.inf))))

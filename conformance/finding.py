@@ -122,7 +122,7 @@ def _number_or_bits(seen: Any, right: Any) -> tuple[str, str]:
     if plain[0] != plain[1]:
         return plain
     digits = 2 * np.asarray(seen).itemsize
-    patterns = tuple(f"0x{int(bits(np.asarray(v))):0{digits}x}" for v in (seen, right))
+    patterns = tuple(f"0x{int(bits(np.asarray(v).reshape(1))[0]):0{digits}x}" for v in (seen, right))
     return f"{plain[0]} ({patterns[0]})", f"{plain[1]} ({patterns[1]})"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
+from time import perf_counter
 from typing import Any, TypeVar
 
 from embconform.conformance.case import Case
@@ -34,6 +35,8 @@ class Judge:
         Returns a Finding where the clause is broken, None where it holds.
     value : bool
         Whether an exception where none is due breaks the clause; other judges skip such a step.
+    may_refuse : bool
+        Whether an exception keeps the clause.
     """
 
     clause: str
@@ -41,13 +44,19 @@ class Judge:
     applies: Callable[[Any], bool]
     check: Callable[[Any], Finding | None]
     value: bool
+    may_refuse: bool = False
 
 
 _JUDGES: list[Judge] = []
 
 
 def judge(
-    clause: str, kind: type[V], applies: Callable[[V], bool], *, value: bool = False
+    clause: str,
+    kind: type[V],
+    applies: Callable[[V], bool],
+    *,
+    value: bool = False,
+    may_refuse: bool = False,
 ) -> Callable[[Callable[[V], Finding | None]], Callable[[V], Finding | None]]:
     """Register a function as the judge of a clause on a kind of view.
 
@@ -58,7 +67,7 @@ def judge(
     kind : type
         CallView, FaultView, BackwardView or DoubleBackwardView.
     applies : callable
-    value : bool
+    value, may_refuse : bool
         See :class:`Judge`.
 
     Returns
@@ -75,7 +84,7 @@ def judge(
         raise KeyError(clause)
 
     def register(check: Callable[[V], Finding | None]) -> Callable[[V], Finding | None]:
-        _JUDGES.append(Judge(clause, kind, applies, check, value))
+        _JUDGES.append(Judge(clause, kind, applies, check, value, may_refuse))
         return check
 
     return register
@@ -95,6 +104,7 @@ class Ruling:
 
     clause: str
     finding: Finding | None
+    seconds: float = 0.0
 
 
 def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> Iterator[Ruling]:
@@ -117,14 +127,18 @@ def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> 
         for entry in judges(type(view)):
             if wanted is not None and entry.clause not in wanted:
                 continue
-            if failed and not entry.value:
+            if (failed and not entry.value) or (not failed and entry.value and not view.readable):
                 continue
             if case.profile not in registry()[entry.clause].profiles or not entry.applies(view):
                 continue
-            finding = _exception(view) if failed else entry.check(view)
+            started = perf_counter()
+            if failed:
+                finding = None if entry.may_refuse else _exception(view)
+            else:
+                finding = entry.check(view)
             if finding is not None:
-                finding = replace(finding, step=view.position)
-            yield Ruling(entry.clause, finding)
+                finding = replace(finding, step=finding.step or view.position)
+            yield Ruling(entry.clause, finding, perf_counter() - started)
 
 
 def _exception(view: View) -> Finding:

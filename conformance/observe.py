@@ -133,9 +133,9 @@ class Observer:
                     self.leaf.grad = None
                 case WriteWeight():
                     with torch.no_grad():
-                        self.leaf.copy_(to_torch(step.values))
+                        self.leaf.copy_(to_torch(step.values.copy()))
                 case WriteIndices():
-                    self.indices[step.call].tensor.copy_(to_torch(step.values))
+                    self.indices[step.call].tensor.copy_(to_torch(step.values.copy()))
             if self.backend.synchronize:
                 self.backend.synchronize()
         except Exception as error:

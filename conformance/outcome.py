@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from embconform.reference.dtypes import Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Raised:
     """An exception: its type, the names of all its bases, and its message."""
 
@@ -23,7 +23,7 @@ class Raised:
         return f"{self.type}: {first[0][:160]}" if first else self.type
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TensorSeen:
     """A dense tensor as it was read.
 
@@ -44,7 +44,7 @@ class TensorSeen:
         return self.values.shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GradientSeen:
     """A gradient as it was read.
 
@@ -71,7 +71,7 @@ class GradientSeen:
     sparse_dim: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemorySeen:
     """The table and an index tensor after a step.
 
@@ -93,7 +93,7 @@ class MemorySeen:
     outside_indices: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepSeen:
     """What a step did.
 
@@ -122,7 +122,7 @@ class StepSeen:
     gradient: GradientSeen | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """Everything observable of a case.
 

@@ -210,7 +210,7 @@ _DIRECTED: Final = (
 )
 
 
-def _sound(s: Structure) -> bool:
+def is_sound(s: Structure) -> bool:
     """Tell whether the factors go together: the call is legal, or wrong in the one way meant."""
     return all(rule(s) for rule in _RULES)
 
@@ -251,6 +251,8 @@ def _gradient_rules(s: Structure) -> bool:
         s.gradient.startswith("sparse") or s.upstream == "nonfinite-padding"
     ):
         return False
+    if s.gradient == "sparse" and s.dtype == "float16" and s.program not in ("single", "repeat"):
+        return False  # torch itself cannot add two sparse float16 gradients on the CPU
     if s.gradient == "sparse-scaled" and s.program != "single":
         return False
     if s.gradient.startswith("sparse") and s.weight_layout == "expanded":
@@ -262,10 +264,12 @@ def _gradient_rules(s: Structure) -> bool:
 
 def _fault_rules(s: Structure) -> bool:
     if s.program != "error":
-        return True
+        return s.fault == "none"
     if s.fault.startswith("far") and (s.index_dtype == "int32" or s.size == "no-rows"):
         return False
     if s.fault.startswith("weight") and (s.entry == "module" or s.padding != "none"):
+        return False
+    if s.fault == "none":
         return False
     return not (s.fault.startswith("padding") and s.padding != "none")
 
@@ -289,8 +293,12 @@ def _fits_profile(s: Structure, profile: Profile) -> bool:
     )
 
 
-def fits_backend(s: Structure, backend: Backend) -> bool:
-    """Tell whether a backend can be asked for a structure at all."""
+def fits(s: Structure, backend: Backend, profile: Profile) -> bool:
+    """Tell whether a backend can be asked for a structure under a profile."""
+    return is_sound(s) and _fits_profile(s, profile) and _fits_backend(s, backend)
+
+
+def _fits_backend(s: Structure, backend: Backend) -> bool:
     able = backend.able
     needs = {
         s.entry: True,
@@ -330,13 +338,13 @@ def _pairs(family: Mapping[str, Sequence[Any]], order: int) -> Iterable[Structur
 def _sound_prefix(chosen: dict[str, Any]) -> bool:
     """Judge a partial choice: rules only bite on factors that are away from their plainest."""
     given = Structure(**chosen)
-    if _sound(given):
+    if is_sound(given):
         return True
     if len(chosen) == len(fields(Structure)):
         return False
     escapes = ({"bound": "p2"}, {"table": "plain"}, {"padding": "zero"}, {"mode": "grad"})
     return any(
-        _sound(replace(given, **{key: value}))
+        is_sound(replace(given, **{key: value}))
         for escape in escapes
         for key, value in escape.items()
         if key not in chosen
@@ -345,11 +353,11 @@ def _sound_prefix(chosen: dict[str, Any]) -> bool:
 
 @cache
 def _all_structures(arrays: int, seed: int) -> tuple[Structure, ...]:
-    found: dict[Structure, None] = dict.fromkeys(s for s in _DIRECTED if _sound(s))
+    found: dict[Structure, None] = dict.fromkeys(s for s in _DIRECTED if is_sound(s))
     for number in range(arrays):
         order = 0 if number == 0 else 1 + number + 1000 * seed
         for family in FAMILIES:
-            found.update(dict.fromkeys(s for s in _pairs(family, order) if _sound(s)))
+            found.update(dict.fromkeys(s for s in _pairs(family, order) if is_sound(s)))
     return tuple(found)
 
 
@@ -377,6 +385,6 @@ def strata(backend: Backend, profile: Profile, *, arrays: int, seed: int) -> lis
         if fitted.entry not in backend.able:
             other: Entry = "module" if fitted.entry == "functional" else "functional"
             fitted = replace(fitted, entry=other)
-        if _sound(fitted) and _fits_profile(fitted, profile) and fits_backend(fitted, backend):
+        if fits(fitted, backend, profile):
             chosen[fitted] = None
     return list(chosen)

@@ -29,7 +29,7 @@ HOT = 5_000
 TALL = 32_768
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """One step of a case, what it did, and the table before it."""
 
@@ -42,6 +42,11 @@ class View:
     def seen(self) -> StepSeen:
         """What the step did."""
         return self.outcome.steps[self.position]
+
+    @property
+    def readable(self) -> bool:
+        """Whether what was seen has the shape that values can be compared in."""
+        return True
 
     @property
     def torch(self) -> bool:
@@ -89,7 +94,7 @@ class View:
         return self.width >= MANY
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CallView(View):
     """A call that must work."""
 
@@ -111,9 +116,9 @@ class CallView(View):
         """The output in a repro script."""
         return f"out{self.position}"
 
-    @cached_property
+    @property
     def readable(self) -> bool:
-        """Whether there is an output of the right shape and dtype, so that values compare."""
+        """Whether there is an output of the right shape and dtype."""
         seen = self.seen.output
         return (
             seen is not None
@@ -204,7 +209,7 @@ class CallView(View):
         return rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaultView(View):
     """A call that must be refused."""
 
@@ -220,7 +225,7 @@ class FaultView(View):
         return int(outside.reshape(-1)[0]) if outside.size else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BackwardView(View):
     """A backward pass, through one call or more."""
 
@@ -282,8 +287,8 @@ class BackwardView(View):
         """The observed gradient, a sparse one summed in float64; None where it can't be read."""
         return None if self.gradient is None else as_dense(self.gradient)
 
-    @cached_property
-    def comparable(self) -> bool:
+    @property
+    def readable(self) -> bool:
         """Whether there is a gradient of the table's shape."""
         return self.dense is not None and self.dense.shape == self.before.shape
 
@@ -298,7 +303,7 @@ class BackwardView(View):
         return all(bool(call.padded.all()) and call.ids.size > 0 for call in self.calls)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DoubleBackwardView(View):
     """A second derivative."""
 
@@ -343,7 +348,10 @@ def as_dense(seen: GradientSeen) -> NDArray[np.float64] | None:
     if not legal.all() or seen.entries.shape[1:] != seen.shape[1:]:
         return None
     return segment_sums(
-        seen.rows.astype(np.int64), seen.entries.astype(np.float64), seen.shape[0], exact=False
+        seen.rows.astype(np.int64),
+        seen.entries.astype(np.float64),
+        seen.shape[0],
+        exact=seen.dtype == "float64",
     )
 
 
@@ -358,7 +366,7 @@ def views(case: Case, outcome: Outcome) -> Iterator[View]:
     Yields
     ------
     View
-        None for steps that only prepare, and for backward passes through unreadable calls.
+        Nothing for steps that only prepare.
     """
     before = case.weight.values
     calls: dict[int, CallView] = {}

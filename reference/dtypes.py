@@ -77,7 +77,8 @@ def bits(array: Array) -> Array:
     ndarray of unsigned integers
         Of the same shape; 16-byte items give two integers on the last axis.
     """
-    array = np.ascontiguousarray(array)
+    if not array.flags.c_contiguous:
+        array = array.copy()
     if array.dtype.itemsize <= 8:
         return array.view(f"u{array.dtype.itemsize}")
     return array.view("u8")

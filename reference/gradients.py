@@ -58,7 +58,7 @@ def segment_sums(indices: NDArray[np.int64], terms: F64, rows: int, *, exact: bo
     ndarray of float64, shape (rows, d)
     """
     sums = np.zeros((rows, terms.shape[1]))
-    if not exact:
+    if not exact or not len(indices):
         np.add.at(sums, indices, terms)
         return sums
     order = np.argsort(indices, kind="stable")

@@ -92,11 +92,13 @@ def p_norm(rows: F64, p: float) -> tuple[F64, F64]:
     return unit * scaled ** (1 / p), power_sum
 
 
-def _exactly_at_most(rows: F64, norm: F64, max_norm: float) -> NDArray[np.bool_]:
-    """Tell which norms any right formula computes without rounding, and which do not exceed."""
+def _exactly_at_most(rows: F64, norm: F64, options: Options) -> NDArray[np.bool_]:
+    """Tell which norms any right formula computes without rounding, and do not exceed max_norm."""
+    if options.norm_type not in (1.0, 2.0, np.inf):
+        return np.zeros(norm.shape, np.bool_)
     lone = (rows != 0).sum(axis=-1) <= 1
     whole = np.all(rows == np.rint(rows), axis=-1) & (np.abs(rows).sum(axis=-1) <= 64)
-    return np.asarray(lone & whole & (norm <= max_norm))
+    return np.asarray(lone & whole & (norm <= options.max_norm))
 
 
 def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) -> Bounded:
@@ -121,7 +123,8 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     -----
     scale = max_norm / (norm + eps): the norm's roundings, then those of max_norm and eps to the
     dtype, the addition, the division, the scale to the dtype and the product. All factors are
-    positive, so the counts add up (:func:`embconform.reference.bounds.relative`).
+    positive, so the counts add up (:func:`embconform.reference.bounds.relative`). Where the norm is
+    too close to max_norm to tell which side a right result falls on, the bound covers both.
     """
     assert options.max_norm is not None
     max_norm, p = options.max_norm, options.norm_type
@@ -141,7 +144,7 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     with np.errstate(invalid="ignore"):
         kept = norm * (1 + norm_error) <= max_norm
         over = norm > max_norm * (1 + norm_error) * (1 + u)
-    kept |= _exactly_at_most(safe, norm, max_norm) | (norm == 0)
+    kept |= _exactly_at_most(safe, norm, options) | (norm == 0)
     epsilon = EPSILON if profile is Profile.TORCH else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.where(norm > 0, np.minimum(max_norm / (norm + epsilon), 1.0), 1.0)
@@ -150,12 +153,13 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     u32 = min(u, 2.0**-24)
     error32 = relative(counts + 6, u32) + relative(3.0, u) + underflow
     values = safe * scale[:, None]
+    either = np.where((kept | over)[:, None], 0.0, np.abs(safe - values))
     tiny = form.smallest_subnormal
     keeps = kept[:, None]
     return Bounded(
         values=values,
-        bound=np.where(keeps, 0.0, np.abs(values) * error[:, None] + tiny),
-        bound_float32=np.where(keeps, 0.0, np.abs(values) * error32[:, None] + tiny),
+        bound=np.where(keeps, 0.0, np.abs(values) * error[:, None] + tiny + either),
+        bound_float32=np.where(keeps, 0.0, np.abs(values) * error32[:, None] + tiny + either),
         kept=kept & finite & ~unsafe,
         over=over & finite,
         open=~finite | (unsafe & (norm != 0)),

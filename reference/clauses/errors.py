@@ -55,6 +55,7 @@ CLAUSES = (
         "A bad int32 index raises.",
         _RANGE,
         "ids = torch.tensor([4], dtype=torch.int32)\nembedding(ids, torch.zeros(4, 2))  # raises",
+        frozenset({"int32"}),
     ),
     Clause(
         "errors.zero-width",

@@ -29,7 +29,7 @@ CLAUSES = (
         _SUM,
         "out = embedding(torch.tensor([0]), torch.zeros(1, 1, dtype=torch.float64))\n"
         "out.backward(torch.tensor([[1 / 3]], dtype=torch.float64))  # all 53 bits",
-        _GRADIENT,
+        _GRADIENT | {"float64"},
     ),
     Clause(
         "gradient.half-precision",
@@ -40,7 +40,7 @@ CLAUSES = (
         _SUM,
         "weight = weight.to(torch.bfloat16)\n"
         "embedding(torch.tensor([1, 1]), weight).sum().backward()  # twos in row 1",
-        _GRADIENT,
+        _GRADIENT | {"half"},
     ),
     Clause(
         "gradient.float32-accumulation",
@@ -51,7 +51,7 @@ CLAUSES = (
         "ATen's CUDA kernel does; its CPU kernel does not; MXNet#17703, FlagGems#309",
         "ids = torch.zeros(1000, dtype=torch.long)\n"
         "embedding(ids, weight.bfloat16()).sum().backward()  # 1000, not 256",
-        _GRADIENT,
+        _GRADIENT | {"half"},
     ),
     Clause(
         "gradient.zeros-elsewhere",
@@ -80,7 +80,7 @@ CLAUSES = (
         "torch.nn.functional.embedding: Input (LongTensor or IntTensor)",
         "embedding(torch.tensor([1, 1], dtype=torch.int32), weight).sum().backward()\n"
         "weight.grad[1]  # twos",
-        _GRADIENT,
+        _GRADIENT | {"int32"},
     ),
     Clause(
         "gradient.strided-weight",
@@ -90,7 +90,7 @@ CLAUSES = (
         _SUM,
         "weight = base[:, :5].detach().requires_grad_()\n"
         "embedding(torch.tensor([1, 1]), weight).sum().backward()  # twos in row 1",
-        _GRADIENT,
+        _GRADIENT | {"strided"},
     ),
     Clause(
         "gradient.strided-indices",
@@ -100,7 +100,7 @@ CLAUSES = (
         "pytorch/pytorch#63427",
         "ids = torch.tensor([[0, 1], [2, 2]]).t()\n"
         "embedding(ids, weight).sum().backward()  # twos in row 2",
-        _GRADIENT,
+        _GRADIENT | {"strided"},
     ),
     Clause(
         "gradient.strided-upstream",

@@ -50,6 +50,7 @@ CLAUSES = (
         _DOCUMENT,
         "weight = torch.tensor([[1 / 3]], dtype=torch.float64)\n"
         "embedding(torch.tensor([0]), weight) == weight  # not rounded to float32",
+        frozenset({"float64"}),
     ),
     Clause(
         "lookup.half-precision",
@@ -58,6 +59,7 @@ CLAUSES = (
         "Rows of float16 and bfloat16 tables are copied bit for bit.",
         _DOCUMENT,
         "weight = weight.to(torch.float16)\nembedding(ids, weight)  # rows of weight, in float16",
+        frozenset({"half"}),
     ),
     Clause(
         "lookup.int32-indices",
@@ -67,6 +69,7 @@ CLAUSES = (
         f"{_FUNCTIONAL}: Input (LongTensor or IntTensor)",
         "ids = torch.tensor([1, 3])\n"
         "embedding(ids.int(), weight) == embedding(ids, weight)",
+        frozenset({"int32"}),
     ),
     Clause(
         "lookup.strided-weight",
@@ -76,6 +79,7 @@ CLAUSES = (
         "its indexing gives.",
         "pytorch/pytorch#195185: row width taken from stride(0)",
         "base = torch.randn(4, 6)\nembedding(ids, base[:, :5]) == base[:, :5][ids]",
+        frozenset({"strided"}),
     ),
     Clause(
         "lookup.strided-indices",
@@ -84,6 +88,7 @@ CLAUSES = (
         "Transposed, stepped, offset or expanded indices select the rows that they read as.",
         "pytorch/pytorch#63427: non-contiguous indices mishandled on CUDA",
         "ids = torch.tensor([[0, 1], [2, 3]]).t()\nembedding(ids, weight) == weight[ids]",
+        frozenset({"strided"}),
     ),
     Clause(
         "lookup.empty",

@@ -163,7 +163,7 @@ CLAUSES = (
         f"{_RENORM}, observed on column slices and transposed tables",
         "base = torch.full((2, 6), 9.0)\n"
         "embedding(torch.tensor([0]), base[:, :3], max_norm=1.0)  # base[0, 3:] stays 9",
-        _MAX_NORM,
+        _MAX_NORM | {"strided"},
     ),
     Clause(
         "max-norm.later-calls",
@@ -205,6 +205,16 @@ CLAUSES = (
         "embedding(torch.tensor([0]), torch.zeros(1, 2), max_norm=1.0).sum().backward()\n"
         "# gradient: ones, not NaN",
         _MAX_NORM_GRADIENT,
+    ),
+    Clause(
+        "max-norm.float32-accumulation",
+        Level.SHOULD,
+        BOTH,
+        "The norm of a float16 or bfloat16 row is accumulated in float32 or better.",
+        "aten/src/ATen/native/cpu/ReduceOpsKernel.cpp: norms of half types accumulate in float32",
+        "weight = torch.ones(1, 1025, dtype=torch.bfloat16)\n"
+        "embedding(torch.tensor([0]), weight, max_norm=1.0)  # 1 / sqrt(1025), not 1 / 16",
+        _MAX_NORM | {"half"},
     ),
     Clause(
         "max-norm.finite",

@@ -1,0 +1,425 @@
+"""Run a backend through every stratum and judge it by every clause."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import seed as seeded
+from hypothesis.errors import FlakyFailure
+
+from embconform.backends.backend import Backend
+from embconform.backends.deviations import Deviation
+from embconform.conformance.case import Case
+from embconform.conformance.draws import cases
+from embconform.conformance.environment import environment
+from embconform.conformance.finding import Finding
+from embconform.conformance.judging import Ruling, rule
+from embconform.conformance.observe import observe
+from embconform.conformance.probes import Probe, probes
+from embconform.conformance.report import ClauseResult, Failure, Report, Status
+from embconform.conformance.repro import script, snippet
+from embconform.conformance.shrinking import plainer
+from embconform.conformance.strata import Structure, fits, strata
+from embconform.reference.clause import Clause, Profile, select
+
+Progress = Callable[[int, int, int], None]
+MOST_SHRUNK = 12
+"""Failing clauses that are shrunk; those after them show the smallest case that was drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much is drawn: arrays of all pairs, and cases for each stratum."""
+
+    arrays: int
+    examples: int
+
+
+BUDGETS = {
+    "quick": Budget(arrays=2, examples=3),
+    "default": Budget(arrays=9, examples=7),
+    "thorough": Budget(arrays=40, examples=20),
+}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to run.
+
+    Attributes
+    ----------
+    profile : Profile
+    budget : str
+        A key of :data:`BUDGETS`.
+    max_examples : int or None
+        Most cases drawn, at least one a stratum while they last; None for the budget's number.
+    seed : int
+    device : str
+        ``cpu`` or ``cuda``.
+    select : str
+        Shell patterns of clause ids, joined by commas.
+    deviations : tuple of Deviation
+        Known failures, those of the backend's own file included.
+    strict : bool
+        SHOULD failures and unexpected passes count against the verdict.
+    fail_fast : bool
+        Stop after the first stratum that breaks a clause that counts.
+    """
+
+    profile: Profile
+    budget: str = "default"
+    max_examples: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+    select: str = "*"
+    deviations: tuple[Deviation, ...] = ()
+    strict: bool = False
+    fail_fast: bool = False
+
+
+class ClauseBrokenError(AssertionError):
+    """Tells Hypothesis that a case breaks the clause that is being shrunk."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A case that breaks a clause; None for a probe's finding, which has no case."""
+
+    finding: Finding
+    case: Case | None
+    structure: Structure | None
+
+
+@dataclass
+class Tally:
+    """What was seen of one clause."""
+
+    exercised: int = 0
+    failed: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    smallest: Broken | None = None
+    refusal: str = ""
+
+    def add(self, rulings: list[Ruling], case: Case | None, structure: Structure | None) -> None:
+        """Count one case's rulings on the clause."""
+        self.exercised += 1
+        self.seconds += sum(ruling.seconds for ruling in rulings)
+        findings = [ruling.finding for ruling in rulings if ruling.finding is not None]
+        wrong = [finding for finding in findings if not finding.refused]
+        if wrong:
+            self.failed += 1
+            self.keep(Broken(wrong[0], case, structure))
+        elif findings:
+            self.refused += 1
+            self.refusal = findings[0].got
+
+    def keep(self, broken: Broken) -> None:
+        """Keep the case that is easiest to read."""
+        best = self.smallest
+        if (
+            best is None
+            or best.case is None
+            or (broken.case is not None and broken.case.cost < best.case.cost)
+        ):
+            self.smallest = broken
+
+
+@dataclass
+class Engine:
+    """One run of one backend."""
+
+    backend: Backend
+    options: RunOptions
+    clauses: list[Clause] = field(init=False)
+    wanted: frozenset[str] = field(init=False)
+    tallies: dict[str, Tally] = field(init=False)
+    cases: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clauses = select(self.options.profile, self.options.select)
+        self.wanted = frozenset(clause.id for clause in self.clauses)
+        self.tallies = {clause.id: Tally() for clause in self.clauses}
+        self.deviations = {row.clause: row for row in self.options.deviations}
+
+    def explore_all(self, progress: Progress | None) -> None:
+        """Run every probe and every stratum, or up to the first failure under fail_fast."""
+        budget = BUDGETS[self.options.budget]
+        structures = strata(
+            self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
+        )
+        shares = _shares(len(structures), budget.examples, self.options.max_examples)
+        plan = list(zip(structures, shares, strict=False))
+        side = [probe for probe in probes() if probe.fits(self.backend, self.wanted)]
+        total = len(plan) + len(side)
+        # the first strata are the plainest: what is wrong everywhere shows before the probes run
+        work: list[tuple[Structure, int] | Probe] = [*plan[:20], *side, *plan[20:]]
+        for done, unit in enumerate(work):
+            if progress:
+                progress(done, total, len(self.counting_failures()))
+            if isinstance(unit, Probe):
+                self.probe(unit)
+            else:
+                self.explore(*unit)
+            if self.options.fail_fast and self.counting_failures():
+                break
+        if progress:
+            progress(total, total, len(self.counting_failures()))
+
+    def counting_failures(self) -> list[str]:
+        """List the clauses broken so far that count against the verdict."""
+        return [
+            clause.id
+            for clause in self.clauses
+            if self.tallies[clause.id].failed
+            and clause.id not in self.deviations
+            and (clause.level != "SHOULD" or self.options.strict)
+        ]
+
+    def probe(self, probe: Probe) -> None:
+        """Run a probe and count its rulings."""
+        rulings = [
+            ruling
+            for ruling in probe.run(
+                self.backend, self.options.profile, self.options.seed, self.options.device
+            )
+            if ruling.clause in self.wanted
+        ]
+        self.cases += 1
+        self._count(rulings, None, None)
+
+    def explore(self, structure: Structure, examples: int) -> None:
+        """Draw cases from a stratum and judge them."""
+
+        def body(case: Case) -> None:
+            self.cases += 1
+            self._count(self._rulings(case), case, structure)
+
+        self._drive(structure, examples, (Phase.generate,), body)
+
+    def shrink(self, clause: str, examples: int) -> None:
+        """Look for a plainer stratum that breaks a clause, and let Hypothesis shrink the case."""
+        start = self.tallies[clause].smallest
+        assert start is not None and start.structure is not None
+        structure = start.structure
+        if not self.backend.compiled:
+            structure = plainer(
+                structure, lambda other: self._breaks(clause, other, examples, (Phase.generate,))
+            )
+        if not self._breaks(clause, structure, examples, (Phase.generate, Phase.shrink)):
+            self.notes.append(
+                f"{clause}: the failure did not repeat when its case was run alone; it depends on "
+                "the calls before it, or on chance"
+            )
+
+    def _breaks(
+        self, clause: str, structure: Structure, examples: int, phases: tuple[Phase, ...]
+    ) -> bool:
+        """Tell whether a stratum breaks a clause, and keep the smallest case that does."""
+        if not fits(structure, self.backend, self.options.profile):
+            return False
+
+        def body(case: Case) -> None:
+            for ruling in self._rulings(case, frozenset({clause})):
+                if ruling.finding is not None and not ruling.finding.refused:
+                    self.tallies[clause].keep(Broken(ruling.finding, case, structure))
+                    raise ClauseBrokenError(clause)
+
+        try:
+            self._drive(structure, examples, phases, body)
+        except ClauseBrokenError:
+            return True
+        except FlakyFailure:
+            return False
+        return False
+
+    def _rulings(self, case: Case, wanted: frozenset[str] | None = None) -> list[Ruling]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outcome = observe(self.backend, case, self.options.device)
+        return list(rule(case, outcome, wanted or self.wanted))
+
+    def _count(
+        self, rulings: Iterable[Ruling], case: Case | None, structure: Structure | None
+    ) -> None:
+        by_clause: dict[str, list[Ruling]] = {}
+        for ruling in rulings:
+            by_clause.setdefault(ruling.clause, []).append(ruling)
+        for clause, group in by_clause.items():
+            self.tallies[clause].add(group, case, structure)
+
+    def _drive(
+        self,
+        structure: Structure,
+        examples: int,
+        phases: tuple[Phase, ...],
+        body: Callable[[Case], None],
+    ) -> None:
+        salt = _digest(self.options.seed, self.options.profile.value, structure.name)
+        strategy = cases(
+            structure, self.options.profile, salt=salt % 2**20, compiled=self.backend.compiled
+        )
+
+        @seeded(salt)
+        @settings(
+            max_examples=examples,
+            phases=phases,
+            database=None,
+            deadline=None,
+            derandomize=False,
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            verbosity=Verbosity.quiet,
+            print_blob=False,
+        )
+        @given(strategy)
+        def drive(case: Case) -> None:
+            body(case)
+
+        with _threads(structure):
+            drive()
+
+
+class _threads:  # noqa: N801
+    """Pin torch to one thread, but where thousands of indices may make a kernel go parallel."""
+
+    def __init__(self, structure: Structure) -> None:
+        self.pin = structure.size not in ("hot", "crowd")
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        if self.pin:
+            torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        if self.pin:
+            torch.set_num_threads(self.before)
+
+
+def _digest(*parts: Any) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6])
+
+
+def _shares(strata_count: int, examples: int, most: int | None) -> list[int]:
+    """Share the cases out among the strata."""
+    if most is None:
+        return [examples] * strata_count
+    each, rest = divmod(most, strata_count)
+    return [share for share in (each + (k < rest) for k in range(strata_count)) if share]
+
+
+def run(
+    backend: Backend, options: RunOptions, *, target: str, progress: Progress | None = None
+) -> Report:
+    """Validate a backend.
+
+    Parameters
+    ----------
+    backend : Backend
+    options : RunOptions
+    target : str
+        How the user named it.
+    progress : callable, optional
+        Called with strata done, strata in all, and failing clauses so far.
+
+    Returns
+    -------
+    Report
+    """
+    started = perf_counter()
+    if backend.prepare:
+        backend.prepare()
+    engine = Engine(backend, options)
+    engine.explore_all(progress)
+    examples = BUDGETS[options.budget].examples
+    broken = [c.id for c in engine.clauses if engine.tallies[c.id].failed]
+    undeclared = [clause for clause in broken if clause not in engine.deviations]
+    for clause in undeclared[: 1 if options.fail_fast else MOST_SHRUNK]:
+        smallest = engine.tallies[clause].smallest
+        if smallest is not None and smallest.case is not None:
+            engine.shrink(clause, max(examples, options.max_examples or 0))
+    results = tuple(_result(clause, engine, target) for clause in engine.clauses)
+    return Report(
+        target=target,
+        profile=options.profile,
+        device=options.device,
+        seed=options.seed,
+        budget=options.budget,
+        clauses=results,
+        cases=engine.cases,
+        seconds=perf_counter() - started,
+        environment=environment(options.device),
+        notes=tuple(engine.notes),
+        strict=options.strict,
+        replay=replay(target, options),
+    )
+
+
+def replay(target: str, options: RunOptions) -> str:
+    """Write the command line that repeats a run."""
+    words = ["embconform validate", target, f"--profile {options.profile.value}"]
+    plain = RunOptions(options.profile)
+    for name, flag in (("budget", "--budget"), ("max_examples", "--max-examples")):
+        if getattr(options, name) != getattr(plain, name):
+            words.append(f"{flag} {getattr(options, name)}")
+    words.append(f"--seed {options.seed}")
+    if options.device != plain.device:
+        words.append(f"--device {options.device}")
+    if options.select != plain.select:
+        words.append(f"--select '{options.select}'")
+    return " ".join(words)
+
+
+def _result(clause: Clause, engine: Engine, target: str) -> ClauseResult:
+    tally = engine.tallies[clause.id]
+    plain = ClauseResult(
+        clause,
+        Status.PASS,
+        exercised=tally.exercised,
+        failed=tally.failed,
+        seconds=tally.seconds,
+        deviation=engine.deviations.get(clause.id),
+    )
+    if tally.failed:
+        assert tally.smallest is not None
+        failure = _failure(clause, tally.smallest, engine.backend, target)
+        status = Status.DEVIATION if plain.deviation else Status.FAIL
+        return replace(plain, status=status, failure=failure, detail=failure.message)
+    if not tally.exercised:
+        missing = sorted(clause.needs - engine.backend.able)
+        if missing:
+            detail = f"{engine.backend.name} has no {', '.join(missing)}"
+            return replace(plain, status=Status.UNSUPPORTED, deviation=None, detail=detail)
+        reason = "the run stopped early" if engine.options.fail_fast else "no case applied"
+        return replace(plain, status=Status.UNTESTED, detail=reason)
+    if tally.refused == tally.exercised:
+        return replace(plain, status=Status.UNSUPPORTED, detail=f"refused: {tally.refusal}")
+    if plain.deviation is not None:
+        detail = "declared as a deviation, but no case broke it"
+        return replace(plain, status=Status.UNEXPECTED_PASS, detail=detail)
+    partly = f"{tally.refused} cases refused: {tally.refusal}" if tally.refused else ""
+    return replace(plain, detail=partly)
+
+
+def _failure(clause: Clause, broken: Broken, backend: Backend, target: str) -> Failure:
+    finding, case = broken.finding, broken.case
+    head = f"{clause.id}: {clause.sentence}"
+    return Failure(
+        message=finding.message,
+        got=finding.got,
+        exact=finding.exact,
+        bound=finding.bound,
+        ulp=finding.ulp,
+        call="" if case is None else snippet(case, finding),
+        script="" if case is None else script(case, finding, backend, target, head),
+        indices=0 if case is None else case.most_indices,
+        rows=0 if case is None else case.rows,
+    )

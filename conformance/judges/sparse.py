@@ -1,0 +1,85 @@
+"""Judges of the sparse-gradient clauses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from embconform.conformance.finding import Check, Finding, equal
+from embconform.conformance.judges.padding import compare_gradient
+from embconform.conformance.judging import judge
+from embconform.conformance.views import BackwardView
+
+
+def _sparse(view: BackwardView) -> bool:
+    return view.options.sparse and not view.options.scale_grad_by_freq and view.width > 0
+
+
+def _owner(view: BackwardView) -> str:
+    """Name the one clause that judges the values in this case."""
+    if view.calls[0].step.indices.values.ndim == 0:
+        return "scalar-index"
+    if view.largest_call == 0:
+        return "empty"
+    if view.prior is not None or len(view.calls) > 1:
+        return "accumulates"
+    if view.many:
+        return "many-indices"
+    if view.all_padding:
+        return "all-padding"
+    return "equals-dense" if view.padding is None else "padding-excluded"
+
+
+def _owned_by(clause: str) -> Callable[[BackwardView], bool]:
+    return lambda view: _sparse(view) and _owner(view) == clause
+
+
+@judge("sparse.equals-dense", BackwardView, _owned_by("equals-dense"), value=True)
+@judge("sparse.many-indices", BackwardView, _owned_by("many-indices"), value=True)
+@judge("sparse.all-padding", BackwardView, _owned_by("all-padding"), value=True)
+@judge("sparse.scalar-index", BackwardView, _owned_by("scalar-index"), value=True)
+@judge("sparse.empty", BackwardView, _owned_by("empty"), value=True)
+@judge("sparse.accumulates", BackwardView, _owned_by("accumulates"), value=True)
+@judge("sparse.padding-excluded", BackwardView, _owned_by("padding-excluded"), value=True)
+def entries_add_up(view: BackwardView) -> Finding | None:
+    """Compare the sum of the entries with the dense gradient, over the whole table."""
+    return compare_gradient(view, np.ones((1, 1), np.bool_), view.exact.bound)
+
+
+@judge("sparse.layout", BackwardView, _sparse)
+def layout(view: BackwardView) -> Finding | None:
+    """Compare layout, shape, dtype, sparse dimensions and the range of the entries' rows."""
+    seen = view.gradient
+    if seen is None:
+        return equal("weight.grad", None, "a sparse tensor")
+    finding = (
+        equal("str(weight.grad.layout)", f"torch.{seen.layout}", "torch.sparse_coo")
+        or equal("tuple(weight.grad.shape)", seen.shape, view.before.shape)
+        or equal("str(weight.grad.dtype)", f"torch.{seen.dtype}", f"torch.{view.case.dtype}")
+        or equal("weight.grad.sparse_dim()", seen.sparse_dim, 1)
+    )
+    if finding or seen.rows is None or not seen.rows.size:
+        return finding
+    span = [int(seen.rows.min()), int(seen.rows.max())]
+    if 0 <= span[0] and span[1] < len(view.before):
+        return None
+    return Finding(
+        f"entries of weight.grad name rows {span[0]} to {span[1]} of a table of "
+        f"{len(view.before)} rows",
+        str(span),
+        f"rows 0 to {len(view.before) - 1}",
+        check=Check(
+            f"bool((weight.grad._indices() < {len(view.before)}).all())", "equal", True
+        ),
+    )
+
+
+def _scaled(view: BackwardView) -> bool:
+    return view.options.sparse and view.options.scale_grad_by_freq and view.width > 0
+
+
+@judge("sparse.scale-by-freq", BackwardView, _scaled, value=True, may_refuse=True)
+def scale_by_freq(view: BackwardView) -> Finding | None:
+    """Compare a scaled sparse gradient that was not refused."""
+    return compare_gradient(view, np.ones((1, 1), np.bool_), view.exact.bound)

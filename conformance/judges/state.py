@@ -1,0 +1,58 @@
+"""Judges of what one call leaves behind for the next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from embconform.conformance.case import Backward, ClearGradient
+from embconform.conformance.finding import Finding, equal, same_bits
+from embconform.conformance.judging import judge
+from embconform.conformance.views import BackwardView, CallView
+
+
+def _repeats(view: CallView) -> bool:
+    return view.follows == "repeat" and view.readable and not (view.torch and view.bounded)
+
+
+@judge("state.repeatable", CallView, _repeats)
+def repeatable(view: CallView) -> Finding | None:
+    """Compare the output with that of the first call."""
+    first = view.outcome.steps[0].output
+    assert first is not None and view.seen.output is not None
+    if first.values.shape != view.seen.output.values.shape:
+        return equal(f"tuple({view.name}.shape)", view.seen.output.shape, first.shape)
+    return same_bits(view.name, view.seen.output.values, first.values)
+
+
+def _repeats_gradient(view: BackwardView) -> bool:
+    steps = view.case.steps
+    cleared = any(isinstance(step, ClearGradient) for step in steps[: view.position])
+    return cleared and isinstance(steps[1], Backward) and view.width > 0
+
+
+@judge("state.repeatable-gradient", BackwardView, _repeats_gradient)
+def repeatable_gradient(view: BackwardView) -> Finding | None:
+    """Compare the gradient with that of the first pass."""
+    first, second = view.outcome.steps[1].gradient, view.gradient
+    if first is None or second is None or first.dense is None or second.dense is None:
+        if first is None or second is None or first.entries is None or second.entries is None:
+            return None
+        if first.entries.shape != second.entries.shape:
+            return equal("weight.grad._nnz()", len(second.entries), len(first.entries))
+        return same_bits("weight.grad._values()", second.entries, first.entries)
+    return same_bits("weight.grad", second.dense, first.dense)
+
+
+def _last_step(view: CallView) -> bool:
+    return view.readable and not view.empty and view.position + 1 < len(view.case.steps)
+
+
+@judge("state.outputs-intact", CallView, _last_step)
+def outputs_intact(view: CallView) -> Finding | None:
+    """Compare the output as returned with the output after the last step."""
+    final = view.outcome.final_outputs.get(view.position)
+    assert view.seen.output is not None
+    if final is None or final.shape != view.seen.output.shape:
+        return equal(f"tuple({view.name}.shape)", None if final is None else final.shape, "kept")
+    finding = same_bits(view.name, final, view.seen.output.values)
+    return finding and replace(finding, step=len(view.case.steps) - 1)
