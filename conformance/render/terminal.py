@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Final
 
@@ -48,19 +47,21 @@ class _Page:
             text.append(words, style)
         self.console.print(text, soft_wrap=True, highlight=False)
 
+    def wrapped(self, *parts: tuple[str, str], indent: int = 0, hang: int = 0) -> None:
+        """Write styled parts over as many lines as a terminal needs."""
+        text = Text.assemble(*parts)
+        lines = [text]
+        if self.width:
+            room = max(self.width - indent - hang, 20)
+            lines = list(text.wrap(self.console, room, overflow="ignore"))
+        for number, piece in enumerate(lines):
+            piece.rstrip()
+            margin = " " * (indent + (hang if number else 0))
+            self.console.print(Text(margin) + piece, soft_wrap=True, highlight=False)
+
     def prose(self, words: str, style: str = "", indent: int = 0, hang: int = 0) -> None:
         """Write a sentence."""
-        lines = [words]
-        if self.width:
-            lines = textwrap.wrap(
-                words,
-                max(self.width - indent, 20),
-                subsequent_indent=" " * hang,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        for piece in lines:
-            self.line((piece, style), indent=indent)
+        self.wrapped((words, style), indent=indent, hang=hang)
 
     def code(self, text: str, indent: int) -> None:
         """Write code line by line."""
@@ -70,7 +71,7 @@ class _Page:
     def heading(self, words: str) -> None:
         """Start a section."""
         self.line()
-        self.line((words, "bold"))
+        self.prose(words, "bold", hang=2)
 
 
 def render(report: Report, console: Console) -> None:
@@ -97,7 +98,7 @@ def render(report: Report, console: Console) -> None:
             page.prose(one_line(note), indent=2, hang=2)
     if report.replay:
         page.line()
-        page.line(("replay  ", "dim"), (clean(report.replay), ""))
+        page.line(("replay  ", "dim"), (one_line(report.replay), ""))
 
 
 def render_summary(reports: Sequence[Report], console: Console) -> None:
@@ -110,10 +111,10 @@ def render_summary(reports: Sequence[Report], console: Console) -> None:
     """
     page = _Page(console)
     page.heading("Summary")
-    widest = max(len(clean(report.target)) for report in reports)
+    widest = max(len(one_line(report.target)) for report in reports)
     for report in reports:
         page.line(
-            (clean(report.target).ljust(widest + 2), ""),
+            (one_line(report.target).ljust(widest + 2), ""),
             (report.verdict.ljust(15), _verdict_style(report)),
             (headline(report), "dim"),
             indent=2,
@@ -126,16 +127,17 @@ def _verdict_style(report: Report) -> str:
 
 def _verdict(page: _Page, report: Report) -> None:
     """Write the verdict and the counts."""
-    page.line(
-        (clean(report.target), "bold"),
+    page.wrapped(
+        (one_line(report.target), "bold"),
         ("  ", ""),
         (report.verdict, _verdict_style(report)),
         (f"  {headline(report)}", ""),
+        hang=2,
     )
     told: list[tuple[str, str]] = []
     for status, number in counts(report):
-        told += [(f"{number} {status.value}", _COLOURS[status]), ("  ", "")]
-    page.line(*told, indent=2)
+        told += [("  " if told else "", ""), (f"{number} {status.value}", _COLOURS[status])]
+    page.wrapped(*told, indent=2)
     strict = ", strict" if report.strict else ""
     page.line(
         (
@@ -152,7 +154,9 @@ def _failures(page: _Page, results: list[ClauseResult]) -> None:
     if not results:
         return
     page.heading("Broken")
-    for result in results[:LIMIT]:
+    for number, result in enumerate(results[:LIMIT]):
+        if number:
+            page.line()
         _title(page, result)
         page.prose(happened(result), indent=4, hang=2)
         for name, value in numbers(result):
@@ -160,8 +164,8 @@ def _failures(page: _Page, results: list[ClauseResult]) -> None:
         if result.failure and result.failure.call:
             page.line()
             page.code(result.failure.call, indent=6)
-        page.line()
     if len(results) > LIMIT:
+        page.line()
         page.line((f"and {len(results) - LIMIT} more; --json FILE has them all", ""), indent=2)
 
 
@@ -202,10 +206,8 @@ def _deviations(page: _Page, report: Report) -> None:
     page.heading("Known deviations (declared, so they don't count)")
     for result in results:
         known = result.deviation
-        page.line((result.clause.id, "yellow"), indent=2)
-        if known:
-            page.prose(one_line(known.reason), indent=4, hang=2)
-            page.line((one_line(known.link), "dim"), indent=4)
+        told = f": {one_line(known.reason)} ({one_line(known.link)})" if known else ""
+        page.prose(f"{result.clause.id}{told}", indent=2, hang=2)
 
 
 def _unexpected(page: _Page, report: Report) -> None:
@@ -214,10 +216,10 @@ def _unexpected(page: _Page, report: Report) -> None:
     if not results:
         return
     counted = "they count" if report.strict else "they count under --strict"
-    page.heading(f"Unexpected passes (declared as broken, held; take the rows out; {counted})")
+    page.heading(f"Unexpected passes (declared as deviations, but they hold; {counted})")
     for result in results:
-        reason = f"  {one_line(result.deviation.reason)}" if result.deviation else ""
-        page.prose(f"{result.clause.id}{reason}", indent=2, hang=4)
+        reason = f": {one_line(result.deviation.reason)}" if result.deviation else ""
+        page.prose(f"{result.clause.id}{reason}", indent=2, hang=2)
 
 
 def _untested(page: _Page, report: Report) -> None:
