@@ -19,5 +19,6 @@ BACKEND = Backend(
         deterministic=False,
     ),
     deviations=Path(__file__).with_name("textbook.toml"),
+    source="from embconform.reference.textbook import Embedding, embedding",
     summary="the founding document's formulas: lookup, mask, differentiable norm bound",
 )

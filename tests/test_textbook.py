@@ -3,7 +3,9 @@ import math
 
 import pytest
 import torch
+
 from embconform.backends.textbook import BACKEND
+from embconform.reference.clause import Profile
 from embconform.reference.textbook import Embedding, embedding
 
 WORDS = {"apple": 0, "banana": 1, "cherry": 2, "date": 3}
@@ -211,8 +213,7 @@ class TestModule:
         assert repr(Embedding(4, 3, padding_idx=0, max_norm=1.0, norm_type=1.0)) == shown
 
 
-def test_backend_names_its_options():
-    assert BACKEND.able == {
-        *("padding_idx", "max_norm", "norm_type"),
-        *("gradient", "double_backward", "strided", "functional", "module"),
-    }
+def test_backend_has_the_document_options_alone():
+    assert BACKEND.capabilities.options == {"padding_idx", "max_norm", "norm_type"}
+    assert BACKEND.profiles == (Profile.TEXTBOOK,)
+    assert not BACKEND.capabilities.deterministic

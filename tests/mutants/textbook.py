@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from embconform.reference import textbook as right
 from torch import Tensor
 
+from embconform.reference import textbook as right
 from mutants.registry import planted
 
 

@@ -6,9 +6,9 @@ import math
 import os
 
 import torch
-from embconform.reference.textbook import Embedding, embedding
 from torch import Tensor, nn
 
+from embconform.reference.textbook import Embedding, embedding
 from mutants.registry import planted
 
 
