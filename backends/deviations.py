@@ -10,10 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from embconform.backends.backend import TargetError
-from embconform.reference.clause import registry
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
+
+from embconform.backends.backend import TargetError
+from embconform.reference.clause import registry
 
 _REQUIRED: Final = ("clause", "reason", "link")
 _KEYS: Final = (*_REQUIRED, "versions")

@@ -2,6 +2,7 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+
 from embconform.backends.backend import TargetError
 from embconform.backends.deviations import Deviation, DeviationFileError, active, load
 

@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import pytest
+
 from embconform.conformance.quiet import LIMIT, captured_output
 
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
+from rich.console import Console
+
 from embconform.backends.deviations import Deviation
 from embconform.conformance.render import json as as_json
 from embconform.conformance.render import junit, markdown, repro, terminal
 from embconform.conformance.render.files import why_no_folder, why_not_writable, write_whole
 from embconform.conformance.report import ClauseResult, Failure, Report, Status
 from embconform.reference.clause import Level, Profile, registry
-from rich.console import Console
 
 CALL = """import torch
 weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)

@@ -7,9 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from embconform.conformance.report import ClauseResult, Report
-
 from embconform import __version__
+from embconform.conformance.report import ClauseResult, Report
 
 SCHEMA: Final = 1
 

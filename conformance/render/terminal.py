@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from rich.console import Console
+from rich.text import Text
+
 from embconform.conformance.render.wording import (
     broken,
     by_reason,
@@ -16,8 +19,6 @@ from embconform.conformance.render.wording import (
     one_line,
 )
 from embconform.conformance.report import ClauseResult, Report, Status
-from rich.console import Console
-from rich.text import Text
 
 LIMIT: Final = 10
 _WIDEST: Final = 110
@@ -53,7 +54,7 @@ class _Page:
         lines = [text]
         if self.width:
             room = max(self.width - indent - hang, 20)
-            lines = list(text.wrap(self.console, room, overflow="ignore"))
+            lines = list(text.wrap(self.console, room, overflow="fold"))
         for number, piece in enumerate(lines):
             piece.rstrip()
             margin = " " * (indent + (hang if number else 0))
