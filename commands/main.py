@@ -1,0 +1,106 @@
+"""The group of commands, and what becomes of errors."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn
+
+import click
+
+from embconform import __version__
+from embconform.backends.backend import TargetError
+from embconform.commands.backends import backends
+from embconform.commands.clauses import clauses
+from embconform.commands.validate import validate
+
+OK, NONCONFORMANT, UNUSABLE, FAULT, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="embconform")
+@click.pass_context
+def embconform(context: click.Context) -> None:
+    """Find out whether an embedding does what it must."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for _command in (validate, clauses, backends):
+    embconform.add_command(_command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        What stands after ``embconform``.
+
+    Returns
+    -------
+    int
+        The exit code: 0 conformant, 1 not, 2 the call or the target can't be used (one line on
+        stderr), 3 embconform itself failed, 130 interrupted.
+    """
+    try:
+        code = embconform.main(list(arguments), prog_name="embconform", standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted; nothing was written")
+        return INTERRUPTED
+    except click.UsageError as error:
+        _say(_with_help(error))
+        return UNUSABLE
+    except click.ClickException as error:
+        _say(error.format_message())
+        return UNUSABLE
+    except TargetError as error:
+        _say(str(error))
+        return UNUSABLE
+    except SystemExit:  # click's way of leaving when the reader of --help has gone
+        return NO_READER
+    except Exception as error:
+        _report_fault(error, arguments)
+        return FAULT
+    return code if isinstance(code, int) else OK
+
+
+def entry_point() -> NoReturn:
+    """Run the process's command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _with_help(error: click.UsageError) -> str:
+    """Add where help is."""
+    message = error.format_message()
+    if error.ctx is None:
+        return message
+    return f"{message} (see: {error.ctx.command_path} --help)"
+
+
+def _say(message: str) -> None:
+    """Write one line to stderr."""
+    line = "".join(char if char.isprintable() else " " for char in message)
+    click.echo(f"embconform: {' '.join(line.split())}", err=True)
+
+
+def _report_fault(error: Exception, arguments: Sequence[str]) -> None:
+    """Write the traceback and what to report."""
+    click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "missing"
+    _say(
+        f"this is a fault in embconform {__version__}, not in your embedding; please report the "
+        f"traceback with: Python {platform.python_version()}, torch {torch}, "
+        f"{platform.platform()}, command: {shlex.join(['embconform', *arguments])}"
+    )

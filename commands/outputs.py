@@ -1,0 +1,106 @@
+"""The files that a run writes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from embconform.commands.show import emit
+
+if TYPE_CHECKING:
+    from embconform.conformance.report import Report
+
+_STDOUT = Path("-")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the user wants reports.
+
+    Attributes
+    ----------
+    json, junit, markdown : Path or None
+        Files; ``-`` is stdout, for JSON only.
+    repro_dir : Path or None
+        A folder for one script a failure.
+    """
+
+    json: Path | None = None
+    junit: Path | None = None
+    markdown: Path | None = None
+    repro_dir: Path | None = None
+
+    @property
+    def on_stdout(self) -> bool:
+        """Whether stdout belongs to the JSON."""
+        return self.json == _STDOUT
+
+    def check(self) -> None:
+        """Find out before the run whether everything can be written; nothing is.
+
+        Raises
+        ------
+        click.UsageError
+            With one line on the first that can't.
+        """
+        from embconform.conformance.render.files import why_no_folder, why_not_writable
+
+        seen: dict[Path, str] = {}
+        for option, path in self._files():
+            if path == _STDOUT:
+                if option == "--json":
+                    continue
+                raise click.UsageError(f"{option} - : only --json may go to stdout")
+            if reason := why_not_writable(path):
+                raise click.UsageError(f"can't write {option} {path}: {reason}")
+            other = seen.setdefault(path.resolve(), option)
+            if other != option and path.is_file() | (not path.exists()):
+                raise click.UsageError(f"{other} and {option} are the same file, {path}")
+        if self.repro_dir and (reason := why_no_folder(self.repro_dir)):
+            raise click.UsageError(f"can't write --repro-dir {self.repro_dir}: {reason}")
+
+    def write(self, reports: Sequence[Report]) -> None:
+        """Write everything that was asked for.
+
+        Parameters
+        ----------
+        reports : sequence of Report
+
+        Raises
+        ------
+        click.ClickException
+            With one line, if a file can't be written after all.
+        """
+        from embconform.conformance.render import json, junit, markdown, repro
+        from embconform.conformance.render.files import write_whole
+
+        renderers = {"--json": json.render, "--junit": junit.render, "--markdown": markdown.render}
+        for option, path in self._files():
+            text = renderers[option](reports)
+            if path == _STDOUT:
+                emit(text, sys.stdout)
+                continue
+            try:
+                write_whole(path, text)
+            except OSError as error:
+                raise _failed(option, path, error) from error
+        if self.repro_dir:
+            try:
+                repro.write(reports, self.repro_dir)
+            except OSError as error:
+                raise _failed("--repro-dir", self.repro_dir, error) from error
+
+    def _files(self) -> list[tuple[str, Path]]:
+        """List the options that name a file."""
+        named = [("--json", self.json), ("--junit", self.junit), ("--markdown", self.markdown)]
+        return [(option, path) for option, path in named if path is not None]
+
+
+def _failed(option: str, path: Path, error: OSError) -> click.ClickException:
+    """Word a file that could be written before the run and can't be now."""
+    return click.ClickException(f"can't write {option} {path}: {error.strerror or error}")
