@@ -239,10 +239,14 @@ class _Builder:
     def _few_ids(self, count: int) -> Ids:
         padding = self.options.normalised(self.rows).padding_idx
         legal = padding is not None and 0 <= padding < self.rows
-        if legal and self.draw(st.integers(0, 5)) == 5:
+        share = self.draw(st.sampled_from(("some", "free", "some", "all"))) if legal else "free"
+        if share == "all":
             return np.full(count, padding, np.int64)
         one = st.integers(0, self.rows - 1)
-        return np.array(self.draw(st.lists(one, min_size=count, max_size=count)), np.int64)
+        ids = np.array(self.draw(st.lists(one, min_size=count, max_size=count)), np.int64)
+        if share == "some":
+            ids[count // 2 : count // 2 + 1] = padding
+        return ids
 
     def _many_ids(self, count: int) -> Ids:
         mode = self.draw(st.sampled_from(("cyclic", "uniform", "skewed", "equal", "top")))

@@ -64,7 +64,8 @@ class _Tensor:
 
     def __init__(self, placed: Placed, device: str) -> None:
         self.laid: Laid = lay_out(placed)
-        self.base = to_torch(self.laid.base.copy()).to(device)
+        # torch owns the memory, as it does outside a test: NumPy's can't be resized
+        self.base = to_torch(self.laid.base).clone().to(device)
         self.tensor = self.base.as_strided(self.laid.shape, self.laid.strides, self.laid.offset)
 
     def read(self) -> tuple[Array, bool]:

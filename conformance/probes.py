@@ -9,6 +9,8 @@ from functools import cache
 from embconform.backends.backend import Backend
 from embconform.conformance.judging import Ruling
 from embconform.reference.clause import Profile
+from embconform.reference.skipgram import make_plan, oracle
+from embconform.reference.text import python_documentation
 
 
 @dataclass(frozen=True)
@@ -41,4 +43,22 @@ def probes() -> tuple[Probe, ...]:
     """List the probes."""
     from embconform.conformance.modules import MODULE_PROBE
 
-    return (MODULE_PROBE,)
+    return (MODULE_PROBE, Probe("training", _TRAINING, frozenset({"gradient"}), _train))
+
+
+_TRAINING = frozenset(
+    {"training.skip-gram", "training.padding-row-unmoved", "training.loss-falls"}
+)
+
+
+def _train(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
+    """Train on Python's documentation and compare with the oracle."""
+    from embconform.conformance.training import judge_training, observe_training
+
+    if "float32" not in backend.capabilities.dtypes:
+        return []
+    padding = "padding_idx" in backend.capabilities.options
+    plan = make_plan(python_documentation(), seed, padding=padding)
+    seen = observe_training(backend, plan, device)
+    found = judge_training(plan, oracle(plan, profile), seen)
+    return [Ruling(clause, finding) for clause, finding in found.items()]

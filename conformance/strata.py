@@ -342,7 +342,13 @@ def _sound_prefix(chosen: dict[str, Any]) -> bool:
         return True
     if len(chosen) == len(fields(Structure)):
         return False
-    escapes = ({"bound": "p2"}, {"table": "plain"}, {"padding": "zero"}, {"mode": "grad"})
+    escapes = (
+        {"fault": "too-large"},
+        {"bound": "p2"},
+        {"table": "plain"},
+        {"padding": "zero"},
+        {"mode": "grad"},
+    )
     return any(
         is_sound(replace(given, **{key: value}))
         for escape in escapes

@@ -333,6 +333,7 @@ def _added(
     wide = sum((part.bound_float32 for part in parts), np.zeros_like(values))
     whole = (values == np.rint(values)) & (own == 0) & (sizes <= 2.0**form.precision)
     rounding = np.where(whole, 0.0, additions * form.unit_roundoff * (sizes + own))
+    rounding += np.where(whole, 0.0, 4 * 2.0**-53 * sizes)  # the sum above, in float64
     opened = np.logical_or.reduce([part.open for part in parts])
     counts = np.sum([part.counts for part in parts], axis=0)
     return Gradient(values, own + rounding, wide + rounding, opened, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,6 +22,9 @@ from embconform.conformance.render.wording import (
 from embconform.conformance.report import ClauseResult, Report, Status
 
 LIMIT: Final = 10
+"""Broken clauses that are shown; the rest are counted."""
+IN_FULL: Final = 5
+"""Those of them that are shown with their numbers and their call."""
 _WIDEST: Final = 110
 _COLOURS: Final = {
     Status.PASS: "green",
@@ -151,11 +155,11 @@ def _verdict(page: _Page, report: Report) -> None:
 
 
 def _failures(page: _Page, results: list[ClauseResult]) -> None:
-    """Write the broken clauses that count, each with its smallest call."""
+    """Write the broken clauses that count, the first ones each with its smallest call."""
     if not results:
         return
     page.heading("Broken")
-    for number, result in enumerate(results[:LIMIT]):
+    for number, result in enumerate(results[:IN_FULL]):
         if number:
             page.line()
         _title(page, result)
@@ -165,9 +169,34 @@ def _failures(page: _Page, results: list[ClauseResult]) -> None:
         if result.failure and result.failure.call:
             page.line()
             page.code(result.failure.call, indent=6)
-    if len(results) > LIMIT:
+    if len(results) > IN_FULL:
         page.line()
-        page.line((f"and {len(results) - LIMIT} more; --json FILE has them all", ""), indent=2)
+    _briefly(page, results[IN_FULL:LIMIT])
+    _and_more(page, results[LIMIT:])
+
+
+def _briefly(page: _Page, results: list[ClauseResult]) -> None:
+    """Write broken clauses in a few lines each."""
+    for result in results:
+        _title(page, result)
+        message = happened(result)
+        values = [(name, one_line(value)) for name, value in numbers(result)]
+        told = "; ".join(f"{name} {value}" for name, value in values if value not in message)
+        page.prose(f"{message}{f' ({told})' if told else ''}", indent=4, hang=2)
+
+
+def _and_more(page: _Page, results: list[ClauseResult]) -> None:
+    """Count what isn't shown, by group of clauses."""
+    if not results:
+        return
+    groups = Counter(result.clause.group for result in results)
+    told = ", ".join(f"{number} {group}" for group, number in groups.items())
+    page.line()
+    page.prose(
+        f"and {len(results)} more ({told}); --json FILE and --repro-dir DIR have all",
+        indent=2,
+        hang=2,
+    )
 
 
 def _title(page: _Page, result: ClauseResult) -> None:
@@ -191,12 +220,8 @@ def _warnings(page: _Page, results: list[ClauseResult]) -> None:
     if not results:
         return
     page.heading("Warnings (SHOULD: worth knowing, don't count unless --strict)")
-    for result in results[:LIMIT]:
-        _title(page, result)
-        told = "; ".join(f"{name} {one_line(value)}" for name, value in numbers(result))
-        page.prose(f"{happened(result)}{f' ({told})' if told else ''}", indent=4, hang=2)
-    if len(results) > LIMIT:
-        page.line((f"and {len(results) - LIMIT} more; --json FILE has them all", ""), indent=2)
+    _briefly(page, results[:LIMIT])
+    _and_more(page, results[LIMIT:])
 
 
 def _deviations(page: _Page, report: Report) -> None:
