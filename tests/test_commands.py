@@ -540,3 +540,17 @@ def test_strict_report_counts(folder, runs, cli):
     runs.broken = {should.id: Status.FAIL}
     assert cli("validate", "good.py:embed")[0] == 0
     assert cli("validate", "good.py:embed", "--strict")[0] == 1
+
+
+def test_the_real_engine(folder):
+    (folder / "wrong.py").write_text("def embed(input, weight): return weight[input] + 1")
+    options = ["--select", "lookup.rows", "--max-examples", "40", "--json", "-", "--repro-dir", "r"]
+    result = _process("validate", "good.py:embed", "wrong.py:embed", *options, cwd=folder)
+    assert result.returncode == 1
+    right, wrong = json.loads(result.stdout)
+    assert (right["verdict"], wrong["verdict"]) == ("conformant", "nonconformant")
+    (clause,) = wrong["clauses"]
+    assert (clause["id"], clause["status"]) == ("lookup.rows", "fail")
+    (path,) = (folder / "r").glob("2-*/lookup.rows.py")
+    script = subprocess.run([sys.executable, path], cwd=folder, capture_output=True, check=False)
+    assert script.returncode == 1

@@ -192,9 +192,13 @@ def test_sections_after_the_failures():
 
 
 def test_long_lists_are_cut():
-    text = plain(many_failures())
-    assert text.count("must be zeros") == terminal.LIMIT
-    assert "and 15 more; --json FILE has them all" in text
+    report = many_failures()
+    text = plain(report)
+    assert text.count("must be zeros") == terminal.IN_FULL
+    assert text.count("the gradient of row 1 is not 0") == terminal.LIMIT
+    assert re.search(r"and 15 more \(\d+ [\w-]+, .*\); --json FILE and --repro-dir DIR", text)
+    assert report.clauses[9].clause.id in text
+    assert report.clauses[10].clause.id not in text
 
 
 def test_a_summary_of_several():
