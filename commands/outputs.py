@@ -53,9 +53,11 @@ class Outputs:
         seen: dict[Path, str] = {}
         for option, path in self._files():
             if path == _STDOUT:
-                if option == "--json":
-                    continue
-                raise click.UsageError(f"{option} - : only --json may go to stdout")
+                if option != "--json":
+                    raise click.UsageError(f"{option} - : only --json may go to stdout")
+                if sys.__stdout__ is None:
+                    raise click.UsageError("can't write --json -: standard output is closed")
+                continue
             if reason := why_not_writable(path):
                 raise click.UsageError(f"can't write {option} {path}: {reason}")
             other = seen.setdefault(path.resolve(), option)

@@ -427,6 +427,20 @@ def test_a_full_stdout_is_one_line():
     assert result.stderr == "embconform: can't print the report: No space left on device\n"
 
 
+def test_a_closed_stdout(folder):
+    def call(*arguments):
+        line = f"{sys.executable} -m embconform {' '.join(arguments)} >&-"
+        return subprocess.run(
+            ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    listed = call("clauses")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    refused = call("validate", "good.py:embed", "--json", "-")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("embconform: can't write --json -: standard output is closed")
+
+
 def test_an_ascii_terminal():
     result = _process("clauses", env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (result.returncode, result.stderr) == (0, "")
