@@ -47,19 +47,8 @@ def as_backend(target: str, found: Any) -> Backend:
         if issubclass(found, torch.nn.Module):
             return _from_class(target, found)
         raise TargetError(f"{target} is {_kind_of_class(target, found)}")
-    if isinstance(found, torch.nn.Module):
-        home, name = target.rpartition(":")[0], type(found).__name__
-        raise TargetError(
-            f"{target} is a {name} object with a table of its own; the suite makes its own tables: "
-            f"name the class, as in {home}:{name}"
-        )
-    if isinstance(found, ModuleType):
-        raise TargetError(f"{target} is a module; name a function or a class in it")
-    if not callable(found):
-        raise TargetError(
-            f"{target} is of type {type(found).__name__}, which can't be called; name a function "
-            "f(input, weight, **options), an nn.Module class or a Backend"
-        )
+    if isinstance(found, torch.nn.Module) or not callable(found):
+        raise TargetError(f"{target} is {_kind_of_object(target, found)}")
     return _from_function(target, found)
 
 
@@ -206,6 +195,24 @@ def _kind_of_class(target: str, cls: type[Any]) -> str:
     return (
         "a class that is not a torch.nn.Module; name a Module class, a function "
         "f(input, weight, **options) or a Backend"
+    )
+
+
+def _kind_of_object(target: str, found: Any) -> str:
+    """Word an object that isn't a function."""
+    import torch
+
+    name = type(found).__name__
+    if isinstance(found, torch.nn.Module):
+        return (
+            f"a {name} object with a table of its own; the suite makes its own tables: "
+            f"name the class, as in {target.rpartition(':')[0]}:{name}"
+        )
+    if isinstance(found, ModuleType):
+        return "a module; name a function or a class in it"
+    return (
+        f"of type {name}, which can't be called; name a function f(input, weight, **options), "
+        "an nn.Module class or a Backend"
     )
 
 

@@ -49,8 +49,7 @@ def import_file(path: Path) -> ModuleType:
         return sys.modules[name]
     loader = SourceFileLoader(name, str(full))
     spec = spec_from_loader(name, loader)
-    if spec is None:  # only where the loader finds nothing
-        raise ImportError(f"can't load {path}")
+    assert spec is not None
     module = module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -11,93 +11,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import cli_support  # noqa: E402
+from cli_support import GOOD, MUST, one_line, process  # noqa: E402
+
 from embconform.backends.deviations import Deviation  # noqa: E402
 from embconform.commands import main  # noqa: E402
 from embconform.conformance import engine  # noqa: E402
-from embconform.conformance.report import ClauseResult, Failure, Report, Status  # noqa: E402
+from embconform.conformance.report import Status  # noqa: E402
 from embconform.reference.clause import Profile, select  # noqa: E402
 
-torch.set_num_threads(1)
-
-GOOD = """
-def embed(input, weight, padding_idx=None):
-    return weight[input]
-"""
-MUST = "padding.gradient-is-zero"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "good.py").write_text(GOOD)
-    return tmp_path
-
-
-@pytest.fixture
-def runs(monkeypatch):
-    """Replace the engine by one that passes everything but what a test wants broken."""
-    fake = FakeEngine()
-    monkeypatch.setattr(engine, "run", fake)
-    return fake
-
-
-class FakeEngine:
-    def __init__(self):
-        self.seen = []
-        self.broken = {}
-        self.act = lambda: None
-
-    def __call__(self, backend, options, *, target, progress=None):
-        self.seen.append((backend, options))
-        if progress:
-            progress(1, 2, 0)
-        self.act()
-        clauses = tuple(
-            ClauseResult(
-                clause, self.broken.get(clause.id, Status.PASS), 3, failure=self._why(clause)
-            )
-            for clause in select(options.profile, options.select)
-        )
-        return Report(
-            target, options.profile, options.device, options.seed, options.budget, clauses, 9, 0.5,
-            {"torch": "2"}, strict=options.strict, replay="theirs",
-        )  # fmt: skip
-
-    def _status(self, clause):
-        return self.broken.get(clause.id, Status.PASS)
-
-    def _why(self, clause):
-        if clause.id in self.broken:
-            return Failure("is wrong", got="1", call="print(1)", script="print('wrong')")
-        return None
-
-
-@pytest.fixture
-def cli(capfd):
-    def call(*arguments):
-        code = main.run([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
-
-
-def _one_line(result, said):
-    code, out, err = result
-    assert code == 2
-    assert out == ""
-    assert err.startswith("embconform: ")
-    assert err.count("\n") == 1
-    assert err.endswith("\n")
-    assert said in err
-
-
-def _process(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "embconform", *map(str, arguments)],
-        capture_output=True, text=True, timeout=120, check=False, **options,
-    )  # fmt: skip
+cli, folder, runs = cli_support.cli, cli_support.folder, cli_support.runs
 
 
 # the verdict
@@ -235,24 +158,24 @@ def test_an_unwritable_path_is_told_before_the_import(folder, runs, cli, option,
     before = sorted(folder.iterdir())
     result = cli("validate", "marks.py:embed", "--repro-dir", "ok", option, path)
     said = {"no/such/x": "there is no folder", "good.py/x": "is not a folder", ".": "a folder"}
-    _one_line(result, f"can't write {option} {path}: ")
+    one_line(result, f"can't write {option} {path}: ")
     assert said.get(path, "") in result[2]
     assert sorted(folder.iterdir()) == before
     assert runs.seen == []
 
 
 def test_an_unwritable_repro_dir(folder, runs, cli):
-    _one_line(cli("validate", "good.py:embed", "--repro-dir", "good.py"), "is not a folder")
-    _one_line(cli("validate", "good.py:embed", "--repro-dir", "/proc/x/y"), "--repro-dir")
+    one_line(cli("validate", "good.py:embed", "--repro-dir", "good.py"), "is not a folder")
+    one_line(cli("validate", "good.py:embed", "--repro-dir", "/proc/x/y"), "--repro-dir")
 
 
 def test_only_json_may_go_to_stdout(folder, runs, cli):
-    _one_line(cli("validate", "good.py:embed", "--junit", "-"), "only --json may go to stdout")
+    one_line(cli("validate", "good.py:embed", "--junit", "-"), "only --json may go to stdout")
 
 
 def test_one_file_for_two_reports(folder, runs, cli):
     result = cli("validate", "good.py:embed", "--json", "a", "--junit", "./a")
-    _one_line(result, "--json and --junit are the same file")
+    one_line(result, "--json and --junit are the same file")
 
 
 def test_a_disk_that_fills_up_during_the_run(folder, runs, cli):
@@ -268,182 +191,6 @@ def test_a_disk_that_fills_up_during_the_run(folder, runs, cli):
     assert code == 2
     assert "conformant" in out
     assert err == "embconform: can't write --json out/j: No such file or directory\n"
-
-
-# bad input
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ("validate", "Missing argument 'TARGET...'"),
-        ("validate eager --budget fast", "'fast' is not one of 'quick', 'default', 'thorough'"),
-        ("validate eager --profile jax", "'jax' is not one of 'torch', 'textbook'"),
-        ("validate eager --seed x", "'x' is not a valid integer"),
-        ("validate eager --seed -1", "-1 is not in the range"),
-        ("validate eager --max-examples 0", "0 is not in the range"),
-        ("validate eager --device tpu", "'tpu' is not one of 'cpu', 'cuda'"),
-        ("validate eager --sed 3", "No such option"),
-        ("validate eager --json", "requires an argument"),
-        ("valdate eager", "No such command 'valdate'"),
-        ("--nothing", "No such option"),
-        ("validate eager --select nothing.*", "matches no clause of the torch profile"),
-        ("validate eager --select padding", "did you mean 'padding.*'?"),
-        (f"validate eager --select {MUST[:-1]}", f"did you mean '{MUST}'?"),
-        ("validate eager --select padding.output-is-zero", "some of the textbook profile"),
-        ("validate eager --profile torch --select zzz", "matches no clause of the torch profile"),
-        ("validate eager --profile textbook", "eager serves the torch profile, not textbook"),
-        ("validate textbook --profile torch", "leave --profile out or name textbook"),
-        ("validate egaer", "did you mean 'eager'?"),
-        ("validate eager egaer", "did you mean 'eager'?"),
-        ("validate absent.py:f", "no file absent.py"),
-        ("validate math:pi", "can't be called"),
-        ("validate good.py:embd", "did you mean 'embed'?"),
-        ("validate eager --deviations absent.toml", "can't read deviations absent.toml"),
-        ("validate eager --deviations good.py", "good.py is not TOML"),
-        ("clauses padding.negatve", "did you mean 'padding.negative'"),
-        ("clauses zzz.*", "no clause matches 'zzz.*'"),
-        ("clauses padding.negative --profile textbook", "belongs to the torch profile alone"),
-        ("clauses a b", "unexpected extra argument"),
-    ],
-)
-def test_bad_input_is_one_line(folder, runs, cli, arguments, said):
-    result = cli(*arguments.split())
-    _one_line(result, said)
-    assert runs.seen == []
-    assert [path.name for path in folder.iterdir()] == ["good.py"]
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_that_is_not_there(folder, runs, cli):
-    _one_line(cli("validate", "good.py:embed", "--device", "cuda"), "finds no CUDA device here")
-
-
-def test_a_device_that_the_backend_does_not_serve(folder, runs, cli):
-    (folder / "b.py").write_text(
-        "from embconform.backends.backend import Backend, Capabilities\n"
-        "b = Backend('b', functional=lambda i, w: w[i],\n"
-        "            capabilities=Capabilities(devices=('cpu',)))\n"
-    )
-    _one_line(cli("validate", "b.py:b", "--device", "cuda"), "b.py:b runs on cpu, not on cuda")
-
-
-def test_an_import_that_raises(folder, runs, cli):
-    (folder / "bad.py").write_text("print('noise')\nraise ValueError('no license')")
-    result = cli("validate", "bad.py:embed", "--json", "x.json")
-    _one_line(result, "importing bad.py failed: ValueError: no license (bad.py:2)")
-    assert not (folder / "x.json").exists()
-
-
-def test_a_target_that_prints_floods(folder, runs, cli):
-    flood = "import os, sys\nfor _ in range(300): os.write(1, b'flood ' * 1000)\n"
-    (folder / "loud.py").write_text(flood + "print('more', file=sys.stderr)\n" + GOOD)
-    runs.act = lambda: os.write(2, b"again\n" * 100_000) and None
-    code, out, err = cli("validate", "loud.py:embed", "--json", "-")
-    assert code == 0
-    document = json.loads(out)
-    printed = 300 * 6000 + len("more\n") + 600_000
-    (note,) = document["notes"]
-    assert note.startswith(f"the target printed {printed:,} bytes, which are not shown")
-    assert len(err) < 2000
-
-
-def test_a_target_that_leaves_the_process(folder, runs, cli):
-    runs.act = lambda: sys.exit(0)
-    _one_line(cli("validate", "good.py:embed"), "good.py:embed left the process: exit(0)")
-
-
-# faults, interruptions, pipes
-
-
-def test_our_own_fault_is_exit_3(folder, runs, cli):
-    def fail():
-        os.write(1, b"last words\n")
-        raise AssertionError("a bug of ours")
-
-    runs.act = fail
-    code, out, err = cli("validate", "good.py:embed", "--json", "x.json", "--seed", 5)
-    assert (code, out) == (3, "")
-    assert "Traceback (most recent call last)" in err
-    assert "AssertionError: a bug of ours" in err
-    assert "replay: embconform validate good.py:embed --profile torch --seed 5" in err
-    assert "printed meanwhile: last words" in err
-    last = err.splitlines()[-1]
-    assert last.startswith("embconform: this is a fault in embconform 0.1.0")
-    assert last.endswith("command: embconform validate good.py:embed --json x.json --seed 5")
-    assert not (folder / "x.json").exists()
-
-
-def test_ctrl_c(folder, runs, cli):
-    def interrupt():
-        raise KeyboardInterrupt
-
-    runs.act = interrupt
-    code, out, err = cli("validate", "good.py:embed", "--json", "x.json")
-    assert (code, out) == (130, "")
-    assert err.strip() == "embconform: interrupted; nothing was written"
-    assert not (folder / "x.json").exists()
-
-
-@pytest.mark.parametrize("command", ["clauses", "--help"])
-def test_a_reader_that_goes_away(command):
-    code = f"{sys.executable} -m embconform {command} | true; echo ${{PIPESTATUS[0]}}"
-    result = subprocess.run(
-        ["bash", "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.stderr == ""
-    assert result.stdout.strip() in {"0", "141"}
-
-
-def test_the_verdict_survives_a_reader_that_goes_away(folder, runs, cli, monkeypatch):
-    class Gone:
-        encoding = "utf-8"
-
-        def write(self, text):
-            raise BrokenPipeError
-
-        def isatty(self):
-            return False
-
-        def flush(self):
-            pass
-
-        def fileno(self):
-            raise OSError
-
-    runs.broken = {MUST: Status.FAIL}
-    monkeypatch.setattr(sys, "stdout", Gone())
-    assert main.run(["validate", "good.py:embed", "--json", "x.json"]) == 1
-    assert json.loads((folder / "x.json").read_text())["verdict"] == "nonconformant"
-
-
-def test_a_full_stdout_is_one_line():
-    with open("/dev/full", "w") as full:  # noqa: PTH123
-        result = subprocess.run(
-            [sys.executable, "-m", "embconform", "clauses"],
-            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    assert result.returncode == 2
-    assert result.stderr == "embconform: can't print the report: No space left on device\n"
-
-
-def test_a_closed_stdout(folder):
-    def call(*arguments):
-        line = f"{sys.executable} -m embconform {' '.join(arguments)} >&-"
-        return subprocess.run(
-            ["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False
-        )
-
-    listed = call("clauses")
-    assert (listed.returncode, listed.stderr) == (0, "")
-    refused = call("validate", "good.py:embed", "--json", "-")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("embconform: can't write --json -: standard output is closed")
-
-
-def test_an_ascii_terminal():
-    result = _process("clauses", env={**os.environ, "PYTHONIOENCODING": "ascii"})
-    assert (result.returncode, result.stderr) == (0, "")
 
 
 # clauses, backends, version, speed
@@ -518,12 +265,12 @@ def test_torch_is_not_imported_for_words(arguments):
 
 def test_clauses_is_quick():
     start = time.perf_counter()
-    assert _process("clauses").returncode == 0
+    assert process("clauses").returncode == 0
     assert time.perf_counter() - start < 3  # 0.15 s on an idle machine
 
 
 def test_the_process_exits_with_the_code(tmp_path):
-    result = _process("validate", "absent.py:f", "--json", "x", cwd=tmp_path)
+    result = process("validate", "absent.py:f", "--json", "x", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "embconform: absent.py:f: no file absent.py\n"
     assert list(tmp_path.iterdir()) == []
@@ -559,7 +306,7 @@ def test_strict_report_counts(folder, runs, cli):
 def test_the_real_engine(folder):
     (folder / "wrong.py").write_text("def embed(input, weight): return weight[input] + 1")
     options = ["--select", "lookup.rows", "--max-examples", "40", "--json", "-", "--repro-dir", "r"]
-    result = _process("validate", "good.py:embed", "wrong.py:embed", *options, cwd=folder)
+    result = process("validate", "good.py:embed", "wrong.py:embed", *options, cwd=folder)
     assert result.returncode == 1
     right, wrong = json.loads(result.stdout)
     assert (right["verdict"], wrong["verdict"]) == ("conformant", "nonconformant")
