@@ -18,13 +18,12 @@ def _lookup(indices: torch.Tensor, weight: torch.Tensor, **options: Any) -> torc
 embedding = torch.compile(_lookup, fullgraph=True, dynamic=True)
 
 
-def make_module(*sizes: int, **options: Any) -> torch.nn.Embedding:
+def make_module(num_embeddings: int, embedding_dim: int, **options: Any) -> torch.nn.Embedding:
     """Make a torch.nn.Embedding whose forward pass is compiled.
 
     Parameters
     ----------
-    *sizes : int
-        num_embeddings and embedding_dim.
+    num_embeddings, embedding_dim : int
     **options
         As :class:`torch.nn.Embedding` takes.
 
@@ -32,7 +31,7 @@ def make_module(*sizes: int, **options: Any) -> torch.nn.Embedding:
     -------
     torch.nn.Embedding
     """
-    module = torch.nn.Embedding(*sizes, **options)
+    module = torch.nn.Embedding(num_embeddings, embedding_dim, **options)
     module.compile(fullgraph=True, dynamic=True)
     return module
 

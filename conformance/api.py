@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from embconform.backends.adapt import as_backend
 from embconform.backends.backend import Backend, TargetError
 from embconform.backends.deviations import active, load
 from embconform.backends.targets import resolve
 from embconform.conformance.engine import BUDGETS, RunOptions, run
-from embconform.conformance.render.wording import failure_text
+from embconform.conformance.render.text import failure_text
 from embconform.conformance.report import BROKEN, ClauseResult, Report, Status
 from embconform.reference.clause import Clause, Profile, select
 
@@ -254,4 +254,4 @@ class _Once:
     def __call__(self) -> Report:
         if self._report is None:
             self._report = self._make()
-        return cast(Report, self._report)
+        return self._report

@@ -15,7 +15,6 @@ from embconform.conformance.case import (
     Case,
     ClearGradient,
     DoubleBackward,
-    Layout,
     Placed,
     Step,
     WriteIndices,
@@ -70,7 +69,9 @@ def _cases(draw: Draw, structure: Structure, profile: Profile, salt: int, least:
     rows, width = _draw_table_shape(draw, structure, least)
     table = _draw_table(random, structure, rows, width)
     options = _draw_options(draw, structure, rows)
-    build = _Builder(draw, random, structure, options, table, least)
+    build = _Builder(
+        draw, random=random, structure=structure, options=options, table=table, least=least
+    )
     steps = build.fault() if structure.program == "error" else build.program()
     return Case(
         stratum=structure.name,
@@ -119,26 +120,31 @@ def _draw_table(random: _Seeds, s: Structure, rows: int, width: int) -> Array:
 
 
 def _draw_options(draw: Draw, s: Structure, rows: int) -> Options:
-    padding: int | None = None
-    if s.padding != "none":
-        inner = st.integers(min(1, rows - 1), max(rows - 2, min(1, rows - 1)))
-        padding = {
-            "zero": lambda: 0,
-            "last": lambda: rows - 1,
-            "inner": lambda: draw(inner),
-            "negative": lambda: -draw(st.integers(1, rows)),
-        }[s.padding]()
-    if s.fault == "padding-above":
-        padding = rows + draw(st.integers(0, 2))
-    if s.fault == "padding-below":
-        padding = -rows - draw(st.integers(1, 3))
     return Options(
-        padding_idx=padding,
+        padding_idx=_draw_padding(draw, s, rows),
         max_norm=None if s.bound == "none" else _draw_bound(draw, s),
         norm_type=float(s.bound[1:]) if s.bound.startswith("p") else 2.0,
         scale_grad_by_freq=s.gradient.endswith("scaled"),
         sparse=s.gradient.startswith("sparse"),
     )
+
+
+def _draw_padding(draw: Draw, s: Structure, rows: int) -> int | None:
+    if s.fault == "padding-above":
+        return int(rows + draw(st.integers(0, 2)))
+    if s.fault == "padding-below":
+        return int(-rows - draw(st.integers(1, 3)))
+    match s.padding:
+        case "zero":
+            return 0
+        case "last":
+            return rows - 1
+        case "inner":
+            least = min(1, rows - 1)
+            return int(draw(st.integers(least, max(rows - 2, least))))
+        case "negative":
+            return int(-draw(st.integers(1, rows)))
+    return None
 
 
 def _draw_bound(draw: Draw, s: Structure) -> float:
@@ -156,6 +162,7 @@ class _Builder:
     def __init__(
         self,
         draw: Draw,
+        *,
         random: _Seeds,
         structure: Structure,
         options: Options,
@@ -172,16 +179,13 @@ class _Builder:
         again = Call(first.indices, reuse=0)
         match self.s.program:
             case "repeat":
-                back = self.backward(0, first)
-                clear = (ClearGradient(),) if back else ()
-                last = tuple(Backward((1 + len(back) + len(clear),), b.upstream) for b in back)
-                return (first, *back, *clear, again, *last)
+                return self._repeat(first, again)
             case "accumulate":
                 second = Call(self.indices())
                 return (first, *self.backward(0, first), second, *self.backward(2, second))
             case "retain":
-                (back,) = self.backward(0, first)
-                return (first, Backward((0,), back.upstream, retain_graph=True), back)
+                (once,) = self.backward(0, first)
+                return (first, Backward((0,), once.upstream, retain_graph=True), once)
             case "two-uses":
                 second = Call(self.indices())
                 upstream = (self.upstream(first.indices), self.upstream(second.indices))
@@ -201,6 +205,12 @@ class _Builder:
                 direction = TABLE_FILLS["plain"](self.table.shape, self.s.dtype, self.random())
                 return (first, DoubleBackward(0, self.upstream(first.indices), direction))
         return (first, *self.backward(0, first))
+
+    def _repeat(self, first: Call, again: Call) -> tuple[Step, ...]:
+        if self.s.mode != "grad":
+            return (first, again)
+        (back,) = self.backward(0, first)
+        return (first, back, ClearGradient(), again, Backward((3,), back.upstream))
 
     def backward(self, position: int, call: Call) -> tuple[Backward, ...]:
         """Draw the backward step of a call, or none where the mode has none."""
@@ -240,11 +250,11 @@ class _Builder:
         padding = self.options.normalised(self.rows).padding_idx
         legal = padding is not None and 0 <= padding < self.rows
         share = self.draw(st.sampled_from(("some", "free", "some", "all"))) if legal else "free"
-        if share == "all":
+        if share == "all" and padding is not None:
             return np.full(count, padding, np.int64)
         one = st.integers(0, self.rows - 1)
         ids = np.array(self.draw(st.lists(one, min_size=count, max_size=count)), np.int64)
-        if share == "some":
+        if share == "some" and padding is not None:
             ids[count // 2 : count // 2 + 1] = padding
         return ids
 
@@ -252,14 +262,14 @@ class _Builder:
         mode = self.draw(st.sampled_from(("cyclic", "uniform", "skewed", "equal", "top")))
         rng = np.random.default_rng(self.random() + 1)
         if mode == "cyclic":
-            return np.arange(count) % self.rows
+            return np.asarray(np.arange(count) % self.rows)
         if mode == "equal" or self.s.size == "hot":
             ids = np.full(count, rng.integers(self.rows), np.int64)
             if mode != "equal":
                 ids[rng.integers(0, count, 7)] = rng.integers(0, self.rows, 7)
             return ids
         if mode == "top":
-            return self.rows - 1 - rng.integers(0, min(self.rows, 5), count)
+            return np.asarray(self.rows - 1 - rng.integers(0, min(self.rows, 5), count))
         if mode == "skewed":
             return np.asarray(np.minimum(rng.zipf(1.5, count), self.rows) - 1)
         return rng.integers(0, self.rows, count)
@@ -297,19 +307,17 @@ class _Builder:
         return (Call(bad, must_raise=True), Call(good))
 
     def _bad_ids(self) -> Placed:
-        fault, layout = self.s.fault, self.s.index_layout
         bad = {
             "too-large": lambda: self.rows + self.draw(st.sampled_from((0, 1, 7))),
             "negative": lambda: -self.draw(st.integers(1, self.rows + 1)),
             "far-positive": lambda: self.draw(st.sampled_from(FAR)),
             "far-negative": lambda: self.draw(st.sampled_from(FAR_BELOW)),
-        }[fault]()
+        }[self.s.fault]()
         placed = self.indices() if self.rows else self._zeros()
         values = placed.values.copy()
         flat = values.reshape(-1)
         flat[self.draw(st.sampled_from((0, -1, flat.size // 2)))] = bad
-        layout: Layout = placed.layout
-        return Placed(values, layout)
+        return Placed(values, placed.layout)
 
     def _zeros(self) -> Placed:
         shape = {0: (), 1: (2,), 2: (2, 2)}[self.s.rank]

@@ -208,7 +208,8 @@ class Engine:
     def shrink(self, clause: str, examples: int) -> None:
         """Look for a plainer stratum that breaks a clause, and let Hypothesis shrink the case."""
         start = self.tallies[clause].smallest
-        assert start is not None and start.structure is not None
+        assert start is not None
+        assert start.structure is not None
         structure = start.structure
         if not self.backend.compiled:
             structure = plainer(

@@ -98,7 +98,9 @@ def same_bits(
         different = different.any(axis=-1)
     mask = None
     if where is not None:
-        mask = np.broadcast_to(where.reshape(where.shape + (1,) * (got.ndim - where.ndim)), got.shape)
+        mask = np.broadcast_to(
+            where.reshape(where.shape + (1,) * (got.ndim - where.ndim)), got.shape
+        )
         different = different & mask
     if not different.any():
         return None
@@ -122,7 +124,9 @@ def _number_or_bits(seen: Any, right: Any) -> tuple[str, str]:
     if plain[0] != plain[1]:
         return plain
     digits = 2 * np.asarray(seen).itemsize
-    patterns = tuple(f"0x{int(bits(np.asarray(v).reshape(1))[0]):0{digits}x}" for v in (seen, right))
+    patterns = tuple(
+        f"0x{int(bits(np.asarray(v).reshape(1))[0]):0{digits}x}" for v in (seen, right)
+    )
     return f"{plain[0]} ({patterns[0]})", f"{plain[1]} ({patterns[1]})"
 
 

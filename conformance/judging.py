@@ -91,11 +91,14 @@ def judge(
 
 
 @cache
-def judges(kind: type[View]) -> tuple[Judge, ...]:
-    """List the judges of a kind of view."""
+def judges() -> dict[type[View], list[Judge]]:
+    """List the judges by the kind of view that they look at."""
     for group in GROUPS:
         import_module(f"embconform.conformance.judges.{group}")
-    return tuple(entry for entry in _JUDGES if entry.kind is kind)
+    by_kind: dict[type[View], list[Judge]] = {}
+    for entry in _JUDGES:
+        by_kind.setdefault(entry.kind, []).append(entry)
+    return by_kind
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> 
     """
     for view in views(case, outcome):
         failed = view.seen.raised is not None and not isinstance(view, FaultView)
-        for entry in judges(type(view)):
+        for entry in judges()[type(view)]:
             if wanted is not None and entry.clause not in wanted:
                 continue
             if (failed and not entry.value) or (not failed and entry.value and not view.readable):

@@ -50,13 +50,17 @@ def to_torch(array: Array) -> torch.Tensor:
 
 
 def to_numpy(tensor: torch.Tensor) -> Array:
-    """Copy a tensor's values out, bit for bit."""
+    """Copy a tensor's values out, bit for bit.
+
+    The clone comes first: ``numpy()`` marks the memory that it exports as not resizable, and torch
+    resizes a sparse gradient when it adds to it.
+    """
     with torch.no_grad():
-        plain = tensor.detach().cpu().contiguous()
+        plain = tensor.detach().clone(memory_format=torch.contiguous_format).cpu()
         if plain.dtype in _CARRIERS:
             carrier, numpy = _CARRIERS[plain.dtype]
-            return plain.view(carrier).numpy().copy().view(numpy)
-        return np.array(plain.numpy(), copy=True)
+            return plain.view(carrier).numpy().view(numpy)
+        return plain.numpy()
 
 
 class _Tensor:

@@ -46,9 +46,7 @@ def probes() -> tuple[Probe, ...]:
     return (MODULE_PROBE, Probe("training", _TRAINING, frozenset({"gradient"}), _train))
 
 
-_TRAINING = frozenset(
-    {"training.skip-gram", "training.padding-row-unmoved", "training.loss-falls"}
-)
+_TRAINING = frozenset({"training.skip-gram", "training.padding-row-unmoved", "training.loss-falls"})
 
 
 def _train(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:

@@ -48,7 +48,7 @@ class _Writer:
             f"  # {placed.layout}"
         )
 
-    def _code(self, values: np.ndarray) -> str:  # type: ignore[type-arg]
+    def _code(self, values: np.ndarray) -> str:
         return tensor_code(values, whole=self.whole)
 
     def weight(self) -> None:
@@ -71,7 +71,10 @@ class _Writer:
             case ClearGradient():
                 self.lines.append("weight.grad = None")
             case WriteWeight():
-                self.lines += ["with torch.no_grad():", f"    weight.copy_({self._code(step.values)})"]
+                self.lines += [
+                    "with torch.no_grad():",
+                    f"    weight.copy_({self._code(step.values)})",
+                ]
             case WriteIndices():
                 self.lines.append(f"ids{step.call}.copy_({self._code(step.values)})")
 
@@ -120,7 +123,8 @@ class _Writer:
         self.lines += [
             "upstream = upstream.detach().requires_grad_()",
             f"direction = {self._code(step.direction)}",
-            f"(gradient,) = torch.autograd.grad(out{step.call}, weight, upstream, create_graph=True)",
+            f"output = out{step.call}",
+            "(gradient,) = torch.autograd.grad(output, weight, upstream, create_graph=True)",
             "(second,) = torch.autograd.grad((gradient * direction).sum(), upstream)",
         ]
 
@@ -140,7 +144,11 @@ def _imports(case: Case, backend: Backend, target: str) -> list[str]:
     place, _, attribute = target.rpartition(":")
     form = "" if backend.name == target else f".{case.entry}"
     if not place.endswith(".py"):
-        return ["from importlib import import_module", "", f"{name} = import_module({place!r}).{attribute}{form}"]
+        return [
+            "from importlib import import_module",
+            "",
+            f"{name} = import_module({place!r}).{attribute}{form}",
+        ]
     first, *rest = attribute.split(".")
     tail = "".join(f".{part}" for part in rest) + form
     folder = str(Path(place).parent)
@@ -183,7 +191,7 @@ def _verdict(check: Check) -> list[str]:
     return [*lines, "right = bool(close.all())"]
 
 
-_OUTSIDE = '''
+_OUTSIDE = """
 
 def outside_changed(name):
     base, view, before = globals()[f"{name}_base"], globals()[name], globals()[f"{name}_before"]
@@ -191,7 +199,7 @@ def outside_changed(name):
     for copy in (now, then):
         copy.as_strided(view.shape, view.stride(), view.storage_offset()).zero_()
     return not torch.equal(now.view(torch.uint8), then.view(torch.uint8))
-'''
+"""
 
 
 def script(case: Case, finding: Finding, backend: Backend, target: str, clause: str = "") -> str:
@@ -224,7 +232,11 @@ def script(case: Case, finding: Finding, backend: Backend, target: str, clause: 
         steps.insert(made + 1, f"{name}_before = {name}_base.clone()")
     body = [*steps, "", *_verdict(check)]
     if check.relation == "works":
-        body = ["try:", *(f"    {line}" if line else "" for line in body), "except Exception as error:"]
+        body = [
+            "try:",
+            *(f"    {line}" if line else "" for line in body),
+            "except Exception as error:",
+        ]
         body.append("    expected, got, right = 'no exception', repr(error), False")
     head = [f'"""{clause}', "", f"{finding.message}", '"""', ""]
     return "\n".join(

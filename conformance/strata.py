@@ -342,7 +342,7 @@ def _sound_prefix(chosen: dict[str, Any]) -> bool:
         return True
     if len(chosen) == len(fields(Structure)):
         return False
-    escapes = (
+    escapes: tuple[dict[str, Any], ...] = (
         {"fault": "too-large"},
         {"bound": "p2"},
         {"table": "plain"},

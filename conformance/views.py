@@ -131,7 +131,7 @@ class CallView(View):
         """Which indices are padding."""
         if self.padding is None:
             return np.zeros(self.ids.shape, np.bool_)
-        return self.ids == self.padding
+        return np.asarray(self.ids == self.padding)
 
     @property
     def int32(self) -> bool:
@@ -146,7 +146,7 @@ class CallView(View):
     @property
     def many(self) -> bool:
         """Whether the number of indices lies where kernels switch."""
-        return MANY <= len(self.ids)
+        return len(self.ids) >= MANY
 
     @property
     def tall(self) -> bool:
@@ -271,9 +271,9 @@ class BackwardView(View):
                 call.before,
                 call.ids,
                 placed.values.reshape(len(call.ids), self.width),
-                self.options,
-                self.case.profile,
-                self.form,
+                options=self.options,
+                profile=self.case.profile,
+                form=self.form,
             )
             for call, placed in zip(self.calls, self.step.upstream, strict=True)
         ]
@@ -313,16 +313,12 @@ class DoubleBackwardView(View):
     @cached_property
     def exact(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The exact second derivative and its bound, in the output's shape."""
-        values, bound = double_backward(
-            self.step.direction, self.call.ids, self.options, self.form
-        )
+        values, bound = double_backward(self.step.direction, self.call.ids, self.options, self.form)
         shape = self.step.upstream.values.shape
         return values.reshape(shape), bound.reshape(shape)
 
 
-def _added(
-    parts: list[Gradient], prior: NDArray[np.float64] | None, form: Format
-) -> Gradient:
+def _added(parts: list[Gradient], prior: NDArray[np.float64] | None, form: Format) -> Gradient:
     """Add gradients, with the error of adding them in the table's dtype."""
     values = sum((part.values for part in parts), np.zeros_like(parts[0].values))
     sizes = sum((np.abs(part.values) for part in parts), np.zeros_like(values))

@@ -34,7 +34,7 @@ def gamma(n: float, u: float) -> float:
 
 
 def relative(roundings: ArrayLike, u: float) -> NDArray[np.float64]:
-    """Bound the relative error of a product of factors (1 + d_i)^±1 with \\|d_i\\| <= u.
+    """Bound the relative error of a product of factors (1 + d_i)^±1 with |d_i| <= u.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def relative(roundings: ArrayLike, u: float) -> NDArray[np.float64]:
 
 
 def summation(
-    counts: ArrayLike, magnitudes: NDArray[np.float64], u: float, roundings: float = 0
+    counts: ArrayLike, magnitudes: NDArray[np.float64], u: float, roundings: ArrayLike = 0
 ) -> NDArray[np.float64]:
     """Bound the error of summing in floating point, in any order.
 
@@ -68,7 +68,7 @@ def summation(
         Sum of the absolute values of the terms.
     u : float
         Unit roundoff of the accumulator.
-    roundings : float
+    roundings : array_like
         Roundings that each term suffers besides the additions.
 
     Returns
@@ -90,7 +90,7 @@ def summation(
 def norm_roundings(width: int, p: float) -> float:
     """Count the roundings in a p-norm, as the exponent of (1 - u).
 
-    Every term \\|w_i\\|**p is positive, so the sum's relative error is that of its terms and of
+    Every term |w_i|**p is positive, so the sum's relative error is that of its terms and of
     width - 1 additions; the root divides it by p. Covered besides the plain formula: components
     scaled by the largest one first (as LAPACK's nrm2 does), pow of :data:`ELEMENTARY_ULP`, and the
     norm rounded once more to the table's dtype.
@@ -114,12 +114,12 @@ def norm_roundings(width: int, p: float) -> float:
 
 
 def exponent_roundings(power_sum: NDArray[np.float64], p: float) -> NDArray[np.float64]:
-    """Count the roundings that stand for 1/p rounded in S**(1/p): \\|ln S\\| / p of them.
+    """Count the roundings that stand for 1/p rounded in S**(1/p): |ln S| / p of them.
 
     Parameters
     ----------
     power_sum : ndarray of float64
-        S, the sum of \\|w_i\\|**p, positive.
+        S, the sum of |w_i|**p, positive.
     p : float
 
     Returns

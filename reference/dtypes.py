@@ -52,7 +52,7 @@ def format_of(name: str) -> Format:
     Format
     """
     dtype = np.dtype(name if name.startswith("float") else getattr(ml_dtypes, name))
-    info = ml_dtypes.finfo(dtype)
+    info: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     precision = int(info.nmant) + 1
     return Format(
         name=name,

@@ -72,6 +72,7 @@ def gradient(
     table: Array,
     indices: NDArray[np.int64],
     upstream: Array,
+    *,
     options: Options,
     profile: Profile,
     form: Format,
@@ -106,7 +107,7 @@ def gradient(
         through = _through_scale(table[ids], terms, options, form)
     else:
         through = _Terms(terms, np.abs(terms), np.zeros_like(terms), np.zeros(terms.shape, bool))
-    return _summed(through, ids, counts, rows, options, form)
+    return _summed(through, ids, counts, options=options, form=form)
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,11 @@ def _summed(
     terms: _Terms,
     ids: NDArray[np.int64],
     counts: NDArray[np.int64],
-    rows: int,
+    *,
     options: Options,
     form: Format,
 ) -> Gradient:
-    exact = form.name == "float64"
+    exact, rows = form.name == "float64", len(counts)
     values = segment_sums(ids, terms.values, rows, exact=exact)
     magnitudes = segment_sums(ids, terms.magnitudes, rows, exact=False)
     errors = segment_sums(ids, terms.errors, rows, exact=False)

@@ -77,7 +77,7 @@ def p_norm(rows: F64, p: float) -> tuple[F64, F64]:
     -------
     norm : ndarray of float64, shape (n,)
     power_sum : ndarray of float64, shape (n,)
-        The sum of \\|w\\|**p, which may overflow where the norm does not; the norm itself where p
+        The sum of |w|**p, which may overflow where the norm does not; the norm itself where p
         is infinite.
     """
     magnitudes = np.abs(rows)
@@ -94,7 +94,7 @@ def p_norm(rows: F64, p: float) -> tuple[F64, F64]:
 
 def _exactly_at_most(rows: F64, norm: F64, options: Options) -> NDArray[np.bool_]:
     """Tell which norms any right formula computes without rounding, and do not exceed max_norm."""
-    if options.norm_type not in (1.0, 2.0, np.inf):
+    if options.max_norm is None or options.norm_type not in (1.0, 2.0, np.inf):
         return np.zeros(norm.shape, np.bool_)
     lone = (rows != 0).sum(axis=-1) <= 1
     whole = np.all(rows == np.rint(rows), axis=-1) & (np.abs(rows).sum(axis=-1) <= 64)
@@ -123,14 +123,15 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     -----
     scale = max_norm / (norm + eps): the norm's roundings, then those of max_norm and eps to the
     dtype, the addition, the division, the scale to the dtype and the product. All factors are
-    positive, so the counts add up (:func:`embconform.reference.bounds.relative`). Where the norm is
+    positive, so the counts add up (:func:`embconform.reference.bounds.relative`). A scale that is
+    subnormal in the dtype loses more: half a subnormal, relative to it. Where the norm is
     too close to max_norm to tell which side a right result falls on, the bound covers both.
     """
     assert options.max_norm is not None
     max_norm, p = options.max_norm, options.norm_type
     wide = rows.astype(np.float64)
     width = rows.shape[-1]
-    finite = np.isfinite(wide).all(axis=-1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(wide).all(axis=-1))
     safe = np.where(finite[:, None], wide, 0.0)
     with np.errstate(over="ignore", under="ignore"):
         norm, power_sum = p_norm(safe, p)
@@ -141,21 +142,28 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     counts += norm_roundings(width, p)
     u = form.unit_roundoff
     norm_error = relative(counts, u) + underflow
+    kept: NDArray[np.bool_]
+    over: NDArray[np.bool_]
     with np.errstate(invalid="ignore"):
-        kept = norm * (1 + norm_error) <= max_norm
-        over = norm > max_norm * (1 + norm_error) * (1 + u)
-    kept |= _exactly_at_most(safe, norm, options) | (norm == 0)
+        kept = np.asarray(norm * (1 + norm_error) <= max_norm)
+        over = np.asarray(norm > max_norm * (1 + norm_error) * (1 + u))
+    kept = kept | _exactly_at_most(safe, norm, options) | (norm == 0)
     epsilon = EPSILON if profile is Profile.TORCH else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.where(norm > 0, np.minimum(max_norm / (norm + epsilon), 1.0), 1.0)
     scale = np.where(kept, 1.0, scale)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        subnormal = np.where(
+            (scale > 0) & (scale < form.smallest_normal), form.smallest_subnormal / scale, 0.0
+        )
+    underflow = underflow + subnormal
     error = relative(counts + 6, u) + underflow
     u32 = min(u, 2.0**-24)
     error32 = relative(counts + 6, u32) + relative(3.0, u) + underflow
+    keeps = np.expand_dims(kept, -1)
     values = safe * scale[:, None]
-    either = np.where((kept | over)[:, None], 0.0, np.abs(safe - values))
+    either = np.where(np.expand_dims(kept | over, -1), 0.0, np.abs(safe - values))
     tiny = form.smallest_subnormal
-    keeps = kept[:, None]
     return Bounded(
         values=values,
         bound=np.where(keeps, 0.0, np.abs(values) * error[:, None] + tiny + either),
@@ -170,7 +178,7 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
 def _range_trouble(
     rows: F64, power_sum: F64, p: float, form: Format
 ) -> tuple[F64, NDArray[np.bool_]]:
-    """Give the relative error that underflow of \\|w\\|**p may add, and where no bound holds."""
+    """Give the relative error that underflow of |w|**p may add, and where no bound holds."""
     if np.isinf(p):
         return np.zeros_like(power_sum), np.zeros(power_sum.shape, np.bool_)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -35,7 +35,9 @@ def _shape(view: CallView) -> Finding | None:
 def dtype(view: CallView) -> Finding | None:
     """Compare the output's dtype."""
     assert view.seen.output is not None
-    return equal(f"{view.name}.dtype", f"torch.{view.seen.output.dtype}", f"torch.{view.case.dtype}")
+    return equal(
+        f"{view.name}.dtype", f"torch.{view.seen.output.dtype}", f"torch.{view.case.dtype}"
+    )
 
 
 def _copies(view: CallView) -> bool:
@@ -70,7 +72,9 @@ def _when(feature: str) -> Callable[[CallView], bool]:
 @judge("lookup.many-indices", CallView, _when("many"), value=True)
 @judge("lookup.wide-rows", CallView, _when("wide"), value=True)
 @judge("lookup.tall-table", CallView, _when("tall"), value=True)
-@judge("lookup.float64", CallView, lambda v: _when("width")(v) and v.form.name == "float64", value=True)
+@judge(
+    "lookup.float64", CallView, lambda v: _when("width")(v) and v.form.name == "float64", value=True
+)
 @judge(
     "lookup.sees-weight-updates",
     CallView,
@@ -140,7 +144,7 @@ def fresh_output(view: CallView) -> Finding | None:
     )
 
 
-def _previous_memory(view: View) -> dict[int, np.ndarray]:  # type: ignore[type-arg]
+def _previous_memory(view: View) -> dict[int, np.ndarray]:
     if view.position == 0:
         return {}
     return view.outcome.steps[view.position - 1].memory.indices
@@ -154,7 +158,7 @@ def _weight_kept(view: View) -> Finding | None:
     return finding
 
 
-def _not_padding(view: View) -> np.ndarray | None:  # type: ignore[type-arg]
+def _not_padding(view: View) -> np.ndarray | None:
     if view.padding is None:
         return None
     rows = np.ones(len(view.before), np.bool_)
@@ -163,6 +167,7 @@ def _not_padding(view: View) -> np.ndarray | None:  # type: ignore[type-arg]
 
 
 def outside(name: str) -> Finding:
+    """Report memory around a view that was overwritten."""
     return Finding(
         f"memory around {name}, which is a view, was overwritten",
         "overwritten",

@@ -12,7 +12,7 @@ from embconform.conformance.judges.lookup import outside
 from embconform.conformance.judges.padding import compare_gradient
 from embconform.conformance.judging import judge
 from embconform.conformance.views import BackwardView, CallView
-from embconform.reference.oracle import p_norm
+from embconform.reference.oracle import EPSILON, p_norm
 
 Mask = NDArray[np.bool_]
 
@@ -126,13 +126,16 @@ def _epsilon_shows(view: CallView) -> Mask:
     assert view.options.max_norm is not None
     largest = np.abs(view.limit.values).max(axis=-1, initial=0.0)
     allowed = view.limit.bound.max(axis=-1, initial=0.0)
-    return _scaled(view) & view.limit.over & (largest * 1e-7 > 4 * allowed * view.limit.norm)
+    shows = largest * EPSILON > 4 * allowed * view.limit.norm
+    return np.asarray(_scaled(view) & view.limit.over & shows)
 
 
 @judge(
     "max-norm.epsilon",
     CallView,
-    lambda v: _bounded(v) and not v.many and v.options.max_norm != 0 and bool(_epsilon_shows(v).any()),
+    lambda v: (
+        _bounded(v) and not v.many and v.options.max_norm != 0 and bool(_epsilon_shows(v).any())
+    ),
     value=True,
 )
 def epsilon(view: CallView) -> Finding | None:
@@ -256,15 +259,13 @@ def bounded_gradient(view: BackwardView) -> Finding | None:
 
 
 def _zero_rows(view: BackwardView) -> Mask:
-    return view.named & ~(view.calls[0].before != 0).any(axis=-1)
+    return np.asarray(view.named & ~(view.calls[0].before != 0).any(axis=-1))
 
 
 @judge(
     "max-norm.zero-row-gradient",
     BackwardView,
-    lambda v: _looked_up_under_bound(v)
-    and v.options.max_norm != 0
-    and bool(_zero_rows(v).any()),
+    lambda v: _looked_up_under_bound(v) and v.options.max_norm != 0 and bool(_zero_rows(v).any()),
     value=True,
 )
 def zero_row_gradient(view: BackwardView) -> Finding | None:

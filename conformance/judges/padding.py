@@ -91,9 +91,11 @@ def padding_gradient(view: BackwardView) -> Finding | None:
 @judge(
     "padding.other-rows",
     BackwardView,
-    lambda v: _dense_padding(v)
-    and bool(v.named.any())
-    and not (v.many or v.bounded or v.options.scale_grad_by_freq or v.half),
+    lambda v: (
+        _dense_padding(v)
+        and bool(v.named.any())
+        and not (v.many or v.bounded or v.options.scale_grad_by_freq or v.half)
+    ),
     value=True,
 )
 def other_rows(view: BackwardView) -> Finding | None:
@@ -101,9 +103,7 @@ def other_rows(view: BackwardView) -> Finding | None:
     return compare_gradient(view, view.named[:, None], view.exact.bound)
 
 
-def compare_gradient(
-    view: BackwardView, where: np.ndarray, bound: np.ndarray  # type: ignore[type-arg]
-) -> Finding | None:
+def compare_gradient(view: BackwardView, where: np.ndarray, bound: np.ndarray) -> Finding | None:
     """Compare the observed gradient with the exact one, within a bound, where asked.
 
     Parameters
@@ -124,7 +124,8 @@ def compare_gradient(
     if sparse:
         got = view.dense
     else:
-        assert view.gradient is not None and view.gradient.dense is not None
+        assert view.gradient is not None
+        assert view.gradient.dense is not None
         got = view.gradient.dense
     return within(name, got, view.exact.values, bound, judged)
 
@@ -154,14 +155,18 @@ def _padding_row_kept(view: View) -> Finding | None:
 @judge(
     "padding.out-of-range",
     FaultView,
-    lambda v: v.bad is None
-    and v.case.options.padding_idx is not None
-    and v.before.ndim == 2
-    and not -v.case.rows <= v.case.options.padding_idx < v.case.rows,
+    lambda v: (
+        v.bad is None
+        and v.case.options.padding_idx is not None
+        and v.before.ndim == 2
+        and not -v.case.rows <= v.case.options.padding_idx < v.case.rows
+    ),
 )
 def out_of_range(view: FaultView) -> Finding | None:
     """Demand an exception."""
-    return must_raise(view, f"padding_idx={view.case.options.padding_idx} for {view.case.rows} rows")
+    return must_raise(
+        view, f"padding_idx={view.case.options.padding_idx} for {view.case.rows} rows"
+    )
 
 
 def must_raise(view: FaultView, what: str) -> Finding | None:
@@ -183,5 +188,7 @@ def must_raise(view: FaultView, what: str) -> Finding | None:
     got = f"returned {view.seen.returned}"
     if seen is not None:
         flat = seen.values.reshape(-1)[:6].astype(np.float64).tolist()
-        got = f"returned a tensor of shape {seen.shape}, {flat}{'…' if seen.values.size > 6 else ''}"
+        got = (
+            f"returned a tensor of shape {seen.shape}, {flat}{'…' if seen.values.size > 6 else ''}"
+        )
     return Finding(f"{what}: {got}; must raise", got, "an exception", check=Check("", "raises"))

@@ -62,16 +62,14 @@ def layout(view: BackwardView) -> Finding | None:
     if finding or seen.rows is None or not seen.rows.size:
         return finding
     span = [int(seen.rows.min()), int(seen.rows.max())]
-    if 0 <= span[0] and span[1] < len(view.before):
+    if span[0] >= 0 and span[1] < len(view.before):
         return None
     return Finding(
         f"entries of weight.grad name rows {span[0]} to {span[1]} of a table of "
         f"{len(view.before)} rows",
         str(span),
         f"rows 0 to {len(view.before) - 1}",
-        check=Check(
-            f"bool((weight.grad._indices() < {len(view.before)}).all())", "equal", True
-        ),
+        check=Check(f"bool((weight.grad._indices() < {len(view.before)}).all())", "equal", True),
     )
 
 

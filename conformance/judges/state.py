@@ -18,7 +18,8 @@ def _repeats(view: CallView) -> bool:
 def repeatable(view: CallView) -> Finding | None:
     """Compare the output with that of the first call."""
     first = view.outcome.steps[0].output
-    assert first is not None and view.seen.output is not None
+    assert first is not None
+    assert view.seen.output is not None
     if first.values.shape != view.seen.output.values.shape:
         return equal(f"tuple({view.name}.shape)", view.seen.output.shape, first.shape)
     return same_bits(view.name, view.seen.output.values, first.values)

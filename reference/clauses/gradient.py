@@ -119,8 +119,7 @@ CLAUSES = (
         "The sum is right for every number of indices, on both sides of the sizes at which "
         "kernels switch, with unequal and non-adjacent repeats.",
         "pytorch/pytorch#26302 (769), #28959 (1001), #82886 (3073)",
-        "ids = torch.arange(1025) % 3\n"
-        "embedding(ids, weight).sum().backward()  # 342, 342, 341",
+        "ids = torch.arange(1025) % 3\nembedding(ids, weight).sum().backward()  # 342, 342, 341",
         _GRADIENT,
     ),
     Clause(

@@ -67,8 +67,7 @@ CLAUSES = (
         BOTH,
         "int32 indices select the same rows as int64 indices.",
         f"{_FUNCTIONAL}: Input (LongTensor or IntTensor)",
-        "ids = torch.tensor([1, 3])\n"
-        "embedding(ids.int(), weight) == embedding(ids, weight)",
+        "ids = torch.tensor([1, 3])\nembedding(ids.int(), weight) == embedding(ids, weight)",
         frozenset({"int32"}),
     ),
     Clause(

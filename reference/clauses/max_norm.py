@@ -131,8 +131,7 @@ CLAUSES = (
         TEXTBOOK,
         "max_norm scales the output and leaves the table as it was.",
         f"{_DOCUMENT}: output * clamp(max_norm / norms, max=1.0)",
-        "before = weight.clone()\n"
-        "embedding(ids, weight, max_norm=1.0)  # weight equals before",
+        "before = weight.clone()\nembedding(ids, weight, max_norm=1.0)  # weight equals before",
         _MAX_NORM,
     ),
     Clause(

@@ -82,7 +82,7 @@ CLAUSES = (
         "sparse.accumulates",
         Level.MUST,
         TORCH,
-        "A second pass, a second use in one graph and a second backward add to the sparse gradient.",
+        "A second pass, a second use in a graph and a second backward add to the sparse gradient.",
         "pytorch/pytorch#17919: the second backward gave garbage",
         "for _ in range(2):\n"
         "    embedding(ids, weight, sparse=True).sum().backward()  # the sum doubles",

@@ -31,8 +31,7 @@ CLAUSES = (
         BOTH,
         "The loss over the last steps is below the loss over the first.",
         _DOCUMENT,
-        "losses = [step(batch) for batch in batches]\n"
-        "sum(losses[-10:]) < sum(losses[:10])",
+        "losses = [step(batch) for batch in batches]\nsum(losses[-10:]) < sum(losses[:10])",
         _NEEDS,
     ),
 )

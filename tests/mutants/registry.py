@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import Any
 
 from embconform.reference.clause import Profile, registry
-
 from mutants.kernel import Kernel
 
 
