@@ -81,14 +81,12 @@ def test_no_descriptor_is_left_open():
     def count():
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
-    with captured_output():
-        pass
     before = count()
     for _ in range(20):
         with captured_output() as captured:
             print("x")
         captured._thread.join(5)
-    assert count() == before
+    assert count() <= before  # fewer where a test before this one is still closing its own
 
 
 def test_terminal_is_the_stderr_from_before(capfd):
