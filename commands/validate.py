@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -238,7 +239,11 @@ def _run(plan: _Plan, request: Request) -> Report:
     replay = request.replay(plan.target, plan.profile)
     captured = None
     try:
-        with captured_output() as captured, _progress(captured.terminal, plan.target) as tick:
+        with (
+            _scratch(),
+            captured_output() as captured,
+            _progress(captured.terminal, plan.target) as tick,
+        ):
             report = run(plan.backend, options, target=plan.target, progress=tick)
     except SystemExit as error:
         raise TargetError(f"{plan.target} left the process: exit({error.code})") from error
@@ -254,6 +259,19 @@ def _run(plan: _Plan, request: Request) -> Report:
         began = f", beginning with: {first}" if first else ""
         notes = (*notes, f"the target printed {printed:,} bytes, which are not shown{began}")
     return replace(report, replay=replay, notes=notes)
+
+
+@contextmanager
+def _scratch() -> Iterator[None]:
+    """Keep Hypothesis's own files out of the folder that the user stands in."""
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    with TemporaryDirectory(prefix="embconform-") as folder:
+        set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            set_hypothesis_home_dir(None)
 
 
 @contextmanager

@@ -12,7 +12,16 @@ from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
 
-Layout = Literal["contiguous", "transposed", "sliced", "stepped", "offset", "expanded"]
+Layout = Literal[
+    "contiguous",
+    "transposed",
+    "sliced",
+    "stepped",
+    "offset",
+    "expanded",
+    "spread",
+    "broadcast",
+]
 GradMode = Literal["grad", "frozen", "no_grad", "inference"]
 Entry = Literal["functional", "module"]
 

@@ -21,6 +21,7 @@ from embconform.conformance.case import (
     WriteWeight,
 )
 from embconform.conformance.fills import TABLE_FILLS, UPSTREAM_FILLS
+from embconform.conformance.layouts import ZERO_STRIDES, without_repeats
 from embconform.conformance.strata import COUNTED, Structure
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, format_of
@@ -32,8 +33,11 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 COUNTS: Final = (31, 32, 33, 64, 128, 255, 256, 257, 768, 769, 1000, 1001, 1024, 1025, 3072, 3073)
 WIDTHS: Final = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025)
-HEIGHTS: Final = (32_769, 65_537, 70_001)
+WIDEST: Final = (1025, 1024)
+MOST: Final = (3073, 1025)
+HEIGHTS: Final = (70_001, 65_537, 32_769)
 HOT: Final = 5_000
+VAST: Final = (65_537, 65_535)
 FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
 SEEDS: Final = st.integers(0, 99)
@@ -86,8 +90,9 @@ def _cases(draw: Draw, structure: Structure, profile: Profile, salt: int, least:
 
 def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
     match s.size:
-        case "wide":
-            return draw(st.integers(least, 4)), draw(st.sampled_from(WIDTHS))
+        case "wide" | "widest":
+            widths = WIDTHS if s.size == "wide" else WIDEST
+            return draw(st.integers(least, 4)), draw(st.sampled_from(widths))
         case "tall":
             return draw(st.sampled_from(HEIGHTS)), draw(st.integers(least, 2))
         case "no-columns":
@@ -96,7 +101,7 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
             return 0, draw(st.integers(least, 3))
         case "one-column":
             return draw(st.integers(least, 5)), 1
-        case "many" | "hot":
+        case "many" | "most" | "hot" | "vast":
             return draw(st.integers(least, 40)), draw(st.integers(least, 4))
     floor = 4 if s.fault.startswith("far") else least
     return draw(st.integers(floor, 6)), draw(st.integers(least, 5))
@@ -114,7 +119,7 @@ class _Seeds:
 
 
 def _draw_table(random: _Seeds, s: Structure, rows: int, width: int) -> Array:
-    shape = (1, width) if s.weight_layout == "expanded" else (rows, width)
+    shape = without_repeats(s.weight_layout, (rows, width))
     values = TABLE_FILLS[s.table](shape, s.dtype, random())
     return np.broadcast_to(values, (rows, width)).copy()
 
@@ -191,20 +196,32 @@ class _Builder:
                 upstream = (self.upstream(first.indices), self.upstream(second.indices))
                 return (first, second, Backward((0, 1), upstream))
             case "update-weight":
-                fresh = _draw_table(self.random, self.s, self.rows, self.width)
+                fresh = self._rewritten(
+                    self.table, _draw_table(self.random, self.s, self.rows, self.width)
+                )
                 return (first, *self.backward(0, first), WriteWeight(fresh), again)
             case "update-indices":
-                fresh_ids = self.indices(first.indices.values.shape)
+                other = self.indices(first.indices.values.shape).values
+                if first.indices.layout not in ZERO_STRIDES:
+                    other = self._rewritten(first.indices.values, other)
                 return (
                     first,
                     *self.backward(0, first),
-                    WriteIndices(0, fresh_ids.values),
-                    Call(fresh_ids, reuse=0),
+                    WriteIndices(0, other),
+                    Call(Placed(other, first.indices.layout), reuse=0),
                 )
             case "double-backward":
                 direction = TABLE_FILLS["plain"](self.table.shape, self.s.dtype, self.random())
                 return (first, DoubleBackward(0, self.upstream(first.indices), direction))
         return (first, *self.backward(0, first))
+
+    def _rewritten(self, before: Array, after: Array) -> Array:
+        """Mix what is written in place: everything, or one row in the middle."""
+        if before.ndim == 0 or not len(before) or self.draw(st.booleans()):
+            return after
+        mixed = before.copy()
+        mixed[len(before) // 2] = after[len(before) // 2]
+        return mixed
 
     def _repeat(self, first: Call, again: Call) -> tuple[Step, ...]:
         if self.s.mode != "grad":
@@ -224,9 +241,12 @@ class _Builder:
         if s.size in ("no-indices", "no-rows"):
             return {1: (0,), 2: (2, 0), 3: (0, 2, 3)}.get(s.rank, (0,))
         if s.size in COUNTED:
-            count = draw(st.sampled_from(COUNTS)) if s.size == "many" else HOT
+            counts = {"many": COUNTS, "most": MOST, "vast": VAST}.get(s.size, (HOT,))
+            count = draw(st.sampled_from(counts))
             lead = (1,) * max(s.rank - 2, 0)
-            return (count,) if s.rank == 1 else (*lead, draw(st.integers(2, 4)), count)
+            if s.rank == 1:
+                return (count,)
+            return (*lead, draw(st.integers(2, 4)), count if s.size != "vast" else count // 2)
         if s.rank == 1:
             return (draw(st.integers(self.least, 6)),)
         return tuple(draw(st.integers(self.least, 3)) for _ in range(s.rank))
@@ -235,7 +255,7 @@ class _Builder:
         """Draw legal indices."""
         shape = self.shape() if shape is None else shape
         layout = self.s.index_layout
-        drawn = (1, *shape[1:]) if layout == "expanded" and shape and shape[0] else shape
+        drawn = without_repeats(layout, shape)
         count = int(np.prod(drawn))
         if self.rows == 0:
             values = np.zeros(0, np.int64)
@@ -259,7 +279,8 @@ class _Builder:
         return ids
 
     def _many_ids(self, count: int) -> Ids:
-        mode = self.draw(st.sampled_from(("cyclic", "uniform", "skewed", "equal", "top")))
+        modes = ("cyclic", "uniform", "skewed", "equal", "top")
+        mode = self.draw(st.sampled_from(modes if self.s.size != "tall" else ("top", "uniform")))
         rng = np.random.default_rng(self.random() + 1)
         if mode == "cyclic":
             return np.asarray(np.arange(count) % self.rows)
@@ -278,10 +299,9 @@ class _Builder:
         """Draw the upstream gradient of a call's output."""
         shape = (*indices.values.shape, self.width)
         layout = self.s.upstream_layout
-        if layout == "expanded" and shape[0]:
-            one = UPSTREAM_FILLS[self.s.upstream]((1, *shape[1:]), self.s.dtype, self.random())
-            return Placed(np.broadcast_to(one, shape).copy(), layout)
-        values = UPSTREAM_FILLS[self.s.upstream](shape, self.s.dtype, self.random())
+        drawn = without_repeats(layout, shape)
+        one = UPSTREAM_FILLS[self.s.upstream](drawn, self.s.dtype, self.random())
+        values = np.broadcast_to(one, shape).copy()
         if self.s.upstream == "nonfinite-padding":
             padded = indices.values == self.options.normalised(self.rows).padding_idx
             values[padded] = np.array(self.draw(st.sampled_from((np.inf, np.nan, -np.inf))))

@@ -26,7 +26,7 @@ from embconform.conformance.probes import Probe, probes
 from embconform.conformance.report import ClauseResult, Failure, Report, Status
 from embconform.conformance.repro import script, snippet
 from embconform.conformance.shrinking import plainer
-from embconform.conformance.strata import Structure, fits, strata
+from embconform.conformance.strata import DIRECTED, Structure, fits, strata
 from embconform.reference.clause import Clause, Profile, select
 
 Progress = Callable[[int, int, int], None]
@@ -36,16 +36,27 @@ MOST_SHRUNK = 12
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much is drawn: arrays of all pairs, and cases for each stratum."""
+    """How much is drawn.
+
+    Attributes
+    ----------
+    arrays : int
+        Arrays of all pairs of the factors of a call.
+    examples : int
+        Cases for each stratum of these arrays.
+    directed : int
+        Cases for each stratum that is made for a clause.
+    """
 
     arrays: int
     examples: int
+    directed: int
 
 
 BUDGETS = {
-    "quick": Budget(arrays=2, examples=3),
-    "default": Budget(arrays=9, examples=7),
-    "thorough": Budget(arrays=40, examples=20),
+    "quick": Budget(arrays=1, examples=3, directed=5),
+    "default": Budget(arrays=8, examples=7, directed=16),
+    "thorough": Budget(arrays=40, examples=20, directed=60),
 }
 
 
@@ -156,7 +167,8 @@ class Engine:
         structures = strata(
             self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
         )
-        shares = _shares(len(structures), budget.examples, self.options.max_examples)
+        wished = [budget.directed if s in DIRECTED else budget.examples for s in structures]
+        shares = _shares(wished, self.options.max_examples)
         plan = list(zip(structures, shares, strict=False))
         side = [probe for probe in probes() if probe.fits(self.backend, self.wanted)]
         total = len(plan) + len(side)
@@ -213,7 +225,8 @@ class Engine:
         structure = start.structure
         if not self.backend.compiled:
             structure = plainer(
-                structure, lambda other: self._breaks(clause, other, examples, (Phase.generate,))
+                structure,
+                lambda other: self._breaks(clause, other, 3 * examples, (Phase.generate,)),
             )
         if not self._breaks(clause, structure, examples, (Phase.generate, Phase.shrink)):
             self.notes.append(
@@ -309,12 +322,12 @@ def _digest(*parts: Any) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6])
 
 
-def _shares(strata_count: int, examples: int, most: int | None) -> list[int]:
-    """Share the cases out among the strata."""
+def _shares(wished: list[int], most: int | None) -> list[int]:
+    """Share the cases out among the strata; the first ones get theirs where `most` is small."""
     if most is None:
-        return [examples] * strata_count
-    each, rest = divmod(most, strata_count)
-    return [share for share in (each + (k < rest) for k in range(strata_count)) if share]
+        return wished
+    each, rest = divmod(most, len(wished))
+    return [share for share in (each + (k < rest) for k in range(len(wished))) if share]
 
 
 def run(
@@ -360,23 +373,7 @@ def run(
         environment=environment(options.device),
         notes=tuple(engine.notes),
         strict=options.strict,
-        replay=replay(target, options),
     )
-
-
-def replay(target: str, options: RunOptions) -> str:
-    """Write the command line that repeats a run."""
-    words = ["embconform validate", target, f"--profile {options.profile.value}"]
-    plain = RunOptions(options.profile)
-    for name, flag in (("budget", "--budget"), ("max_examples", "--max-examples")):
-        if getattr(options, name) != getattr(plain, name):
-            words.append(f"{flag} {getattr(options, name)}")
-    words.append(f"--seed {options.seed}")
-    if options.device != plain.device:
-        words.append(f"--device {options.device}")
-    if options.select != plain.select:
-        words.append(f"--select '{options.select}'")
-    return " ".join(words)
 
 
 def _result(clause: Clause, engine: Engine, target: str) -> ClauseResult:

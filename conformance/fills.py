@@ -101,6 +101,15 @@ def units(shape: Shape, dtype: str, seed: int) -> Array:
     return values.reshape(shape).astype(format_of(dtype).dtype)
 
 
+def nonfinite(shape: Shape, dtype: str, seed: int) -> Array:
+    """Small whole numbers with an infinity or a NaN among them."""
+    values = units(shape, dtype, seed)
+    flat = values.reshape(-1)
+    if flat.size:
+        flat[seed % flat.size] = (np.inf, np.nan, -np.inf)[seed % 3]
+    return values
+
+
 def ones(shape: Shape, dtype: str, seed: int) -> Array:
     """All 1: what sum().backward() sends."""
     del seed
@@ -125,5 +134,6 @@ UPSTREAM_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "units": units,
     "plain": plain,
     "ones": ones,
+    "nonfinite": nonfinite,
     "nonfinite-padding": units,
 }

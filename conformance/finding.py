@@ -47,7 +47,7 @@ class Finding:
         One line: where, what was seen and what should have been.
     got, exact, bound : str
     ulp : float or None
-        Error in units in the last place of the dtype at hand.
+        Error in units in the last place of the dtype at hand; None where the exact value is 0.
     step : int
         The step at which it shows.
     check : Check or None
@@ -131,7 +131,7 @@ def _number_or_bits(seen: Any, right: Any) -> tuple[str, str]:
 
 
 def _ulps(seen: float, right: float, dtype: str) -> float | None:
-    if not (np.isfinite(seen) and np.isfinite(right)):
+    if right == 0 or not (np.isfinite(seen) and np.isfinite(right)):
         return None
     try:
         return abs(seen - right) / ulp(right, dtype)

@@ -11,6 +11,8 @@ from embconform.conformance.case import Placed
 from embconform.reference.dtypes import Array, bits
 
 GUARD = 3
+GUARD_VALUE = 77
+"""Outside a small table as an index, and like none of its values; a person can read it."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,42 @@ class Laid:
         return not bool((changed & ~inside).any())
 
 
+ZERO_STRIDES = ("expanded", "spread", "broadcast")
+
+
+def without_repeats(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the shape of the values that a layout with zero strides repeats.
+
+    Parameters
+    ----------
+    layout : str
+    shape : tuple of int
+
+    Returns
+    -------
+    tuple of int
+        1 in place of the repeated axes; `shape` itself for another layout.
+    """
+    if not shape or 0 in shape:
+        return shape
+    match layout:
+        case "expanded":
+            return (1, *shape[1:])
+        case "spread":
+            return (*shape[:-1], 1)
+        case "broadcast":
+            return (1,) * len(shape)
+    return shape
+
+
 def _strides(layout: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     """Give the strides of a layout in elements, and the number of elements that it spans."""
-    if layout == "expanded" and shape:
-        inner, span = _strides("contiguous", shape[1:])
-        return (0, *inner), span
+    if layout in ZERO_STRIDES:
+        own = without_repeats(layout, shape)
+        inner, span = _strides("contiguous", own)
+        return tuple(
+            0 if a != b else step for a, b, step in zip(shape, own, inner, strict=True)
+        ), span
     if layout == "transposed" and len(shape) >= 2:
         swapped, span = _strides("contiguous", (*shape[:-2], shape[-1], shape[-2]))
         return (*swapped[:-2], swapped[-1], swapped[-2]), span
@@ -79,8 +112,8 @@ def lay_out(placed: Placed) -> Laid:
     placed : Placed
         Layouts: contiguous; transposed (the last two axes swapped in memory); sliced (rows two
         elements further apart than they are wide); stepped (every second element); offset
-        (contiguous, but not at the start of the buffer); expanded (stride 0 on the first axis;
-        all values along it must be equal).
+        (contiguous, but not at the start of the buffer); expanded, spread and broadcast (stride 0
+        on the first axis, on the last, on all: values along them must be equal).
 
     Returns
     -------
@@ -90,7 +123,7 @@ def lay_out(placed: Placed) -> Laid:
     strides, span = _strides(placed.layout, values.shape)
     guard = 0 if placed.layout == "contiguous" else GUARD
     base: Any = np.empty(span + 2 * guard, values.dtype)
-    base.view(np.uint8)[...] = 0x2A
+    base[...] = GUARD_VALUE
     laid = Laid(base, values.shape, strides, guard)
     if values.size:
         laid.view(base)[...] = values

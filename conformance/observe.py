@@ -136,14 +136,13 @@ class Observer:
                     extra = {"gradient": self._double_backward(step)}
                 case ClearGradient():
                     self.leaf.grad = None
-                case WriteWeight():
-                    with torch.no_grad():
-                        self.leaf.copy_(to_torch(step.values.copy()))
+                case WriteWeight():  # through .data, as a loader may: no version counter moves
+                    self.leaf.data.copy_(to_torch(step.values.copy()))
                 case WriteIndices():
                     self.indices[step.call].tensor.copy_(to_torch(step.values.copy()))
             if self.backend.synchronize:
                 self.backend.synchronize()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raised = raised_from(error)
         if "gradient" not in extra and isinstance(step, Backward):
             extra["gradient"] = read_gradient(self.leaf.grad)

@@ -71,10 +71,7 @@ class _Writer:
             case ClearGradient():
                 self.lines.append("weight.grad = None")
             case WriteWeight():
-                self.lines += [
-                    "with torch.no_grad():",
-                    f"    weight.copy_({self._code(step.values)})",
-                ]
+                self.lines.append(f"weight.data.copy_({self._code(step.values)})")
             case WriteIndices():
                 self.lines.append(f"ids{step.call}.copy_({self._code(step.values)})")
 

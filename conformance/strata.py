@@ -16,6 +16,7 @@ from allpairspy import AllPairs
 
 from embconform.backends.backend import Backend
 from embconform.conformance.case import Entry, GradMode, Layout
+from embconform.conformance.layouts import ZERO_STRIDES
 from embconform.reference.clause import Profile
 
 Program = Literal[
@@ -63,26 +64,35 @@ class Structure:
 
 
 PLAIN: Final = Structure()
-LAYOUTS: Final = ("contiguous", "transposed", "sliced", "stepped", "offset", "expanded")
+LAYOUTS: Final = (
+    "contiguous",
+    "transposed",
+    "sliced",
+    "stepped",
+    "offset",
+    "expanded",
+    "spread",
+    "broadcast",
+)
 BOUNDS: Final = ("none", "p2", "p1", "p0.5", "p3", "pinf", "zero")
 PADDINGS: Final = ("none", "zero", "inner", "last", "negative")
 EMPTY: Final = ("no-indices", "no-columns", "no-rows")
-COUNTED: Final = ("many", "hot", "crowd")
+COUNTED: Final = ("many", "most", "hot", "crowd", "vast")
 
 _SINGLE: Final[Mapping[str, Sequence[Any]]] = {
     "entry": ("functional", "module"),
     "dtype": ("float32", "float64", "float16", "bfloat16"),
     "index_dtype": ("int64", "int32"),
     "rank": (1, 2, 0, 3),
-    "size": ("tiny", "many", "wide", "one-column"),
+    "size": ("tiny", "many", "wide", "one-column", "most", "widest"),
     "weight_layout": LAYOUTS,
     "index_layout": LAYOUTS,
-    "upstream_layout": ("contiguous", "transposed", "sliced", "stepped", "expanded"),
+    "upstream_layout": tuple(layout for layout in LAYOUTS if layout != "offset"),
     "padding": PADDINGS,
     "bound": BOUNDS,
     "gradient": ("dense", "sparse", "scaled", "sparse-scaled"),
     "table": ("plain", "special", "tiny", "huge", "spike", "zero-rows"),
-    "upstream": ("units", "plain", "ones", "nonfinite-padding"),
+    "upstream": ("units", "plain", "ones", "nonfinite-padding", "nonfinite"),
 }
 _MODES: Final = ("grad", "frozen", "no_grad", "inference")
 _EMPTIES: Final[Mapping[str, Sequence[Any]]] = {
@@ -156,6 +166,11 @@ FAMILIES: Final = (_SINGLE, _WITHOUT_GRADIENT, _EMPTIES, _SEQUENCES, _FAULTS, _R
 _DIRECTED: Final = (
     PLAIN,
     *(Structure(padding=padding) for padding in PADDINGS[1:]),
+    *(
+        Structure(padding=padding, dtype=dtype)
+        for padding in ("zero", "last")
+        for dtype in ("float64", "bfloat16")
+    ),
     *(Structure(padding=padding, upstream="nonfinite-padding") for padding in ("zero", "last")),
     *(Structure(bound=bound) for bound in BOUNDS[1:]),
     *(Structure(bound="p2", table=table) for table in ("tiny", "huge", "spike", "zero-rows")),
@@ -166,14 +181,30 @@ _DIRECTED: Final = (
     *(Structure(index_layout=layout, rank=2) for layout in LAYOUTS[1:]),
     *(Structure(upstream_layout=layout, rank=2) for layout in LAYOUTS[1:]),
     *(Structure(dtype=dtype) for dtype in ("float64", "float16", "bfloat16")),
-    *(Structure(size=size) for size in ("many", "wide", "tall", "hot", *EMPTY)),
+    *(Structure(size=size) for size in ("many", "most", "wide", "widest", "tall", "hot", *EMPTY)),
+    *(Structure(size=size, bound="p2") for size in ("most", "widest")),
+    Structure(size="wide", bound="p2", table="spike"),
+    *(Structure(weight_layout=layout, dtype="bfloat16") for layout in LAYOUTS[1:4]),
+    *(
+        Structure(gradient="sparse", index_layout=layout, rank=2)
+        for layout in ("transposed", "spread")
+    ),
+    Structure(gradient="sparse", upstream_layout="broadcast"),
+    *(Structure(program="update-weight", mode=mode) for mode in ("frozen", "no_grad", "inference")),
     *(Structure(size=size, dtype="bfloat16") for size in ("many", "hot")),
+    Structure(size="vast"),
+    Structure(size="vast", index_dtype="int32", rank=2),
+    *(Structure(size="vast", padding="zero", gradient=kind) for kind in ("dense", "sparse")),
+    Structure(size="vast", gradient="scaled"),
+    Structure(size="vast", bound="p2"),
+    Structure(upstream="nonfinite"),
+    Structure(upstream="nonfinite", rank=2, padding="zero"),
     *(Structure(size="many", padding=padding) for padding in ("zero", "last")),
     *(Structure(size=size, bound=bound) for size in ("many", "wide") for bound in ("p2", "pinf")),
     Structure(table="special"),
     Structure(index_dtype="int32"),
     *(Structure(gradient=gradient) for gradient in ("scaled", "sparse", "sparse-scaled")),
-    Structure(gradient="scaled", rank=2),
+    *(Structure(gradient="scaled", rank=rank) for rank in (2, 3)),
     Structure(gradient="scaled", padding="zero"),
     Structure(gradient="scaled", size="many"),
     Structure(gradient="scaled", rank=2, size="many"),
@@ -186,6 +217,15 @@ _DIRECTED: Final = (
         Structure(program=program, gradient=gradient, mode="grad")
         for program in ("repeat", "accumulate", "retain", "two-uses")
         for gradient in ("dense", "sparse")
+    ),
+    *(
+        Structure(program=program, gradient=gradient, padding=padding)
+        for program in ("accumulate", "retain", "two-uses")
+        for gradient, padding in (("scaled", "none"), ("dense", "zero"))
+    ),
+    *(
+        Structure(program="repeat", size="many", upstream="plain", dtype=dtype)
+        for dtype in ("float32", "bfloat16")
     ),
     *(
         Structure(program=program, bound=bound)
@@ -207,7 +247,14 @@ _DIRECTED: Final = (
     Structure(program="error", fault="too-large", padding="zero"),
     Structure(program="error", fault="too-large", index_dtype="int32"),
     Structure(program="error", fault="too-large", mode="no_grad"),
+    *(
+        Structure(program="error", fault=fault)
+        for fault in ("index-float32", "index-int8", "weight-1d", "padding-above")
+    ),
 )
+
+
+DIRECTED: Final = frozenset(_DIRECTED)
 
 
 def is_sound(s: Structure) -> bool:
@@ -220,15 +267,15 @@ def _shape_rules(s: Structure) -> bool:
         return False
     if s.rank == 0 and s.size in ("no-indices", "no-rows") and s.program != "error":
         return False
-    if s.rank < 2 and s.index_layout == "transposed":
+    if s.rank < 2 and s.index_layout in ("transposed", "spread", "broadcast"):
         return False
-    if s.size == "hot" and s.program != "single":
+    if s.size in ("hot", "vast") and s.program != "single":
         return False
-    return not (s.size == "no-rows" and (s.padding != "none" or s.index_layout == "expanded"))
+    return not (s.size == "no-rows" and (s.padding != "none" or s.index_layout in ZERO_STRIDES))
 
 
 def _table_rules(s: Structure) -> bool:
-    if s.weight_layout == "expanded" and (
+    if s.weight_layout in ZERO_STRIDES and (
         s.bound != "none" or s.program == "update-weight" or s.size == "no-rows"
     ):
         return False
@@ -248,17 +295,17 @@ def _gradient_rules(s: Structure) -> bool:
     ):
         return False
     if s.program == "double-backward" and (
-        s.gradient.startswith("sparse") or s.upstream == "nonfinite-padding"
+        s.gradient.startswith("sparse") or s.upstream.startswith("nonfinite")
     ):
         return False
     if s.gradient == "sparse" and s.dtype == "float16" and s.program not in ("single", "repeat"):
         return False  # torch itself cannot add two sparse float16 gradients on the CPU
     if s.gradient == "sparse-scaled" and s.program != "single":
         return False
-    if s.gradient.startswith("sparse") and s.weight_layout == "expanded":
+    if s.gradient.startswith("sparse") and s.weight_layout in ZERO_STRIDES:
         return False
     if s.upstream == "nonfinite-padding":
-        return s.padding != "none" and s.upstream_layout != "expanded"
+        return s.padding != "none" and s.upstream_layout not in ZERO_STRIDES
     return True
 
 

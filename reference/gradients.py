@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +127,14 @@ def _summed(
     form: Format,
 ) -> Gradient:
     exact, rows = form.name == "float64", len(counts)
+    finite = np.isfinite(terms.values)
+    terms = replace(
+        terms,
+        values=np.where(finite, terms.values, 0.0),
+        magnitudes=np.where(finite, terms.magnitudes, 0.0),
+        errors=np.where(finite, terms.errors, 0.0),
+        open=terms.open | ~finite,
+    )
     values = segment_sums(ids, terms.values, rows, exact=exact)
     magnitudes = segment_sums(ids, terms.magnitudes, rows, exact=False)
     errors = segment_sums(ids, terms.errors, rows, exact=False)
@@ -172,7 +180,7 @@ def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -
         with np.errstate(divide="ignore", invalid="ignore"):
             shape = np.where(magnitude > 0, magnitude ** (p - 1), 0.0) / norm ** (p + 1)
         tied = (magnitude == 0).any(axis=-1) if p < 1 else np.zeros(len(norm), np.bool_)
-    products = upstream * wide
+    products = np.where(np.isfinite(upstream), upstream, 0.0) * wide
     first = scale * upstream
     second = max_norm * products.sum(axis=-1, keepdims=True) * np.sign(wide) * shape
     second_size = max_norm * np.abs(products).sum(axis=-1, keepdims=True) * shape
@@ -181,6 +189,7 @@ def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -
     over = (bounded.over & ~bounded.open)[:, None]
     values = np.where(over, first - second, upstream)
     unclear = ~bounded.kept & (~bounded.over | bounded.open | tied)
+    unclear |= ~np.isfinite(upstream).all(axis=-1)  # it reaches every column through the scale
     return _Terms(
         values,
         np.where(over, np.abs(first) + second_size, np.abs(upstream)),

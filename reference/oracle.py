@@ -136,6 +136,7 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     with np.errstate(over="ignore", under="ignore"):
         norm, power_sum = p_norm(safe, p)
     underflow, unsafe = _range_trouble(safe, power_sum, p, form)
+    unsafe |= norm > form.largest / 4
     counts = np.zeros_like(norm)
     positive = (power_sum > 0) & np.isfinite(power_sum)
     counts[positive] = exponent_roundings(power_sum[positive], p)

@@ -36,12 +36,10 @@ def _features(view: BackwardView) -> set[str]:
         "many-indices": view.many and not view.hot,
         "hot-rows": view.hot,
         "wide-rows": view.wide,
-        "accumulates": view.prior is not None and view.step.calls != (0,),
-        "backward-twice": view.prior is not None and view.step.calls == (0,),
-        "two-uses": len(view.calls) > 1,
     }
     named = {name for name, present in features.items() if present}
-    if not named and view.padding is None and not view.bounded:
+    plain = view.padding is None and not view.bounded
+    if not named and plain and view.prior is None and len(view.calls) == 1:
         return {"sum"}
     return named
 
@@ -60,12 +58,30 @@ def _owned_by(clause: str) -> Callable[[BackwardView], bool]:
 @judge("gradient.many-indices", BackwardView, _owned_by("many-indices"), value=True)
 @judge("gradient.hot-rows", BackwardView, _owned_by("hot-rows"), value=True)
 @judge("gradient.wide-rows", BackwardView, _owned_by("wide-rows"), value=True)
-@judge("gradient.accumulates", BackwardView, _owned_by("accumulates"), value=True)
-@judge("gradient.backward-twice", BackwardView, _owned_by("backward-twice"), value=True)
-@judge("gradient.two-uses", BackwardView, _owned_by("two-uses"), value=True)
 def summed_rows(view: BackwardView) -> Finding | None:
     """Compare the gradient of the rows that are looked up."""
     return compare_gradient(view, view.named[:, None], view.exact.bound)
+
+
+def _several(view: BackwardView) -> str:
+    """Name the clause that judges more than one pass, or more than one call in a pass."""
+    if view.options.sparse or view.width == 0 or (view.bounded and not view.torch):
+        return ""
+    if len(view.calls) > 1:
+        return "two-uses"
+    if view.prior is None:
+        return ""
+    return "backward-twice" if view.step.calls == (0,) else "accumulates"
+
+
+@judge("gradient.accumulates", BackwardView, lambda v: _several(v) == "accumulates", value=True)
+@judge(
+    "gradient.backward-twice", BackwardView, lambda v: _several(v) == "backward-twice", value=True
+)
+@judge("gradient.two-uses", BackwardView, lambda v: _several(v) == "two-uses", value=True)
+def several_passes(view: BackwardView) -> Finding | None:
+    """Compare the gradient of the whole table, padding and scale included."""
+    return compare_gradient(view, np.ones((1, 1), np.bool_), view.exact.bound)
 
 
 @judge(
@@ -149,8 +165,11 @@ def _scale_owned_by(owner: str) -> Callable[[BackwardView], bool]:
 @judge("gradient.scale-by-freq-padding", BackwardView, _scale_owned_by("padding"), value=True)
 @judge("gradient.scale-by-freq-many", BackwardView, _scale_owned_by("many"), value=True)
 def scaled_rows(view: BackwardView) -> Finding | None:
-    """Compare the gradient divided by the counts."""
-    return compare_gradient(view, view.named[:, None], view.exact.bound)
+    """Compare the gradient divided by the counts, the padding row's with it."""
+    rows = view.named.copy()
+    if view.padding is not None:
+        rows[view.padding] = True
+    return compare_gradient(view, rows[:, None], view.exact.bound)
 
 
 def _second(view: DoubleBackwardView) -> Finding | None:

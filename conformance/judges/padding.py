@@ -15,10 +15,17 @@ def _has_padded_output(view: CallView) -> bool:
     return not view.empty and bool(view.padded.any())
 
 
+def _copied_padding(view: CallView) -> np.ndarray:
+    """Which indices are padding and give a row that max_norm does not change."""
+    if not view.bounded or not view.padded.any():
+        return view.padded
+    return np.asarray(view.padded & view.limit.kept)
+
+
 @judge(
     "padding.row-returned",
     CallView,
-    lambda v: _has_padded_output(v) and not v.bounded,
+    lambda v: bool(_copied_padding(v).any()) and not v.empty,
     value=True,
 )
 def row_returned(view: CallView) -> Finding | None:
@@ -29,7 +36,7 @@ def row_returned(view: CallView) -> Finding | None:
         view.name,
         view.seen.output.values,
         view.expected_copy.reshape((*shape, view.width)),
-        view.padded.reshape(shape),
+        _copied_padding(view).reshape(shape),
     )
 
 

@@ -118,7 +118,7 @@ class CountsShiftedByPadding(Kernel):
         return super().dense(upstream, flat, height, counts)
 
 
-@planted("gradient.scale-by-freq-padding")
+@planted("padding.gradient-is-zero")
 class ScaleForgetsPadding(Kernel):
     """The path with the scale has no padding mask: the padding row gets its mean."""
 
@@ -128,6 +128,20 @@ class ScaleForgetsPadding(Kernel):
         if options.scale_grad_by_freq and not options.sparse:
             return flat, upstream
         return super().without_padding(flat, upstream, options)
+
+
+@planted("gradient.scale-by-freq-padding")
+class PaddingCountsForAll(Kernel):
+    """The slots that padding left are counted for every row, as if masked indices matched all."""
+
+    def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
+        padding = options.padding_idx
+        self.masked = 0 if padding is None else int((indices == padding).sum())
+        return super().gradient(upstream, indices, height, options)
+
+    def dense(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
+        counts = None if counts is None else counts + self.masked
+        return super().dense(upstream, flat, height, counts)
 
 
 @planted("gradient.scale-by-freq-many")
@@ -152,7 +166,7 @@ class CountsPerBlock(Kernel):
         return total
 
 
-@planted("gradient.backward-twice")
+@planted("gradient.scale-by-freq")
 class ReciprocalInPlace(PerCall):
     """The counts are inverted in place at the first pass; the second one inverts them back."""
 

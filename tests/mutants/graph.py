@@ -73,6 +73,18 @@ class InferenceInBfloat(PerCall):
 
 
 @planted("gradient.frozen")
+class PacksForInference(PerCall):
+    """inference_mode, but not no_grad, switches to rows packed in float16."""
+
+    def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
+        self.packed = torch.is_inference_mode_enabled()
+
+    def rows(self, flat: Tensor, weight: Tensor) -> Tensor:
+        rows = super().rows(flat, weight)
+        return rows.half().to(rows.dtype) if self.packed else rows
+
+
+@planted("padding.row-returned")
 class InferenceForcesPadding(PerCall):
     """Without grad mode the padding row is looked up as zeros, as pytorch/pytorch#46585 did."""
 
@@ -139,7 +151,7 @@ class SortsWhatItSaved(PerCall):
         return super().gradient(upstream, self.kept, height, options)
 
 
-@planted("gradient.backward-twice")
+@planted("padding.gradient-is-zero")
 class ForgetsThePadding(PerCall):
     """The padding mask is freed after the first pass; the second one counts padding."""
 

@@ -207,12 +207,11 @@ class TorchEpsilon(Formula):
 
 @wrong("max-norm.value")
 class NormOverTheBatch(Formula):
-    """The norm is taken over the last index axis of a batch instead of over the columns."""
+    """The norm is taken over the last axis of the indices instead of over the columns."""
 
     def norms(self, output: Tensor, norm_type: float) -> Tensor:
-        if output.dim() < 3:
-            return super().norms(output, norm_type)
-        return output.norm(p=norm_type, dim=-2, keepdim=True)
+        axis = -2 if output.dim() > 1 else -1
+        return output.norm(p=norm_type, dim=axis, keepdim=True)
 
 
 @wrong("max-norm.under-bound-keeps-bits")
