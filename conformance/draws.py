@@ -227,7 +227,11 @@ class _Builder:
         if self.s.mode != "grad":
             return (first, again)
         (back,) = self.backward(0, first)
-        return (first, back, ClearGradient(), again, Backward((3,), back.upstream))
+        passed = (first, back, ClearGradient())
+        if not self.options.max_norm:
+            return (*passed, again, Backward((3,), back.upstream))
+        restored = WriteWeight(self.table)  # max_norm is not idempotent to the bit
+        return (*passed, restored, again, Backward((4,), back.upstream))
 
     def backward(self, position: int, call: Call) -> tuple[Backward, ...]:
         """Draw the backward step of a call, or none where the mode has none."""
@@ -279,7 +283,7 @@ class _Builder:
         return ids
 
     def _many_ids(self, count: int) -> Ids:
-        modes = ("cyclic", "uniform", "skewed", "equal", "top")
+        modes = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top")
         mode = self.draw(st.sampled_from(modes if self.s.size != "tall" else ("top", "uniform")))
         rng = np.random.default_rng(self.random() + 1)
         if mode == "cyclic":
@@ -288,6 +292,10 @@ class _Builder:
             ids = np.full(count, rng.integers(self.rows), np.int64)
             if mode != "equal":
                 ids[rng.integers(0, count, 7)] = rng.integers(0, self.rows, 7)
+            return ids
+        if mode == "lone" and self.rows > 1:
+            ids = rng.integers(0, self.rows - 1, count)
+            ids[(-1, 0, count // 2)[rng.integers(3)]] = self.rows - 1
             return ids
         if mode == "top":
             return np.asarray(self.rows - 1 - rng.integers(0, min(self.rows, 5), count))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -58,8 +58,8 @@ class Structure:
     @property
     def name(self) -> str:
         """The factors that are not at their plainest, as ``factor=value``."""
-        plain = asdict(PLAIN)
-        parts = [f"{key}={value}" for key, value in asdict(self).items() if value != plain[key]]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = [f"{key}={v}" for key, v in values.items() if v != getattr(PLAIN, key)]
         return " ".join(parts) or "plain"
 
 
@@ -184,6 +184,14 @@ _DIRECTED: Final = (
     *(Structure(size=size) for size in ("many", "most", "wide", "widest", "tall", "hot", *EMPTY)),
     *(Structure(size=size, bound="p2") for size in ("most", "widest")),
     Structure(size="wide", bound="p2", table="spike"),
+    *(
+        Structure(padding=padding, bound="p2", table="zero-rows")
+        for padding in ("zero", "inner", "last")
+    ),
+    *(
+        Structure(program="repeat", bound="p2", gradient=kind, dtype=dtype)
+        for kind, dtype in (("dense", "float32"), ("sparse", "float64"))
+    ),
     *(Structure(weight_layout=layout, dtype="bfloat16") for layout in LAYOUTS[1:4]),
     *(
         Structure(gradient="sparse", index_layout=layout, rank=2)

@@ -176,6 +176,10 @@ class CallView(View):
         if self.step.reuse is None:
             return "call"
         previous = self.case.steps[self.position - 1]
+        if isinstance(previous, WriteWeight) and unchanged(
+            previous.values, self.case.weight.values
+        ):
+            return "repeat"
         return {WriteWeight: "weight-update", WriteIndices: "index-update"}.get(
             type(previous), "repeat"
         )

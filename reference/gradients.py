@@ -163,6 +163,7 @@ def _summed(
 def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -> _Terms:
     """Differentiate w * max_norm / norm(w) where the norm exceeds max_norm, w elsewhere.
 
+    At the kink, where the norm equals max_norm, both are subgradients and no value is required.
     With s = m / n and A = sum_j g_j w_j the gradient is s g_i - m A sgn(w_i) |w_i|^(p-1) / n^(p+1);
     the error bound takes both terms in absolute value times their roundings.
     """
@@ -180,8 +181,9 @@ def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -
         with np.errstate(divide="ignore", invalid="ignore"):
             shape = np.where(magnitude > 0, magnitude ** (p - 1), 0.0) / norm ** (p + 1)
         tied = (magnitude == 0).any(axis=-1) if p < 1 else np.zeros(len(norm), np.bool_)
-    products = np.where(np.isfinite(upstream), upstream, 0.0) * wide
-    first = scale * upstream
+    finite = np.where(np.isfinite(upstream), upstream, 0.0)
+    products = finite * wide
+    first = scale * finite
     second = max_norm * products.sum(axis=-1, keepdims=True) * np.sign(wide) * shape
     second_size = max_norm * np.abs(products).sum(axis=-1, keepdims=True) * shape
     u, k = form.unit_roundoff, _scale_roundings(rows.shape[-1], p)
@@ -189,6 +191,7 @@ def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -
     over = (bounded.over & ~bounded.open)[:, None]
     values = np.where(over, first - second, upstream)
     unclear = ~bounded.kept & (~bounded.over | bounded.open | tied)
+    unclear |= (bounded.norm == max_norm) & (max_norm > 0)  # the kink
     unclear |= ~np.isfinite(upstream).all(axis=-1)  # it reaches every column through the scale
     return _Terms(
         values,

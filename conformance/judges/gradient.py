@@ -33,7 +33,7 @@ def _features(view: BackwardView) -> set[str]:
         "strided-weight": view.strided_weight,
         "strided-indices": any(c.strided_indices for c in view.calls),
         "strided-upstream": view.strided_upstream,
-        "many-indices": view.many and not view.hot,
+        "many-indices": view.many,
         "hot-rows": view.hot,
         "wide-rows": view.wide,
     }

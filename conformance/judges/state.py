@@ -7,11 +7,12 @@ from dataclasses import replace
 from embconform.conformance.case import Backward, ClearGradient
 from embconform.conformance.finding import Finding, equal, same_bits
 from embconform.conformance.judging import judge
-from embconform.conformance.views import BackwardView, CallView
+from embconform.conformance.views import BackwardView, CallView, unchanged
 
 
 def _repeats(view: CallView) -> bool:
-    return view.follows == "repeat" and view.readable and not (view.torch and view.bounded)
+    same_table = unchanged(view.before, view.case.weight.values)
+    return view.follows == "repeat" and view.readable and same_table
 
 
 @judge("state.repeatable", CallView, _repeats)

@@ -118,7 +118,7 @@ class CountsShiftedByPadding(Kernel):
         return super().dense(upstream, flat, height, counts)
 
 
-@planted("padding.gradient-is-zero")
+@planted("gradient.scale-by-freq-padding")
 class ScaleForgetsPadding(Kernel):
     """The path with the scale has no padding mask: the padding row gets its mean."""
 

@@ -151,7 +151,7 @@ class SortsWhatItSaved(PerCall):
         return super().gradient(upstream, self.kept, height, options)
 
 
-@planted("padding.gradient-is-zero")
+@planted("gradient.backward-twice")
 class ForgetsThePadding(PerCall):
     """The padding mask is freed after the first pass; the second one counts padding."""
 
