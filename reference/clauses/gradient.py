@@ -57,8 +57,8 @@ CLAUSES = (
         "gradient.zeros-elsewhere",
         Level.MUST,
         BOTH,
-        "Rows that no index names have a gradient of exactly 0, also where the upstream gradient holds "
-        "Inf or NaN.",
+        "Rows that no index names have a gradient of exactly 0, also where the upstream gradient "
+        "holds Inf or NaN.",
         _SUM,
         "embedding(torch.tensor([1]), weight).sum().backward()\nweight.grad[0]  # zeros",
         _GRADIENT,
@@ -184,8 +184,8 @@ CLAUSES = (
         "gradient.backward-twice",
         Level.MUST,
         BOTH,
-        "A second backward through the same retained graph gives the same gradient again, padding and "
-        "scale_grad_by_freq included.",
+        "A second backward through the same retained graph gives the same gradient again, with "
+        "padding_idx and scale_grad_by_freq as without.",
         "torch.Tensor.backward(retain_graph=True); pytorch/pytorch#17919",
         "loss = embedding(ids, weight).sum(); loss.backward(retain_graph=True)\n"
         "loss.backward()  # the gradient doubles",
