@@ -348,3 +348,8 @@ class RemembersItsNorms(Formula):
         norms = self.norms(output.detach(), norm_type)
         stale = self.cached.setdefault(self.key, norms)
         return super().bounded(output, max_norm, norm_type) * (norms / stale).nan_to_num(1.0)
+
+
+@wrong("errors.negative-wraps")
+class CountsFromTheEnd(Formula):
+    """weight[input], as the document has it: a negative index reads from the end of the table."""

@@ -1,0 +1,39 @@
+"""Every planted bug is rejected by the clause that it was planted for."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from mutants.registry import Planted, all_planted
+
+from embconform.backends.adapt import as_backend
+from embconform.conformance.engine import RunOptions, run
+from embconform.conformance.report import Status
+from embconform.reference.clause import Level, Profile, registry
+
+PLANTED = all_planted()
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: f"{bug.clause}-{bug.name}")
+def test_planted_bug_is_caught_by_its_clause(bug: Planted) -> None:
+    options = RunOptions(Profile(bug.profile), select=bug.clause, fail_fast=True, strict=True)
+    report = run(as_backend(bug.where, bug.target), options, target=bug.where)
+    (result,) = report.clauses
+    assert result.status is Status.FAIL, f"{bug.story} ({result.exercised} cases passed)"
+    assert result.failure is not None
+    assert result.failure.message
+    assert not report.conformant
+
+
+def test_every_clause_has_a_planted_bug() -> None:
+    planted = Counter(bug.clause for bug in PLANTED)
+    assert [clause for clause in registry() if not planted[clause]] == []
+
+
+def test_a_broken_should_clause_leaves_the_verdict_alone() -> None:
+    bug = next(b for b in PLANTED if registry()[b.clause].level is Level.SHOULD)
+    options = RunOptions(Profile(bug.profile), select=bug.clause, fail_fast=True)
+    report = run(as_backend(bug.where, bug.target), options, target=bug.where)
+    assert report.with_status(Status.FAIL)
+    assert report.conformant
