@@ -76,6 +76,8 @@ class Backend:
         Waits until everything the backend started is done.
     prepare : callable, optional
         Called once before a run.
+    threads : int, optional
+        Most threads that torch may use while it runs; None for the suite's choice.
     source : str
         Python lines that define ``embedding`` and ``Embedding`` for repro scripts; empty for a
         target that its own name imports.
@@ -96,6 +98,7 @@ class Backend:
     summary: str = ""
     synchronize: Callable[[], None] | None = None
     prepare: Callable[[], None] | None = None
+    threads: int | None = None
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -59,6 +59,7 @@ BACKEND = Backend(
     deviations=Path(__file__).with_name("compile.toml"),
     compiled=True,
     prepare=_prepare,
+    threads=1,  # on more, a bad index aborts the process: docs/findings.md
     source="from embconform.backends.compile import embedding, make_module as Embedding",
     summary="torch.compile of both (fullgraph, dynamic shapes)",
 )

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+import torch
+from hypothesis import configuration
 
 from embconform.backends.adapt import as_backend
 from embconform.backends.backend import Backend, TargetError
@@ -29,6 +36,112 @@ class NonconformantError(AssertionError):
         broken = [result for result in report.clauses if report.counts_against(result)]
         texts = [failure_text(result) for result in broken]
         super().__init__("\n\n".join([f"{report.target} is not conformant", *texts]))
+
+    def __reduce__(self) -> tuple[type[NonconformantError], tuple[Report]]:
+        """Survive the way from a process of pytest-xdist or multiprocessing."""
+        return type(self), (self.report,)
+
+
+@dataclass
+class Plan:
+    """A target that can be run, and what became of it."""
+
+    name: str
+    backend: Backend
+    options: RunOptions
+    _made: Report | BaseException | None = field(default=None, repr=False)
+
+    @property
+    def clauses(self) -> list[Clause]:
+        """The clauses that are judged."""
+        return select(self.options.profile, self.options.select)
+
+    @property
+    def report(self) -> Report:
+        """What was found; the target is run when this is first read, and not again."""
+        if self._made is None:
+            try:
+                with _scratch():
+                    self._made = run(self.backend, self.options, target=self.name)
+            except SystemExit as error:
+                self._made = TargetError(f"{self.name} left the process: exit({error.code})")
+            except Exception as error:
+                self._made = error
+        if isinstance(self._made, BaseException):
+            raise self._made
+        return self._made
+
+    def end_test(self, clause: str) -> None:
+        """End a test as a clause's result says: pass, fail, skip with the reason, or xfail."""
+        import pytest
+
+        try:
+            report = self.report
+        except TargetError as error:
+            pytest.fail(str(error), pytrace=False)
+        (result,) = (result for result in report.clauses if result.clause.id == clause)
+        _end_test(result, counts=report.counts_against(result))
+
+    def marks(self, clause: str) -> list[pytest.MarkDecorator]:
+        """Mark a clause's test where a deviation is declared, so that a pass is an XPASS."""
+        import pytest
+
+        return [
+            pytest.mark.xfail(
+                reason=f"known deviation: {row.reason} ({row.link})",
+                raises=pytest.xfail.Exception,
+                strict=self.options.strict,
+            )
+            for row in self.options.deviations
+            if row.clause == clause
+        ]
+
+
+def plan(
+    target: Target,
+    *,
+    profile: str | None,
+    budget: str,
+    seed: int,
+    device: str,
+    select: str,
+    deviations: str | Path | None,
+    strict: bool,
+) -> Plan:
+    """See that a target can be run as is wished; arguments as :func:`check_backend` takes.
+
+    Raises
+    ------
+    TargetError
+        If it can't; the message is one line.
+    """
+    name, backend = _found(target)
+    chosen = _profile(name, backend, profile)
+    if budget not in BUDGETS:
+        raise TargetError(f"no budget {budget!r}; there are {', '.join(BUDGETS)}")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise TargetError(f"the seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
+    if device not in backend.capabilities.devices:
+        serves = ", ".join(backend.capabilities.devices)
+        raise TargetError(f"{name} runs on {serves}, not on {device}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TargetError(f"torch {torch.__version__} finds no CUDA device here")
+    files = [Path(deviations)] if deviations else []
+    files += [backend.deviations] if backend.deviations else []
+    rows = {row.clause: row for file in reversed(files) for row in active(load(file))}
+    options = RunOptions(
+        profile=chosen,
+        budget=budget,
+        seed=seed,
+        device=device,
+        select=select,
+        deviations=tuple(rows.values()),
+        strict=strict,
+    )
+    made = Plan(name, backend, options)
+    if not isinstance(select, str) or not made.clauses:
+        raise TargetError(f"{select!r} matches no clause of the {chosen.value} profile")
+    return made
 
 
 def check_backend(
@@ -55,6 +168,7 @@ def check_backend(
     budget : str
         ``quick``, ``default`` or ``thorough``.
     seed : int
+        Draws the cases.
     device : str
         ``cpu`` or ``cuda``.
     select : str
@@ -81,100 +195,31 @@ def check_backend(
     >>> check_backend(embedding, select="lookup.*").verdict
     'conformant'
     """
-    report = validated(
+    report = plan(
         target,
         profile=profile,
         budget=budget,
         seed=seed,
         device=device,
-        pattern=select,
+        select=select,
         deviations=deviations,
         strict=strict,
-    )
+    ).report
     if not report.conformant:
         raise NonconformantError(report)
     return report
 
 
-def validated(
-    target: Target,
-    *,
-    profile: str | None,
-    budget: str,
-    seed: int,
-    device: str,
-    pattern: str,
-    deviations: str | Path | None,
-    strict: bool,
-) -> Report:
-    """Run a target and return its report, whatever the verdict; see :func:`check_backend`."""
-    name, backend = found(target)
-    chosen = profile_of(name, backend, profile)
-    if budget not in BUDGETS:
-        raise TargetError(f"no budget {budget!r}; there are {', '.join(BUDGETS)}")
-    if not select(chosen, pattern):
-        raise TargetError(f"{pattern!r} matches no clause of the {chosen.value} profile")
-    files = [Path(deviations)] if deviations else []
-    files += [backend.deviations] if backend.deviations else []
-    rows = {row.clause: row for file in reversed(files) for row in active(load(file))}
-    options = RunOptions(
-        profile=chosen,
-        budget=budget,
-        seed=seed,
-        device=device,
-        select=pattern,
-        deviations=tuple(rows.values()),
-        strict=strict,
-    )
-    return run(backend, options, target=name)
-
-
-def found(target: Target) -> tuple[str, Backend]:
-    """Name a target and make a backend of it."""
-    if isinstance(target, str):
-        return target, resolve(target)
-    if isinstance(target, Backend):
-        return target.name, target
-    home = target if hasattr(target, "__qualname__") else type(target)
-    name = f"{home.__module__}:{home.__qualname__}"
-    return name, as_backend(name, target)
-
-
-def profile_of(name: str, backend: Backend, wanted: str | None) -> Profile:
-    """Choose the profile, or raise a TargetError for one that the backend doesn't serve."""
-    if wanted is None:
-        return backend.profiles[0]
-    if wanted not in [profile.value for profile in backend.profiles]:
-        serves = " and ".join(backend.profiles)
-        raise TargetError(f"{name} serves the {serves} profile, not {wanted}")
-    return Profile(wanted)
-
-
-def outcome(result: ClauseResult, report: Report) -> None:
-    """End a test as a clause's result says: pass, fail, skip with the reason, or xfail."""
-    import pytest
-
-    if result.status in BROKEN and not report.counts_against(result):
-        pytest.xfail(f"SHOULD: {result.detail}")
-    if result.status in BROKEN or report.counts_against(result):
-        pytest.fail(failure_text(result), pytrace=False)
-    if result.status is Status.DEVIATION and result.deviation:
-        pytest.xfail(f"known deviation: {result.deviation.reason} ({result.deviation.link})")
-    if result.status in (Status.UNSUPPORTED, Status.UNTESTED):
-        pytest.skip(f"{result.status.value}: {result.detail}")
-
-
 class ClauseCheck:
     """One clause's check of one target; called in a test, it passes, fails, skips or xfails."""
 
-    def __init__(self, clause: Clause, report: Callable[[], Report]) -> None:
-        self.clause, self._report = clause, report
+    def __init__(self, clause: Clause, planned: Plan) -> None:
+        self.clause, self._plan = clause, planned
 
     def __call__(self) -> None:
         """Run the target if this is its first clause, and end the test as the clause says."""
-        report = self._report()
-        (result,) = (r for r in report.clauses if r.clause.id == self.clause.id)
-        outcome(result, report)
+        __tracebackhide__ = True
+        self._plan.end_test(self.clause.id)
 
     def __repr__(self) -> str:
         return f"<check of {self.clause.id}>"
@@ -209,7 +254,7 @@ def parametrize_with_clauses(
     Raises
     ------
     TargetError
-        If a target can't be used.
+        If a target or an argument can't be used.
 
     Examples
     --------
@@ -221,37 +266,74 @@ def parametrize_with_clauses(
     """
     import pytest
 
-    parameters = []
-    for target in targets:
-        name, backend = found(target)
-        arguments: dict[str, Any] = {
-            "profile": profile,
-            "budget": budget,
-            "seed": seed,
-            "device": device,
-            "pattern": select,
-            "deviations": deviations,
-            "strict": strict,
-        }
-        report = _Once(lambda target=target, arguments=arguments: validated(target, **arguments))
-        for clause in _clauses(profile_of(name, backend, profile), select):
-            check = ClauseCheck(clause, report)
-            parameters.append(pytest.param(check, id=f"{name}-{clause.id}"))
+    if isinstance(targets, str) or not isinstance(targets, Iterable):
+        raise TargetError("parametrize_with_clauses takes a list of targets: put the one into [ ]")
+    make = partial(
+        plan,
+        profile=profile,
+        budget=budget,
+        seed=seed,
+        device=device,
+        select=select,
+        deviations=deviations,
+        strict=strict,
+    )
+    parameters = [
+        pytest.param(
+            ClauseCheck(clause, planned),
+            id=f"{planned.name}-{clause.id}",
+            marks=planned.marks(clause.id),
+        )
+        for planned in map(make, targets)
+        for clause in planned.clauses
+    ]
+    if not parameters:
+        raise TargetError("parametrize_with_clauses got no target")
     return pytest.mark.parametrize("check", parameters)
 
 
-def _clauses(profile: Profile, pattern: str) -> list[Clause]:
-    return select(profile, pattern)
+def _end_test(result: ClauseResult, *, counts: bool) -> None:
+    """Pass, fail, skip or xfail; under ``--runxfail``, pytest.xfail returns."""
+    import pytest
+
+    if result.status is Status.DEVIATION and result.deviation:
+        pytest.xfail(f"known deviation: {result.deviation.reason} ({result.deviation.link})")
+    if result.status in BROKEN and not counts:
+        pytest.xfail(f"{result.clause.level.value}: {result.detail}")
+    if counts or result.failure:
+        pytest.fail(failure_text(result), pytrace=False)
+    if result.status in (Status.UNSUPPORTED, Status.UNTESTED):
+        pytest.skip(f"{result.status.value}: {result.detail}")
 
 
-class _Once:
-    """A report that is made at its first use."""
+def _found(target: Target) -> tuple[str, Backend]:
+    """Name a target and make a backend of it."""
+    if isinstance(target, str):
+        return target, resolve(target)
+    if isinstance(target, Backend):
+        return target.name, as_backend(target.name, target)
+    home = target if hasattr(target, "__qualname__") else type(target)
+    name = f"{home.__module__}:{home.__qualname__}" if home.__module__ else home.__qualname__
+    return name, as_backend(name, target)
 
-    def __init__(self, make: Callable[..., Report]) -> None:
-        self._make: Callable[..., Report] = make
-        self._report: Report | None = None
 
-    def __call__(self) -> Report:
-        if self._report is None:
-            self._report = self._make()
-        return self._report
+def _profile(name: str, backend: Backend, wanted: str | None) -> Profile:
+    """Choose the profile, or raise a TargetError for one that the backend doesn't serve."""
+    if wanted is None:
+        return backend.profiles[0]
+    if wanted not in [profile.value for profile in backend.profiles]:
+        serves = " and ".join(backend.profiles)
+        raise TargetError(f"{name} serves the {serves} profile, not {wanted}")
+    return Profile(wanted)
+
+
+@contextmanager
+def _scratch() -> Iterator[None]:
+    """Keep Hypothesis's own files out of the folder that the user stands in."""
+    before = configuration.storage_directory(intent_to_write=False).path
+    with TemporaryDirectory(prefix="embconform-") as folder:
+        configuration.set_hypothesis_home_dir(folder)
+        try:
+            yield
+        finally:
+            configuration.set_hypothesis_home_dir(before)

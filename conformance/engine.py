@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -298,24 +299,20 @@ class Engine:
         def drive(case: Case) -> None:
             body(case)
 
-        with _threads(structure):
+        with _threads(structure, self.backend.threads):
             drive()
 
 
-class _threads:  # noqa: N801
+@contextmanager
+def _threads(structure: Structure, most: int | None) -> Iterator[None]:
     """Pin torch to one thread, but where thousands of indices may make a kernel go parallel."""
-
-    def __init__(self, structure: Structure) -> None:
-        self.pin = structure.size not in ("hot", "crowd")
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        if self.pin:
-            torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        if self.pin:
-            torch.set_num_threads(self.before)
+    before = torch.get_num_threads()
+    parallel = structure.size in ("hot", "crowd", "vast")
+    torch.set_num_threads((most or before) if parallel else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _digest(*parts: Any) -> int:

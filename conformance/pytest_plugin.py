@@ -1,17 +1,22 @@
-"""``pytest --pyargs embconform.conformance --embedding-backend TARGET``: one item a clause."""
+"""``pytest --pyargs embconform.conformance --embedding-backend TARGET``: one item a clause.
+
+pytest imports this file wherever embconform is installed, so it imports the rest of the suite, and
+torch, only for a run that judges something.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
-    from embconform.conformance.report import Report
+    from embconform.conformance.api import Plan
 
-HERE = Path(__file__).parent
+_HERE: Final = Path(__file__).resolve().parent
+_NAME: Final = "embconform.conformance"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,9 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--embedding-backend",
         metavar="TARGET",
-        help="What to judge under embconform.conformance: a name, package.module:attr or file:attr",
+        help=f"What to judge under --pyargs {_NAME}: a name, package.module:attr or file.py:attr",
     )
-    group.addoption("--embedding-profile", choices=("torch", "textbook"), help="Which embedding")
+    group.addoption(
+        "--embedding-profile",
+        choices=("torch", "textbook"),
+        help="Which embedding is meant (default: the backend's own)",
+    )
     group.addoption(
         "--embedding-budget",
         choices=("quick", "default", "thorough"),
@@ -30,83 +39,114 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="How many cases to run (default: quick)",
     )
     group.addoption("--embedding-seed", type=int, default=0, help="Draws cases (default: 0)")
-    group.addoption("--embedding-device", choices=("cpu", "cuda"), default="cpu")
-    group.addoption("--embedding-select", metavar="GLOB", default="*", help="Only these clauses")
+    group.addoption(
+        "--embedding-device", choices=("cpu", "cuda"), default="cpu", help="Where (default: cpu)"
+    )
+    group.addoption(
+        "--embedding-select",
+        metavar="GLOB",
+        default="*",
+        help="Only clauses whose id matches; several patterns joined by commas",
+    )
     group.addoption("--embedding-deviations", metavar="FILE", help="TOML of known deviations")
     group.addoption("--embedding-strict", action="store_true", help="Let SHOULD clauses count")
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """End the session with one line where what it is to judge can't be judged."""
+    from embconform.backends.backend import TargetError
+
+    config = session.config
+    if hasattr(config, "workerinput") or not any(_is_ours(config, arg) for arg in config.args):
+        return
+    if not config.option.embedding_backend:
+        raise pytest.UsageError(f"{_NAME} needs --embedding-backend TARGET, as in: eager")
+    try:
+        _plan(config)
+    except TargetError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say what is judged."""
+    option = config.option
+    if not option.embedding_backend:
+        return None
+    return (
+        f"embedding backend: {option.embedding_backend}, {option.embedding_budget} budget, "
+        f"seed {option.embedding_seed}, {option.embedding_device}"
+    )
+
+
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect clauses, not files, in the folder of this package."""
-    if path.resolve() == HERE.resolve():
-        clauses: ClauseDirectory = ClauseDirectory.from_parent(parent, path=path)
-        return clauses
-    return None
+    if path.name != _HERE.name or path.resolve() != _HERE:
+        return None
+    # the name, not where the package lies: the same ids from every folder
+    made: ClauseDirectory = ClauseDirectory.from_parent(parent, path=path, nodeid=_NAME)
+    return made
 
 
 class ClauseDirectory(pytest.Directory):
     """The clauses of the backend's profile."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Make one item a clause."""
+        """Make one item a clause; none where a run of a whole folder names no backend."""
         from embconform.backends.backend import TargetError
-        from embconform.conformance.api import found, profile_of
-        from embconform.reference.clause import select
 
-        option = self.config.option
-        if not option.embedding_backend:
-            raise pytest.UsageError("embconform.conformance needs --embedding-backend TARGET")
+        if not self.config.option.embedding_backend:
+            return
         try:
-            name, backend = found(option.embedding_backend)
-            profile = profile_of(name, backend, option.embedding_profile)
+            plan = _plan(self.config)
         except TargetError as error:
-            raise pytest.UsageError(str(error)) from error
-        shared = SharedReport(option)
-        for clause in select(profile, option.embedding_select):
-            yield ClauseItem.from_parent(self, name=clause.id, shared=shared)
-
-
-class SharedReport:
-    """The one run that all items read."""
-
-    def __init__(self, option: Any) -> None:
-        self.option = option
-        self.made: Report | None = None
-
-    def report(self) -> Report:
-        """Run the backend at the first call."""
-        from embconform.conformance.api import validated
-
-        if self.made is None:
-            option = self.option
-            self.made = validated(
-                option.embedding_backend,
-                profile=option.embedding_profile,
-                budget=option.embedding_budget,
-                seed=option.embedding_seed,
-                device=option.embedding_device,
-                pattern=option.embedding_select,
-                deviations=option.embedding_deviations,
-                strict=option.embedding_strict,
-            )
-        return self.made
+            raise self.CollectError(str(error)) from error
+        for clause in plan.clauses:
+            yield ClauseItem.from_parent(self, name=clause.id, plan=plan)
 
 
 class ClauseItem(pytest.Item):
     """One clause."""
 
-    def __init__(self, *, shared: SharedReport, **kwargs: Any) -> None:
+    def __init__(self, *, plan: Plan, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.shared = shared
+        self.plan = plan
+        for mark in plan.marks(self.name):
+            self.add_marker(mark)
 
     def runtest(self) -> None:
         """End as the clause's result says."""
-        from embconform.conformance.api import outcome
-
-        report = self.shared.report()
-        (result,) = (r for r in report.clauses if r.clause.id == self.name)
-        outcome(result, report)
+        self.plan.end_test(self.name)
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        """Name the clause in pytest's output."""
-        return self.path, None, self.name
+        """Head a failure with the clause and the target."""
+        return self.path, None, f"{self.name} of {self.plan.name}"
+
+
+_PLAN: Final = pytest.StashKey["Plan"]()
+
+
+def _plan(config: pytest.Config) -> Plan:
+    """Find the backend once a session; all items read its one report."""
+    from embconform.conformance.api import plan
+
+    option = config.option
+    if _PLAN not in config.stash:
+        config.stash[_PLAN] = plan(
+            option.embedding_backend,
+            profile=option.embedding_profile,
+            budget=option.embedding_budget,
+            seed=option.embedding_seed,
+            device=option.embedding_device,
+            select=option.embedding_select,
+            deviations=option.embedding_deviations,
+            strict=option.embedding_strict,
+        )
+    return config.stash[_PLAN]
+
+
+def _is_ours(config: pytest.Config, argument: str) -> bool:
+    """Tell whether an argument of pytest names this package, by its name or its folder."""
+    if config.option.pyargs and argument == _NAME:
+        return True
+    path = config.invocation_params.dir / argument
+    return path.name == _HERE.name and path.resolve() == _HERE

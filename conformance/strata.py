@@ -161,10 +161,37 @@ _REFUSED: Final[Mapping[str, Sequence[Any]]] = {
     "bound": ("none", "p2"),
     "mode": ("grad", "no_grad"),
 }
+_COMPILED: Final[Mapping[str, Sequence[Any]]] = {
+    **{key: _SINGLE[key] for key in ("entry", "dtype", "index_dtype")},
+    "rank": (1, 2, 0),
+    "weight_layout": ("contiguous", "transposed", "sliced"),
+    "index_layout": ("contiguous", "stepped"),
+    "padding": ("none", "zero", "inner"),
+    "bound": ("none", "p2"),
+    "gradient": ("dense", "scaled", "sparse"),
+    "mode": ("grad", "no_grad"),
+}
+"""What the structures of a compiled backend are paired from: each costs seconds."""
 FAMILIES: Final = (_SINGLE, _WITHOUT_GRADIENT, _EMPTIES, _SEQUENCES, _FAULTS, _REFUSED)
 
 _DIRECTED: Final = (
     PLAIN,
+    *(
+        Structure(program="error", fault=fault)
+        for fault in ("too-large", "negative", "far-positive", "far-negative")
+    ),
+    *(
+        Structure(program="error", fault="too-large", size=size)
+        for size in ("crowd", "no-columns", "no-rows")
+    ),
+    Structure(program="error", fault="too-large", bound="p2"),
+    Structure(program="error", fault="too-large", padding="zero"),
+    Structure(program="error", fault="too-large", index_dtype="int32"),
+    Structure(program="error", fault="too-large", mode="no_grad"),
+    *(
+        Structure(program="error", fault=fault)
+        for fault in ("index-float32", "index-int8", "weight-1d", "padding-above")
+    ),
     *(Structure(padding=padding) for padding in PADDINGS[1:]),
     *(
         Structure(padding=padding, dtype=dtype)
@@ -243,22 +270,6 @@ _DIRECTED: Final = (
     Structure(program="double-backward"),
     Structure(program="double-backward", padding="zero"),
     Structure(program="double-backward", gradient="scaled"),
-    *(
-        Structure(program="error", fault=fault)
-        for fault in ("too-large", "negative", "far-positive", "far-negative")
-    ),
-    *(
-        Structure(program="error", fault="too-large", size=size)
-        for size in ("crowd", "no-columns", "no-rows")
-    ),
-    Structure(program="error", fault="too-large", bound="p2"),
-    Structure(program="error", fault="too-large", padding="zero"),
-    Structure(program="error", fault="too-large", index_dtype="int32"),
-    Structure(program="error", fault="too-large", mode="no_grad"),
-    *(
-        Structure(program="error", fault=fault)
-        for fault in ("index-float32", "index-int8", "weight-1d", "padding-above")
-    ),
 )
 
 
@@ -412,12 +423,22 @@ def _sound_prefix(chosen: dict[str, Any]) -> bool:
     )
 
 
+def _worth_compiling(s: Structure) -> bool:
+    """Tell whether a directed structure adds more than a dtype to another one."""
+    odd = s.weight_layout != "contiguous" or s.padding != "none" or s.bound != "none"
+    return s.dtype in ("float32", "bfloat16" if s.bound == "p2" else "") or not odd
+
+
 @cache
-def _all_structures(arrays: int, seed: int) -> tuple[Structure, ...]:
+def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, ...]:
     found: dict[Structure, None] = dict.fromkeys(s for s in _DIRECTED if is_sound(s))
+    families: tuple[Mapping[str, Sequence[Any]], ...] = FAMILIES
+    if compiled:
+        found = dict.fromkeys(s for s in found if _worth_compiling(s))
+        families, arrays = (_COMPILED,), max(arrays // 8, 1)
     for number in range(arrays):
         order = 0 if number == 0 else 1 + number + 1000 * seed
-        for family in FAMILIES:
+        for family in families:
             found.update(dict.fromkeys(s for s in _pairs(family, order) if is_sound(s)))
     return tuple(found)
 
@@ -441,7 +462,7 @@ def strata(backend: Backend, profile: Profile, *, arrays: int, seed: int) -> lis
         Without repetition, the plainest first.
     """
     chosen: dict[Structure, None] = {}
-    for structure in _all_structures(arrays, seed):
+    for structure in _all_structures(arrays, seed, backend.compiled):
         fitted = structure
         if fitted.entry not in backend.able:
             other: Entry = "module" if fitted.entry == "functional" else "functional"

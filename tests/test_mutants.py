@@ -17,9 +17,14 @@ PLANTED = all_planted()
 
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: f"{bug.clause}-{bug.name}")
 def test_planted_bug_is_caught_by_its_clause(bug: Planted) -> None:
-    options = RunOptions(Profile(bug.profile), select=bug.clause, fail_fast=True, strict=True)
-    report = run(as_backend(bug.where, bug.target), options, target=bug.where)
-    (result,) = report.clauses
+    for budget in ("quick", "default"):
+        options = RunOptions(
+            Profile(bug.profile), budget=budget, select=bug.clause, fail_fast=True, strict=True
+        )
+        report = run(as_backend(bug.where, bug.target), options, target=bug.where)
+        (result,) = report.clauses
+        if result.failed:
+            break
     assert result.status is Status.FAIL, f"{bug.story} ({result.exercised} cases passed)"
     assert result.failure is not None
     assert result.failure.message
