@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +62,8 @@ class Plan:
         """What was found; the target is run when this is first read, and not again."""
         if self._made is None:
             try:
-                with _scratch():
+                with _scratch(), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # the verdict is the same under -W error
                     self._made = run(self.backend, self.options, target=self.name)
             except SystemExit as error:
                 self._made = TargetError(f"{self.name} left the process: exit({error.code})")
@@ -119,7 +121,7 @@ def plan(
     chosen = _profile(name, backend, profile)
     if budget not in BUDGETS:
         raise TargetError(f"no budget {budget!r}; there are {', '.join(BUDGETS)}")
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not _is_seed(seed):
         raise TargetError(f"the seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
     if device not in backend.capabilities.devices:
         serves = ", ".join(backend.capabilities.devices)
@@ -139,7 +141,7 @@ def plan(
         strict=strict,
     )
     made = Plan(name, backend, options)
-    if not isinstance(select, str) or not made.clauses:
+    if not made.clauses:
         raise TargetError(f"{select!r} matches no clause of the {chosen.value} profile")
     return made
 
@@ -325,6 +327,10 @@ def _profile(name: str, backend: Backend, wanted: str | None) -> Profile:
         serves = " and ".join(backend.profiles)
         raise TargetError(f"{name} serves the {serves} profile, not {wanted}")
     return Profile(wanted)
+
+
+def _is_seed(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**63
 
 
 @contextmanager

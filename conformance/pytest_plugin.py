@@ -54,13 +54,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """End the session with one line where what it is to judge can't be judged."""
-    from embconform.backends.backend import TargetError
-
     config = session.config
     if hasattr(config, "workerinput") or not any(_is_ours(config, arg) for arg in config.args):
         return
     if not config.option.embedding_backend:
         raise pytest.UsageError(f"{_NAME} needs --embedding-backend TARGET, as in: eager")
+    from embconform.backends.backend import TargetError
+
     try:
         _plan(config)
     except TargetError as error:
