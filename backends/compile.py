@@ -18,22 +18,34 @@ def _lookup(indices: torch.Tensor, weight: torch.Tensor, **options: Any) -> torc
 embedding = torch.compile(_lookup, fullgraph=True, dynamic=True)
 
 
-def make_module(num_embeddings: int, embedding_dim: int, **options: Any) -> torch.nn.Embedding:
-    """Make a torch.nn.Embedding whose forward pass is compiled.
+class Embedding(torch.nn.Embedding):
+    """A torch.nn.Embedding whose lookup is compiled.
 
-    Parameters
-    ----------
-    num_embeddings, embedding_dim : int
-    **options
-        As :class:`torch.nn.Embedding` takes.
-
-    Returns
-    -------
-    torch.nn.Embedding
+    Not ``torch.nn.Embedding(...).compile(fullgraph=True)``: docs/findings.md.
     """
-    module = torch.nn.Embedding(num_embeddings, embedding_dim, **options)
-    module.compile(fullgraph=True, dynamic=True)
-    return module
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        """Look rows up.
+
+        Parameters
+        ----------
+        input : Tensor of int32 or int64
+            Indices, of any shape.
+
+        Returns
+        -------
+        Tensor
+            The shape of `input` followed by embedding_dim.
+        """
+        return embedding(
+            input,
+            self.weight,
+            padding_idx=self.padding_idx,
+            max_norm=self.max_norm,
+            norm_type=self.norm_type,
+            scale_grad_by_freq=self.scale_grad_by_freq,
+            sparse=self.sparse,
+        )
 
 
 def _prepare() -> None:
@@ -54,12 +66,12 @@ def unavailable() -> str | None:
 BACKEND = Backend(
     name="compile",
     functional=embedding,
-    module=make_module,
+    module=Embedding,
     profiles=(Profile.TORCH,),
     deviations=Path(__file__).with_name("compile.toml"),
     compiled=True,
     prepare=_prepare,
     threads=1,  # on more, a bad index aborts the process: docs/findings.md
-    source="from embconform.backends.compile import embedding, make_module as Embedding",
+    source="from embconform.backends.compile import Embedding, embedding",
     summary="torch.compile of both (fullgraph, dynamic shapes)",
 )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import seed as seeded
-from hypothesis.errors import FlakyFailure
+from hypothesis.errors import FlakyFailure, HypothesisWarning
 
 from embconform.backends.backend import Backend
 from embconform.backends.deviations import Deviation
@@ -158,7 +158,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.clauses = select(self.options.profile, self.options.select)
-        self.wanted = frozenset(clause.id for clause in self.clauses)
+        able = self.backend.able
+        self.wanted = frozenset(clause.id for clause in self.clauses if clause.needs <= able)
         self.tallies = {clause.id: Tally() for clause in self.clauses}
         self.deviations = {row.clause: row for row in self.options.deviations}
 
@@ -299,7 +300,8 @@ class Engine:
         def drive(case: Case) -> None:
             body(case)
 
-        with _threads(structure, self.backend.threads):
+        with _threads(structure, self.backend.threads), warnings.catch_warnings():
+            warnings.simplefilter("ignore", HypothesisWarning)  # a large case has a large repr
             drive()
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from embconform.conformance.case import Case
 from embconform.conformance.finding import Check, Finding
 from embconform.conformance.outcome import Outcome
-from embconform.conformance.views import DoubleBackwardView, FaultView, View, views
+from embconform.conformance.views import CallView, DoubleBackwardView, FaultView, View, views
 from embconform.reference.clause import registry
 
 V = TypeVar("V", bound=View)
@@ -130,6 +130,8 @@ def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> 
         for entry in judges()[type(view)]:
             if wanted is not None and entry.clause not in wanted:
                 continue
+            if failed and _is_sparse_call(view) and not entry.clause.startswith("sparse."):
+                continue
             if (failed and not entry.value) or (not failed and entry.value and not view.readable):
                 continue
             if case.profile not in registry()[entry.clause].profiles or not entry.applies(view):
@@ -142,6 +144,11 @@ def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> 
             if finding is not None:
                 finding = replace(finding, step=finding.step or view.position)
             yield Ruling(entry.clause, finding, perf_counter() - started)
+
+
+def _is_sparse_call(view: View) -> bool:
+    """Tell whether a call has sparse=True, which says nothing but how the gradient is stored."""
+    return isinstance(view, CallView) and view.options.sparse
 
 
 def _exception(view: View) -> Finding:

@@ -127,7 +127,7 @@ def _run(backend: Backend, profile: Profile, seed: int, device: str) -> list[Rul
         with torch.random.fork_rng(devices=[]), torch.device(device):
             try:
                 finding = check(backend, profile, seed)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 finding = Finding(f"raised {raised_from(error)}", str(raised_from(error)))
         rulings.append(Ruling(clause, finding))
     return rulings

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from embconform.reference.dtypes import Array
 
 
+LONGEST = 200
+"""Characters of an exception's message that reports show."""
+
+
 @dataclass(frozen=True, eq=False)
 class Raised:
     """An exception: its type, the names of all its bases, and its message."""
@@ -19,8 +23,10 @@ class Raised:
     message: str
 
     def __str__(self) -> str:
-        first = self.message.strip().splitlines()
-        return f"{self.type}: {first[0][:160]}" if first else self.type
+        text = " ".join(self.message.split())
+        if not text:
+            return self.type
+        return f"{self.type}: {text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
 
 
 @dataclass(frozen=True, eq=False)

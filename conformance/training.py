@@ -82,7 +82,7 @@ def observe_training(backend: Backend, plan: Plan, device: str = "cpu") -> Train
         first, second = (weight.detach().cpu().numpy().copy() for _, weight in pairs)
     except _UnusableError as error:
         return TrainingSeen(None, np.array(losses), str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return TrainingSeen(None, np.array(losses), f"{type(error).__name__}: {error}".strip())
     return TrainingSeen((first, second), np.array(losses))
 

@@ -9,30 +9,59 @@ import numpy as np
 from embconform.conformance.finding import Check, Finding, equal
 from embconform.conformance.judges.padding import compare_gradient
 from embconform.conformance.judging import judge
-from embconform.conformance.views import BackwardView
+from embconform.conformance.views import BackwardView, CallView
 
 
-def _sparse(view: BackwardView) -> bool:
+def _sparse(view: BackwardView | CallView) -> bool:
     return view.options.sparse and not view.options.scale_grad_by_freq and view.width > 0
 
 
 def _owner(view: BackwardView) -> str:
     """Name the one clause that judges the values in this case."""
-    if view.calls[0].step.indices.values.ndim == 0:
-        return "scalar-index"
-    if view.largest_call == 0:
-        return "empty"
     if view.prior is not None or len(view.calls) > 1:
-        return "accumulates"
-    if view.many:
+        ranks = [call.step.indices.values.ndim for call in view.calls]
+        return "accumulates" if all(ranks) else "scalar-index"
+    return _owner_of_call(view.calls[0])
+
+
+def _owner_of_call(call: CallView) -> str:
+    if call.step.indices.values.ndim == 0:
+        return "scalar-index"
+    if not call.ids.size:
+        return "empty"
+    if call.many:
         return "many-indices"
-    if view.all_padding:
+    if call.padded.all():
         return "all-padding"
-    return "equals-dense" if view.padding is None else "padding-excluded"
+    return "equals-dense" if call.padding is None else "padding-excluded"
 
 
 def _owned_by(clause: str) -> Callable[[BackwardView], bool]:
     return lambda view: _sparse(view) and _owner(view) == clause
+
+
+def _raised_by(clause: str) -> Callable[[CallView], bool]:
+    """Tell whether a call that raised, before there was a gradient to judge, is a clause's."""
+    return lambda view: bool(view.seen.raised and _sparse(view) and _owner_of_call(view) == clause)
+
+
+@judge("sparse.equals-dense", CallView, _raised_by("equals-dense"), value=True)
+@judge("sparse.many-indices", CallView, _raised_by("many-indices"), value=True)
+@judge("sparse.all-padding", CallView, _raised_by("all-padding"), value=True)
+@judge("sparse.scalar-index", CallView, _raised_by("scalar-index"), value=True)
+@judge("sparse.empty", CallView, _raised_by("empty"), value=True)
+@judge("sparse.padding-excluded", CallView, _raised_by("padding-excluded"), value=True)
+@judge(
+    "sparse.scale-by-freq",
+    CallView,
+    lambda v: bool(v.seen.raised and v.options.sparse and v.options.scale_grad_by_freq),
+    value=True,
+    may_refuse=True,
+)
+def call_raised(view: CallView) -> Finding | None:
+    """Never judge a call that returned."""
+    del view
+    return None
 
 
 @judge("sparse.equals-dense", BackwardView, _owned_by("equals-dense"), value=True)

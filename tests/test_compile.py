@@ -1,0 +1,37 @@
+"""The compiled backend: a few structures in every run, all of them in the slow one."""
+
+from __future__ import annotations
+
+from shutil import which
+
+import pytest
+
+from embconform.backends.compile import BACKEND
+from embconform.backends.deviations import active, load
+from embconform.conformance.engine import RunOptions, run
+from embconform.conformance.report import BROKEN, Status
+from embconform.reference.clause import Profile
+
+pytestmark = pytest.mark.skipif(
+    not any(map(which, ("g++", "clang++", "c++"))),
+    reason="Inductor needs a C++ compiler, and none is on the PATH",
+)
+
+
+def options(**given: object) -> RunOptions:
+    assert BACKEND.deviations is not None
+    return RunOptions(Profile.TORCH, deviations=active(load(BACKEND.deviations)), **given)  # type: ignore[arg-type]
+
+
+def test_the_plainest_structures_conform() -> None:
+    report = run(BACKEND, options(max_examples=16), target="compile")
+    assert report.with_status(*BROKEN) == []
+    assert len(report.with_status(Status.PASS)) > 10
+
+
+@pytest.mark.slow
+def test_compile_conforms_and_exercises_nearly_all_clauses() -> None:
+    report = run(BACKEND, options(), target="compile")
+    assert report.conformant
+    exercised = [result for result in report.clauses if result.exercised]
+    assert len(exercised) >= 0.95 * len(report.clauses)
