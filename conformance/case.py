@@ -110,6 +110,8 @@ class Case:
     mode : GradMode
     entry : Entry
     steps : tuple of Step
+    deterministic : bool
+        Whether torch.use_deterministic_algorithms is on.
     """
 
     stratum: str
@@ -119,6 +121,7 @@ class Case:
     mode: GradMode
     entry: Entry
     steps: tuple[Step, ...]
+    deterministic: bool = False
 
     @property
     def dtype(self) -> str:

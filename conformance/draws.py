@@ -36,7 +36,8 @@ WIDTHS: Final = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 102
 WIDEST: Final = (1025, 1024)
 MOST: Final = (3073, 1025)
 HEIGHTS: Final = (70_001, 65_537, 32_769)
-HOT: Final = 5_000
+HOT: Final = (5_000, 5_000, 5_000, 100_000)
+CROWD: Final = (5_000,)
 VAST: Final = (65_537, 65_535)
 FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
@@ -87,6 +88,7 @@ def _cases(draw: Draw, structure: Structure, profile: Profile, salt: int, compil
         mode=structure.mode,
         entry=structure.entry,
         steps=steps,
+        deterministic=structure.deterministic,
     )
 
 
@@ -212,6 +214,9 @@ class _Builder:
                     WriteIndices(0, other),
                     Call(Placed(other, first.indices.layout), reuse=0),
                 )
+            case "stale-backward":
+                other = self.indices(first.indices.values.shape).values
+                return (first, WriteIndices(0, other), *self.backward(0, first))
             case "double-backward":
                 direction = TABLE_FILLS["plain"](self.table.shape, self.s.dtype, self.random())
                 return (first, DoubleBackward(0, self.upstream(first.indices), direction))
@@ -247,7 +252,7 @@ class _Builder:
         if s.size in ("no-indices", "no-rows"):
             return {1: (0,), 2: (2, 0), 3: (0, 2, 3)}.get(s.rank, (0,))
         if s.size in COUNTED:
-            counts = {"many": COUNTS, "most": MOST, "vast": VAST}.get(s.size, (HOT,))
+            counts = {"many": COUNTS, "most": MOST, "vast": VAST, "hot": HOT}.get(s.size, CROWD)
             count = draw(st.sampled_from(counts))
             lead = (1,) * max(s.rank - 2, 0)
             if s.rank == 1:

@@ -70,6 +70,8 @@ def _place(position: tuple[int, ...]) -> str:
 
 
 def _number(value: Any) -> str:
+    if np.iscomplexobj(value):
+        return str(value)
     number = float(value)
     return f"{number!r}" if number == 0 or 1e-4 <= abs(number) < 1e6 else f"{number:.9g}"
 
@@ -114,7 +116,7 @@ def same_bits(
         text_seen,
         text_right,
         "0 (equal bits)",
-        _ulps(float(seen), float(right), got.dtype.name),
+        None if np.iscomplexobj(seen) else _ulps(float(seen), float(right), got.dtype.name),
         check=Check(name, "bits", exact, where=mask),
     )
 

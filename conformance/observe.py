@@ -115,6 +115,14 @@ class Observer:
 
     def run(self) -> Outcome:
         """Take the steps up to the first that raises without having to."""
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(self.case.deterministic or before)
+        try:
+            return self._run()
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+    def _run(self) -> Outcome:
         for position, step in enumerate(self.case.steps):
             seen = self._take(position, step)
             self.steps.append(seen)

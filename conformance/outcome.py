@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from embconform.reference.dtypes import Array
 
-
 LONGEST = 200
 """Characters of an exception's message that reports show."""
 

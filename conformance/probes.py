@@ -42,8 +42,15 @@ class Probe:
 def probes() -> tuple[Probe, ...]:
     """List the probes."""
     from embconform.conformance.modules import MODULE_PROBE
+    from embconform.conformance.tables import TABLE_PROBES
+    from embconform.conformance.threads import THREAD_PROBE
 
-    return (MODULE_PROBE, Probe("training", _TRAINING, frozenset({"gradient"}), _train))
+    return (
+        THREAD_PROBE,
+        *TABLE_PROBES,
+        MODULE_PROBE,
+        Probe("training", _TRAINING, frozenset({"gradient"}), _train),
+    )
 
 
 _TRAINING = frozenset({"training.skip-gram", "training.padding-row-unmoved", "training.loss-falls"})

@@ -127,6 +127,8 @@ class _Writer:
 
     def write(self, last: int) -> list[str]:
         """Write the case up to a step."""
+        if self.case.deterministic:
+            self.lines.append("torch.use_deterministic_algorithms(True)")
         self.weight()
         for position, step in enumerate(self.case.steps[: last + 1]):
             self.step(position, step)

@@ -27,6 +27,7 @@ Program = Literal[
     "two-uses",
     "update-weight",
     "update-indices",
+    "stale-backward",
     "double-backward",
     "error",
     "training",
@@ -54,6 +55,7 @@ class Structure:
     mode: GradMode = "grad"
     table: str = "plain"
     upstream: str = "units"
+    deterministic: bool = False
 
     @property
     def name(self) -> str:
@@ -77,6 +79,13 @@ LAYOUTS: Final = (
 BOUNDS: Final = ("none", "p2", "p1", "p0.5", "p3", "pinf", "zero")
 PADDINGS: Final = ("none", "zero", "inner", "last", "negative")
 EMPTY: Final = ("no-indices", "no-columns", "no-rows")
+BACKWARD_ONLY: Final = (
+    "accumulate",
+    "retain",
+    "two-uses",
+    "stale-backward",
+    "double-backward",
+)
 COUNTED: Final = ("many", "most", "hot", "crowd", "vast")
 
 _SINGLE: Final[Mapping[str, Sequence[Any]]] = {
@@ -121,6 +130,7 @@ _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
         "two-uses",
         "update-weight",
         "update-indices",
+        "stale-backward",
         "double-backward",
     ),
     **{key: _SINGLE[key] for key in ("entry", "dtype", "index_dtype", "padding", "gradient")},
@@ -267,6 +277,10 @@ _DIRECTED: Final = (
         for program in ("update-weight", "update-indices", "repeat")
         for bound in ("none", "p2")
     ),
+    *(Structure(program="stale-backward", rank=rank) for rank in (1, 2)),
+    Structure(program="repeat", size="many", upstream="plain", deterministic=True),
+    Structure(program="repeat", deterministic=True),
+    Structure(bound="p2", table="special"),
     Structure(program="double-backward"),
     Structure(program="double-backward", padding="zero"),
     Structure(program="double-backward", gradient="scaled"),
@@ -288,6 +302,8 @@ def _shape_rules(s: Structure) -> bool:
         return False
     if s.rank < 2 and s.index_layout in ("transposed", "spread", "broadcast"):
         return False
+    if s.deterministic and (s.program != "repeat" or s.mode != "grad"):
+        return False
     if s.size in ("hot", "vast") and s.program != "single":
         return False
     return not (s.size == "no-rows" and (s.padding != "none" or s.index_layout in ZERO_STRIDES))
@@ -304,13 +320,13 @@ def _table_rules(s: Structure) -> bool:
         return s.table in ("plain", "special")
     if s.table == "tiny":
         return s.dtype in ("float32", "float64")
-    return s.table != "special" and (s.table == "plain" or s.bound != "zero")
+    return s.table == "plain" or s.bound != "zero"
 
 
 def _gradient_rules(s: Structure) -> bool:
     if s.mode != "grad" and (
         (s.gradient, s.upstream, s.upstream_layout) != ("dense", "units", "contiguous")
-        or s.program in ("accumulate", "retain", "two-uses", "double-backward")
+        or s.program in BACKWARD_ONLY
     ):
         return False
     if s.program == "double-backward" and (
@@ -373,7 +389,7 @@ def _fits_backend(s: Structure, backend: Backend) -> bool:
         "norm_type": s.bound not in ("none", "p2", "zero"),
         "sparse": s.gradient.startswith("sparse"),
         "scale_grad_by_freq": s.gradient.endswith("scaled"),
-        "gradient": s.gradient != "dense" or s.program in ("accumulate", "retain", "two-uses"),
+        "gradient": s.gradient != "dense" or s.program in BACKWARD_ONLY,
         "double_backward": s.program == "double-backward",
         "strided": s.weight_layout not in ("contiguous", "offset")
         or s.index_layout not in ("contiguous", "offset"),

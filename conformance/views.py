@@ -308,6 +308,11 @@ class BackwardView(View):
 
 
 @dataclass(frozen=True, eq=False)
+class StaleBackwardView(BackwardView):
+    """A backward pass after the indices of its call were written to."""
+
+
+@dataclass(frozen=True, eq=False)
 class DoubleBackwardView(View):
     """A second derivative."""
 
@@ -381,7 +386,9 @@ def views(case: Case, outcome: Outcome) -> Iterator[View]:
                 yield calls[position]
             case Backward():
                 parts = tuple(calls[k] for k in step.calls)
-                yield BackwardView(case, outcome, position, before, step, parts, prior)
+                stale = isinstance(case.steps[position - 1], WriteIndices)
+                kind = StaleBackwardView if stale else BackwardView
+                yield kind(case, outcome, position, before, step, parts, prior)
                 prior = seen.gradient
             case DoubleBackward():
                 yield DoubleBackwardView(case, outcome, position, before, step, calls[step.call])

@@ -81,7 +81,7 @@ def bits(array: Array) -> Array:
         array = array.copy()
     if array.dtype.itemsize <= 8:
         return array.view(f"u{array.dtype.itemsize}")
-    return array.view("u8")
+    return array.view("u8").reshape(*array.shape, -1)
 
 
 def ulp(value: float, name: str) -> float:

@@ -101,6 +101,7 @@ def _exactly_at_most(rows: F64, norm: F64, options: Options) -> NDArray[np.bool_
     return np.asarray(lone & whole & (norm <= options.max_norm))
 
 
+@np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore")
 def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) -> Bounded:
     """Apply max_norm to rows, with the error that the table's dtype allows.
 
@@ -133,8 +134,7 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     width = rows.shape[-1]
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(wide).all(axis=-1))
     safe = np.where(finite[:, None], wide, 0.0)
-    with np.errstate(over="ignore", under="ignore"):
-        norm, power_sum = p_norm(safe, p)
+    norm, power_sum = p_norm(safe, p)
     underflow, unsafe = _range_trouble(safe, power_sum, p, form)
     unsafe |= norm > form.largest / 4
     counts = np.zeros_like(norm)
@@ -145,18 +145,15 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     norm_error = relative(counts, u) + underflow
     kept: NDArray[np.bool_]
     over: NDArray[np.bool_]
-    with np.errstate(invalid="ignore"):
-        kept = np.asarray(norm * (1 + norm_error) <= max_norm)
-        over = np.asarray(norm > max_norm * (1 + norm_error) * (1 + u))
+    kept = np.asarray(norm * (1 + norm_error) <= max_norm)
+    over = np.asarray(norm > max_norm * (1 + norm_error) * (1 + u))
     kept = kept | _exactly_at_most(safe, norm, options) | (norm == 0)
     epsilon = EPSILON if profile is Profile.TORCH else 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.where(norm > 0, np.minimum(max_norm / (norm + epsilon), 1.0), 1.0)
+    scale = np.where(norm > 0, np.minimum(max_norm / (norm + epsilon), 1.0), 1.0)
     scale = np.where(kept, 1.0, scale)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        subnormal = np.where(
-            (scale > 0) & (scale < form.smallest_normal), form.smallest_subnormal / scale, 0.0
-        )
+    subnormal = np.where(
+        (scale > 0) & (scale < form.smallest_normal), form.smallest_subnormal / scale, 0.0
+    )
     underflow = underflow + subnormal
     error = relative(counts + 6, u) + underflow
     u32 = min(u, 2.0**-24)
@@ -182,8 +179,7 @@ def _range_trouble(
     """Give the relative error that underflow of |w|**p may add, and where no bound holds."""
     if np.isinf(p):
         return np.zeros_like(power_sum), np.zeros(power_sum.shape, np.bool_)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        lost = rows.shape[-1] * form.smallest_normal / power_sum / p
+    lost = rows.shape[-1] * form.smallest_normal / power_sum / p
     lost = np.where(power_sum > 0, lost, 0.0)
     largest_term = np.abs(rows).max(axis=-1, initial=0.0)
     overflow = (power_sum > form.largest / 4) | (largest_term > form.largest / 4)

@@ -1,4 +1,4 @@
-"""The registry as a document to read: ``python -m embconform.reference.spec > reference/SPEC.md``."""
+"""The registry as a document: ``python -m embconform.reference.spec > reference/SPEC.md``."""
 
 from __future__ import annotations
 

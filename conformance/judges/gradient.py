@@ -9,7 +9,12 @@ import numpy as np
 from embconform.conformance.finding import Finding, equal, within
 from embconform.conformance.judges.padding import compare_gradient
 from embconform.conformance.judging import judge
-from embconform.conformance.views import BackwardView, CallView, DoubleBackwardView
+from embconform.conformance.views import (
+    BackwardView,
+    CallView,
+    DoubleBackwardView,
+    StaleBackwardView,
+)
 
 
 def _summed(view: BackwardView) -> bool:
@@ -81,6 +86,18 @@ def _several(view: BackwardView) -> str:
 @judge("gradient.two-uses", BackwardView, lambda v: _several(v) == "two-uses", value=True)
 def several_passes(view: BackwardView) -> Finding | None:
     """Compare the gradient of the whole table, padding and scale included."""
+    return compare_gradient(view, np.ones((1, 1), np.bool_), view.exact.bound)
+
+
+@judge(
+    "gradient.changed-indices",
+    StaleBackwardView,
+    lambda v: v.width > 0 and (v.torch or not v.bounded),
+    value=True,
+    may_refuse=True,
+)
+def stale_backward(view: StaleBackwardView) -> Finding | None:
+    """Compare with the gradient for the indices as they were at the call."""
     return compare_gradient(view, np.ones((1, 1), np.bool_), view.exact.bound)
 
 

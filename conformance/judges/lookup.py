@@ -36,7 +36,7 @@ def dtype(view: CallView) -> Finding | None:
     """Compare the output's dtype."""
     assert view.seen.output is not None
     return equal(
-        f"{view.name}.dtype", f"torch.{view.seen.output.dtype}", f"torch.{view.case.dtype}"
+        f"str({view.name}.dtype)", f"torch.{view.seen.output.dtype}", f"torch.{view.case.dtype}"
     )
 
 

@@ -194,6 +194,24 @@ def table_untouched(view: CallView) -> Finding | None:
     return same_bits("weight", view.seen.memory.weight, view.before)
 
 
+def _holds_nan(view: CallView) -> Mask:
+    return np.asarray(np.isnan(view.expected_copy.astype(np.float64)).any(axis=-1))
+
+
+@judge(
+    "max-norm.nan-rows",
+    CallView,
+    lambda v: _bounded(v) and bool(_holds_nan(v).any()),
+    value=True,
+)
+def nan_rows(view: CallView) -> Finding | None:
+    """Compare rows that hold a NaN, bit for bit."""
+    shape = view.step.indices.values.shape
+    expected = view.expected_copy.reshape((*shape, view.width))
+    assert view.seen.output is not None
+    return same_bits(view.name, view.seen.output.values, expected, _holds_nan(view).reshape(shape))
+
+
 def _half_sum(view: CallView) -> bool:
     return _bounded(view) and view.half and bool(_scaled(view).any())
 

@@ -194,7 +194,7 @@ def must_raise(view: FaultView, what: str) -> Finding | None:
     seen = view.seen.output
     got = f"returned {view.seen.returned}"
     if seen is not None:
-        flat = seen.values.reshape(-1)[:6].astype(np.float64).tolist()
+        flat = seen.values.reshape(-1)[:6].tolist()
         got = (
             f"returned a tensor of shape {seen.shape}, {flat}{'…' if seen.values.size > 6 else ''}"
         )

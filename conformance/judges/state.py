@@ -19,11 +19,16 @@ def _repeats(view: CallView) -> bool:
 def repeatable(view: CallView) -> Finding | None:
     """Compare the output with that of the first call."""
     first = view.outcome.steps[0].output
-    assert first is not None
     assert view.seen.output is not None
-    if first.values.shape != view.seen.output.values.shape:
-        return equal(f"tuple({view.name}.shape)", view.seen.output.shape, first.shape)
-    return same_bits(view.name, view.seen.output.values, first.values)
+    if first is None:  # the first call returned no tensor: lookup.shape says so
+        return None
+    second = view.seen.output
+    differs = equal(f"tuple({view.name}.shape)", second.shape, first.shape) or equal(
+        f"str({view.name}.dtype)", f"torch.{second.dtype}", f"torch.{first.dtype}"
+    )
+    if differs:
+        return differs
+    return same_bits(view.name, second.values, first.values)
 
 
 def _repeats_gradient(view: BackwardView) -> bool:
@@ -32,17 +37,31 @@ def _repeats_gradient(view: BackwardView) -> bool:
     return cleared and isinstance(steps[1], Backward) and view.width > 0
 
 
-@judge("state.repeatable-gradient", BackwardView, _repeats_gradient)
+@judge(
+    "state.repeatable-gradient",
+    BackwardView,
+    lambda v: _repeats_gradient(v) and not v.case.deterministic,
+)
+@judge(
+    "gradient.deterministic",
+    BackwardView,
+    lambda v: _repeats_gradient(v) and v.case.deterministic,
+)
 def repeatable_gradient(view: BackwardView) -> Finding | None:
     """Compare the gradient with that of the first pass."""
     first, second = view.outcome.steps[1].gradient, view.gradient
-    if first is None or second is None or first.dense is None or second.dense is None:
-        if first is None or second is None or first.entries is None or second.entries is None:
-            return None
-        if first.entries.shape != second.entries.shape:
-            return equal("weight.grad._nnz()", len(second.entries), len(first.entries))
-        return same_bits("weight.grad._values()", second.entries, first.entries)
-    return same_bits("weight.grad", second.dense, first.dense)
+    if first is None or second is None:
+        return None
+    for name, before, after in (
+        ("weight.grad", first.dense, second.dense),
+        ("weight.grad._values()", first.entries, second.entries),
+    ):
+        if before is None or after is None:
+            continue
+        if before.shape != after.shape or before.dtype != after.dtype:
+            return equal(f"tuple({name}.shape)", after.shape, before.shape)
+        return same_bits(name, after, before)
+    return None
 
 
 def _last_step(view: CallView) -> bool:

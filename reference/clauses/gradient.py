@@ -202,6 +202,27 @@ CLAUSES = (
         _GRADIENT,
     ),
     Clause(
+        "gradient.changed-indices",
+        Level.MUST,
+        BOTH,
+        "If the indices are written to between forward and backward, the backward pass raises or "
+        "uses the indices of the call, never the new ones.",
+        "PyTorch, autograd mechanics: in-place correctness checks",
+        "out = embedding(ids, weight); ids.fill_(0)\n"
+        "out.sum().backward()  # raises, or the gradient for the old ids",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.deterministic",
+        Level.MUST,
+        BOTH,
+        "Under torch.use_deterministic_algorithms(True) the same pass gives the same bits.",
+        "torch.use_deterministic_algorithms, documentation; pytorch/pytorch#195404",
+        "torch.use_deterministic_algorithms(True)\n"
+        "for _ in range(2): weight.grad = None; embedding(ids, weight).sum().backward()",
+        _GRADIENT,
+    ),
+    Clause(
         "gradient.scale-by-freq",
         Level.MUST,
         TORCH,

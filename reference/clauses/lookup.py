@@ -126,6 +126,26 @@ CLAUSES = (
         "embedding(torch.tensor([69_999]), weight) == weight[69_999]",
     ),
     Clause(
+        "lookup.huge-table",
+        Level.MUST,
+        BOTH,
+        "Rows beyond the 2**31st element of the table are found.",
+        "pytorch/pytorch#130806, ORT#28107: 32-bit offsets",
+        "weight = torch.empty(2**21 + 9, 1024, dtype=torch.bfloat16); weight[-1] = 1\n"
+        "embedding(torch.tensor([2**21 + 8]), weight)  # ones",
+        frozenset({"functional", "half"}),
+    ),
+    Clause(
+        "lookup.other-dtypes",
+        Level.MAY,
+        BOTH,
+        "Tables of integers, booleans, complex numbers and 8-bit floats are copied bit for bit.",
+        "torch 2.13, observed; the documentation speaks of floating-point tables only",
+        "weight = torch.tensor([[1, 2], [3, 4]])\n"
+        "embedding(torch.tensor([1]), weight)  # [[3, 4]], int64",
+        frozenset({"functional"}),
+    ),
+    Clause(
         "lookup.fresh-output",
         Level.MUST,
         BOTH,

@@ -216,6 +216,17 @@ CLAUSES = (
         _MAX_NORM | {"half"},
     ),
     Clause(
+        "max-norm.nan-rows",
+        Level.MUST,
+        TORCH,
+        "A row that holds a NaN keeps its bits: its norm does not exceed the bound.",
+        f"{_RENORM}: NaN > max_norm is false, observed",
+        "weight = torch.tensor([[torch.nan, 9.0]])\n"
+        "embedding(torch.tensor([0]), weight, max_norm=1.0)  # [[nan, 9.]]",
+        _MAX_NORM,
+        policy=True,
+    ),
+    Clause(
         "max-norm.finite",
         Level.SHOULD,
         BOTH,

@@ -64,6 +64,130 @@ CLAUSES = (
         _NEEDS,
     ),
     Clause(
+        "module.reset-parameters",
+        Level.MUST,
+        BOTH,
+        "reset_parameters, where there is one, draws the table anew as the constructor does, the "
+        "padding row included, and weight stays the same Parameter.",
+        "torch.nn.Embedding.reset_parameters, undocumented; torch 2.13, observed",
+        "module.weight.data.fill_(7)\nmodule.reset_parameters()\nmodule.weight.std()  # about 1",
+        _NEEDS,
+        policy=True,
+    ),
+    Clause(
+        "module.dtype",
+        Level.MUST,
+        BOTH,
+        "The table and the output have the dtype that the constructor is given.",
+        f"{_MODULE}: dtype",
+        "module = Embedding(4, 3, dtype=torch.float64)\n"
+        "module.weight.dtype, module(ids).dtype  # float64 twice",
+        _NEEDS,
+    ),
+    Clause(
+        "module.padding-out-of-range",
+        Level.MUST,
+        TORCH,
+        "The constructor raises for a padding_idx outside -num_embeddings .. num_embeddings - 1, "
+        "and for none inside.",
+        f"{_MODULE}; pytorch/pytorch#3233",
+        "Embedding(4, 3, padding_idx=4)  # raises\nEmbedding(4, 3, padding_idx=-4)  # row 0",
+        frozenset({"module", "padding_idx"}),
+    ),
+    Clause(
+        "module.weight-argument",
+        Level.MUST,
+        TORCH,
+        "The constructor's _weight, where it has this argument, becomes the table, and raises if "
+        "its shape is not (num_embeddings, embedding_dim).",
+        "torch.nn.Embedding, undocumented argument; torch 2.13, observed",
+        "Embedding(2, 3, _weight=torch.ones(2, 3))  # rows of ones\n"
+        "Embedding(3, 2, _weight=torch.ones(2, 3))  # raises",
+        _NEEDS,
+        policy=True,
+    ),
+    Clause(
+        "module.attributes",
+        Level.SHOULD,
+        BOTH,
+        "num_embeddings, embedding_dim and the options are attributes that hold what the "
+        "constructor was given.",
+        "torch.nn.Embedding.__constants__; torch 2.13, observed",
+        "module = Embedding(4, 3, max_norm=1.5)\n"
+        "module.num_embeddings, module.embedding_dim, module.max_norm  # 4, 3, 1.5",
+        _NEEDS,
+        policy=True,
+    ),
+    Clause(
+        "module.padding-normalised",
+        Level.SHOULD,
+        TORCH,
+        "The attribute padding_idx counts from the start of the table, also where the constructor "
+        "was given a negative one.",
+        "pytorch/pytorch#3233: negative padding_idx not normalised",
+        "Embedding(4, 3, padding_idx=-1).padding_idx  # 3",
+        frozenset({"module", "padding_idx"}),
+        policy=True,
+    ),
+    Clause(
+        "module.repr",
+        Level.SHOULD,
+        BOTH,
+        "repr names both sizes of the table.",
+        "torch.nn.Module.extra_repr, documentation",
+        "repr(Embedding(4, 3))  # Embedding(4, 3)",
+        _NEEDS,
+    ),
+    Clause(
+        "module.from-pretrained",
+        Level.MUST,
+        TORCH,
+        "A module of from_pretrained looks up the rows of the given tensor bit for bit, in its "
+        "dtype, row padding_idx included.",
+        "torch.nn.Embedding.from_pretrained, documentation; fairseq#4076: the table was wiped",
+        "module = Embedding.from_pretrained(table, padding_idx=0)\nmodule(ids)  # table[ids]",
+        _NEEDS,
+    ),
+    Clause(
+        "module.from-pretrained-shares",
+        Level.MUST,
+        TORCH,
+        "from_pretrained copies nothing: weight and the given tensor are one memory.",
+        "torch 2.13, observed",
+        "module = Embedding.from_pretrained(table)\ntable[0] = 5\nmodule.weight[0]  # fives",
+        _NEEDS,
+        policy=True,
+    ),
+    Clause(
+        "module.from-pretrained-freezes",
+        Level.MUST,
+        TORCH,
+        "weight of from_pretrained requires grad with freeze=False, and not by default.",
+        "torch.nn.Embedding.from_pretrained, documentation of freeze",
+        "Embedding.from_pretrained(table).weight.requires_grad  # False\n"
+        "Embedding.from_pretrained(table, freeze=False).weight.requires_grad  # True",
+        _NEEDS,
+    ),
+    Clause(
+        "module.from-pretrained-options",
+        Level.MUST,
+        TORCH,
+        "Options given to from_pretrained mean what they mean to the constructor.",
+        "torch.nn.Embedding.from_pretrained, documentation: see module initialization",
+        "module = Embedding.from_pretrained(table, freeze=False, padding_idx=0)\n"
+        "module(torch.tensor([0, 1])).sum().backward()\nmodule.weight.grad[0]  # zeros",
+        _NEEDS,
+    ),
+    Clause(
+        "module.from-pretrained-rank",
+        Level.MUST,
+        TORCH,
+        "from_pretrained raises for a tensor that does not have two dimensions.",
+        "torch.nn.Embedding.from_pretrained, documentation: 2-dimensional FloatTensor",
+        "Embedding.from_pretrained(torch.ones(4))  # raises",
+        _NEEDS,
+    ),
+    Clause(
         "module.state-dict",
         Level.MUST,
         BOTH,
@@ -71,5 +195,86 @@ CLAUSES = (
         "torch.nn.Module.state_dict; torch 2.13, observed",
         "b.load_state_dict(a.state_dict())\nb(ids) == a(ids)",
         _NEEDS,
+    ),
+    Clause(
+        "module.load-copies",
+        Level.MUST,
+        BOTH,
+        "load_state_dict writes the values, rounded to the table's dtype, into the table as it "
+        "stands: the same Parameter, the same memory, which does not follow the checkpoint later.",
+        "torch.nn.Module.load_state_dict, documentation: copies; an optimiser holds the Parameter",
+        "before = module.weight\nmodule.load_state_dict(state)\nmodule.weight is before  # True",
+        _NEEDS,
+    ),
+    Clause(
+        "module.load-strict",
+        Level.MUST,
+        BOTH,
+        "load_state_dict raises for a missing key, an unexpected one and a table of another shape; "
+        "with strict=False the wrong keys are forgiven and the table is left alone.",
+        "torch.nn.Module.load_state_dict, documentation of strict",
+        "module.load_state_dict({})  # raises\nmodule.load_state_dict({}, strict=False)",
+        _NEEDS,
+    ),
+    Clause(
+        "module.cast",
+        Level.MUST,
+        BOTH,
+        "to(dtype) rounds every row to nearest, and from then on the module looks up the new table "
+        "and its gradients have the new dtype; to a wider dtype and back leaves the bits.",
+        "torch.nn.Module.to, documentation: casts in place; IEEE 754",
+        "module.to(torch.float64)\nmodule(ids).dtype  # float64",
+        _NEEDS,
+    ),
+    Clause(
+        "module.deepcopy",
+        Level.MUST,
+        BOTH,
+        "A deepcopy does what the original does, with its options, mode and requires_grad, and "
+        "neither sees a later change of the other.",
+        "copy.deepcopy, documentation; torch.nn.TransformerEncoder makes its layers by it",
+        "other = copy.deepcopy(module)\nother.weight.data.zero_()\nmodule(ids)  # as before",
+        _NEEDS,
+    ),
+    Clause(
+        "module.pickle",
+        Level.MUST,
+        BOTH,
+        "So does a copy that went through pickle or torch.save; classes that pickle can't import "
+        "by name are exempt.",
+        "torch.save and pickle, documentation",
+        "torch.save(module, file)\nother = torch.load(file, weights_only=False)\n"
+        "other(ids)  # as module(ids)",
+        _NEEDS,
+    ),
+    Clause(
+        "module.eval-mode",
+        Level.MUST,
+        BOTH,
+        "eval() changes nothing: lookups, gradients and max_norm are as in training, and see the "
+        "table as it is.",
+        "torch.nn.Module.eval, documentation: only certain modules differ; torch 2.13, observed",
+        "module.eval()\nmodule(ids).sum().backward()  # as before",
+        _NEEDS,
+    ),
+    Clause(
+        "module.zero-grad",
+        Level.MUST,
+        BOTH,
+        "After zero_grad the gradient is None, or zeros with set_to_none=False, and the next pass "
+        "gives its own gradient alone.",
+        "torch.nn.Module.zero_grad, documentation",
+        "module(ids).sum().backward()\nmodule.zero_grad()\nmodule.weight.grad is None  # True",
+        frozenset({"module", "gradient"}),
+    ),
+    Clause(
+        "module.freezing",
+        Level.MUST,
+        BOTH,
+        "After requires_grad_(False) the module looks up its table and nothing requires grad; "
+        "after requires_grad_(True) it learns again.",
+        "torch.nn.Module.requires_grad_, documentation: for freezing",
+        "module.requires_grad_(False)\nmodule(ids).requires_grad  # False",
+        frozenset({"module", "gradient"}),
     ),
 )

@@ -23,6 +23,16 @@ CLAUSES = (
         policy=True,
     ),
     Clause(
+        "state.threads",
+        Level.MUST,
+        BOTH,
+        "Calls from several threads at once are each right, forward and backward.",
+        "PyTorch, autograd mechanics: concurrent training on CPU",
+        "with ThreadPoolExecutor(4) as pool:\n"
+        "    list(pool.map(lambda ids: embedding(ids, weight), batches))",
+        frozenset({"functional"}),
+    ),
+    Clause(
         "state.outputs-intact",
         Level.MUST,
         BOTH,

@@ -29,6 +29,8 @@ class Planted:
         The profile under which it is judged.
     story : str
         One line on the bug.
+    module : str
+        Where it is defined.
     """
 
     name: str
@@ -36,12 +38,12 @@ class Planted:
     clause: str
     profile: str
     story: str
+    module: str
 
     @property
     def where(self) -> str:
         """``package.module:attr``, as a command line names it."""
-        home = self.target if hasattr(self.target, "__name__") else type(self.target)
-        return f"{home.__module__}:{self.name}"
+        return f"{self.module}:{self.name}"
 
 
 PLANTED: list[Planted] = []
@@ -50,7 +52,8 @@ PLANTED: list[Planted] = []
 def planted(clause: str, *, profile: str = "torch") -> Callable[[Any], Any]:
     """Record the decorated target as a planted bug.
 
-    A subclass of Kernel, which is callable only once it is made, is replaced by an instance.
+    A subclass of Kernel, which is callable only once it is made, is replaced by an instance, and a
+    function that returns a Backend by the Backend.
     """
     known = registry().get(clause)
     if known is None or Profile(profile) not in known.profiles:
@@ -63,11 +66,18 @@ def planted(clause: str, *, profile: str = "torch") -> Callable[[Any], Any]:
         story = (inspect.getdoc(made) or "").partition("\n")[0]
         if not story or story == (inspect.getdoc(Kernel) or "").partition("\n")[0]:
             raise ValueError(f"{name} tells no story")
-        target = made() if isinstance(made, type) and issubclass(made, Kernel) else made
-        PLANTED.append(Planted(name, target, clause, profile, story))
+        target = made() if _is_maker(made) else made
+        PLANTED.append(Planted(name, target, clause, profile, story, made.__module__))
         return target
 
     return record
+
+
+def _is_maker(made: Any) -> bool:
+    """Tell whether the target is what the decorated object makes: a kernel, or a Backend."""
+    if isinstance(made, type):
+        return issubclass(made, Kernel)
+    return getattr(made, "__annotations__", {}).get("return") == "Backend"
 
 
 def all_planted() -> list[Planted]:
