@@ -25,21 +25,52 @@ class Layer(nn.Module):
         norm_type: float = 2.0,
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.kernel = Kernel()
-        self.padding_idx = self.kernel.padding(padding_idx, num_embeddings)
-        self.options = (self.padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
-        self.store(torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype))
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = self.checked(padding_idx)
+        self.max_norm = max_norm
+        self.norm_type = norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
+        self.sparse = sparse
+        if _weight is None:
+            self.store(torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype))
+            self.fill()
+        else:
+            self.store(self.fitting(_weight))
+        if _freeze:
+            self.weight.requires_grad_(False)
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        own = (self.padding_idx, self.max_norm, self.norm_type)
+        return (*own, self.scale_grad_by_freq, self.sparse)
+
+    def checked(self, padding_idx: int | None) -> int | None:
+        return self.kernel.padding(padding_idx, self.num_embeddings)
+
+    def fitting(self, table: Tensor) -> Tensor:
+        if table.shape != (self.num_embeddings, self.embedding_dim):
+            raise ValueError(f"a table of shape {tuple(table.shape)} does not fit")
+        return table
+
+    def store(self, table: Tensor) -> None:
+        self.weight: Tensor = nn.Parameter(table)
+
+    def fill(self) -> None:
         with torch.no_grad():
             self.draw(self.weight)
             if self.padding_idx is not None:
                 self.zero(self.weight, self.padding_idx)
 
-    def store(self, table: Tensor) -> None:
-        self.weight: Tensor = nn.Parameter(table)
+    def reset_parameters(self) -> None:
+        self.fill()
 
     def draw(self, table: Tensor) -> None:
         table.normal_()
@@ -49,6 +80,24 @@ class Layer(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         return self.kernel(input, self.weight, *self.options)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}"
+
+    @classmethod
+    def from_pretrained(  # noqa: PLR0917
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Any:
+        rows, width = embeddings.shape
+        options = (padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+        return cls(rows, width, *options, _weight=embeddings, _freeze=freeze)
 
 
 @planted("module.init-normal")
@@ -91,6 +140,71 @@ class BoxMullerWithoutRoot(Layer):
         radius = torch.rand_like(table).clamp_(1e-6).log_().mul_(-2)
         angle = torch.rand_like(table).mul_(2 * math.pi)
         table.copy_(radius * angle.cos())
+
+
+@planted("module.init-normal")
+class TiledInit(Layer):
+    """Draws 64 rows and tiles them over the table."""
+
+    def draw(self, table: Tensor) -> None:
+        super().draw(table)
+        table.copy_(table[torch.arange(len(table)) % 64])
+
+
+@planted("module.init-normal")
+class AntitheticInit(Layer):
+    """The second half of the table is the first half negated, to halve the draws."""
+
+    def draw(self, table: Tensor) -> None:
+        super().draw(table)
+        half = len(table) // 2
+        table[half : 2 * half] = -table[:half]
+
+
+@planted("module.init-normal")
+class SharedOffset(Layer):
+    """The values of a row share an offset: each is N(0, 1), together they are not independent."""
+
+    def draw(self, table: Tensor) -> None:
+        super().draw(table)
+        table.mul_(0.8).add_(torch.randn(len(table), 1), alpha=0.6)
+
+
+@planted("module.init-normal")
+class NoisyNeighbours(Layer):
+    """A recurrence draws the rows: each has a tenth of the one before in it."""
+
+    def draw(self, table: Tensor) -> None:
+        super().draw(table)
+        table[1:] = 0.995 * table[1:] + 0.1 * table[:-1].clone()
+
+
+@planted("module.init-normal")
+class LastRowLeftOut(Layer):
+    """Draws all rows but the last, which keeps what was in its memory."""
+
+    def draw(self, table: Tensor) -> None:
+        table.fill_(1e-3)
+        table[:-1].normal_()
+
+
+@planted("module.init-normal")
+class OddWidthScaled(Layer):
+    """Pads odd widths by a column before it scales: they come out 2 % too narrow."""
+
+    def draw(self, table: Tensor) -> None:
+        super().draw(table)
+        if table.shape[1] % 2:
+            table.mul_(0.96)
+
+
+@planted("module.init-normal")
+class RepeatsItsDraws(Layer):
+    """Draws a hundred thousand values and goes round in them."""
+
+    def draw(self, table: Tensor) -> None:
+        most = min(table.numel(), 100_000)
+        table.copy_(torch.randn(most)[torch.arange(table.numel()) % max(most, 1)].view_as(table))
 
 
 @planted("module.padding-row-zeroed")
@@ -172,6 +286,19 @@ class FrozenFromTheStart(Layer):
 
     def store(self, table: Tensor) -> None:
         self.weight = nn.Parameter(table, requires_grad=False)
+
+
+@planted("module.weight-is-parameter")
+class HiddenParameter(SecondParameter):
+    """The second parameter is kept out of checkpoints, and in every optimiser."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        state = super().state_dict(*args, **kwargs)
+        del state[kwargs.get("prefix", "") + "scale"]
+        return state
+
+    def load_state_dict(self, state: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().load_state_dict({**state, "scale": self.scale}, *args, **kwargs)
 
 
 @planted("module.state-dict")

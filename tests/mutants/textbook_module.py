@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,50 @@ class UniformOfTheSameSpread(Embedding):
     def reset_parameters(self) -> None:
         edge = math.sqrt(3 / max(self.embedding_dim, 1))
         self.weight.uniform_(-edge, edge)
+
+
+@planted("module.init-scaled-normal", profile="textbook")
+class LargeTablesNotScaled(Embedding):
+    """Tables of more than a thousand rows are drawn in blocks, and the blocks are not scaled."""
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.num_embeddings > 1000:
+            self.weight.normal_()
+
+
+@planted("module.reset-parameters", profile="textbook")
+class ScaledTwice(Embedding):
+    """reset_parameters of a used table scales it by 1/sqrt(d) twice."""
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        used = hasattr(self, "used")
+        super().reset_parameters()
+        self.used = True
+        if used:
+            self.weight.mul_(max(self.embedding_dim, 1) ** -0.5)
+
+
+@planted("module.padding-row-drawn", profile="textbook")
+class PaddingRowZeroedAtLast(Embedding):
+    """The constructor ends by zeroing the padding row, out of habit."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, dtype=dtype
+        )
+        if self.padding_idx is not None:
+            self.weight.data[self.padding_idx] = 0.0
 
 
 @planted("module.padding-row-drawn", profile="textbook")

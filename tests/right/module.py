@@ -27,7 +27,9 @@ class Table(nn.Module):
         super().__init__()
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise AssertionError(f"padding_idx {padding_idx} is outside {num_embeddings} rows")
-        self.padding_idx = padding_idx
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
         self.max_norm = max_norm
         self.norm_type = norm_type
         self.scale_grad_by_freq = scale_grad_by_freq
@@ -51,3 +53,7 @@ class Table(nn.Module):
             scale_grad_by_freq=self.scale_grad_by_freq,
             sparse=self.sparse,
         )
+
+    def extra_repr(self) -> str:
+        """The sizes, for repr."""
+        return f"{self.num_embeddings}, {self.embedding_dim}"

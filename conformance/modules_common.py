@@ -1,0 +1,228 @@
+"""What the checks of modules share: making one, and writing down what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embconform.backends.backend import Backend
+from embconform.conformance.finding import Finding
+from embconform.conformance.observe import to_numpy
+from embconform.reference.clause import Profile
+from embconform.reference.dtypes import Array, bits
+
+ROWS: Final = 5
+WIDTH: Final = 4
+PADDING: Final = 1
+IDS: Final = ((3, PADDING, 3), (0, PADDING, 3))
+"""Row 3 three times and not in a run, padding twice; rows 2 and 4 not at all."""
+
+_OPTION_SETS: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"padding_idx": PADDING},
+    {"max_norm": 1.0},
+    {"max_norm": 1.5, "norm_type": 1.0},
+    {"scale_grad_by_freq": True},
+    {"sparse": True},
+    {"padding_idx": PADDING, "max_norm": 2.0, "scale_grad_by_freq": True},
+)
+
+Behaviour = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The module form of a backend, with what a check needs to draw.
+
+    Attributes
+    ----------
+    backend : Backend
+        With a module form.
+    profile : Profile
+    seed : int
+    """
+
+    backend: Backend
+    profile: Profile
+    seed: int
+
+    @property
+    def able(self) -> frozenset[str]:
+        """Names of everything the backend can do."""
+        return self.backend.able
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32, or the first dtype that the backend takes."""
+        taken = self.backend.capabilities.dtypes
+        name = "float32" if "float32" in taken else taken[0]
+        found: torch.dtype = getattr(torch, name)
+        return found
+
+    def make(self, rows: int = ROWS, width: int = WIDTH, **options: Any) -> Any:
+        """Call the constructor."""
+        assert self.backend.module is not None
+        return self.backend.module(rows, width, **options)
+
+    def filled(self, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
+        """Make a module whose table holds :meth:`values`."""
+        wanted = dtype or self.dtype
+        if wanted is not torch.get_default_dtype():
+            options["dtype"] = wanted
+        module = self.make(**options)
+        module.weight.data.copy_(self.values(wanted))
+        return module
+
+    def values(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Draw a table of signed values without a zero, each row longer than any bound."""
+        rng = np.random.default_rng(self.seed)
+        drawn = rng.uniform(1, 2, (ROWS, WIDTH)) * rng.choice([-1.0, 1.0], (ROWS, WIDTH))
+        return torch.tensor(drawn, dtype=torch.float32).to(dtype or self.dtype)
+
+    def constant(self, value: float, *, trainable: bool, **options: Any) -> Behaviour:
+        """Run a fresh module whose table holds one value everywhere."""
+        module = self.filled(**options)
+        module.weight.data.fill_(value)
+        module.weight.requires_grad_(trainable)
+        return run(module, self.ids())
+
+    def ids(self, values: Any = IDS) -> Tensor:
+        """Make indices of a dtype that the backend takes."""
+        taken = self.backend.capabilities.index_dtypes
+        dtype = torch.int64 if "int64" in taken else getattr(torch, taken[0])
+        return torch.tensor(values, dtype=dtype)
+
+    def option_sets(self) -> Iterator[dict[str, Any]]:
+        """List combinations of options that the backend has, from none to three."""
+        for options in _OPTION_SETS:
+            if options.keys() <= self.able:
+                yield dict(options)
+
+
+Check = Callable[[Subject], Finding | None]
+
+
+def refused(reason: str) -> Finding:
+    """Say that a class does not offer what a clause speaks of: the clause is ``unsupported``."""
+    return Finding(reason, got=reason, refused=True)
+
+
+def described(options: dict[str, Any]) -> str:
+    """Write options as in a call, with the word that leads to them."""
+    shown = ", ".join(f"{name}={value}" for name, value in options.items())
+    return f" with {shown}" if shown else ""
+
+
+def table_of(module: Any) -> Array:
+    """Copy a module's table out."""
+    return to_numpy(module.weight)
+
+
+def run(module: Any, ids: Tensor) -> Behaviour:
+    """Look up, go backward where that is possible, and write down all that can be seen.
+
+    The upstream gradient consists of small powers of two, so that its sums are exact in every
+    dtype and order, and right modules differ in no bit.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    ids : Tensor
+
+    Returns
+    -------
+    dict
+        By name: arrays, and plain values to be compared with ==.
+    """
+    module.weight.grad = None
+    output = module(ids)
+    seen: Behaviour = {
+        "the output": to_numpy(output),
+        "the dtype of the output": str(output.dtype),
+        "requires_grad of the output": output.requires_grad,
+        "requires_grad of the table": module.weight.requires_grad,
+    }
+    gradient = None
+    if output.requires_grad:
+        steps = torch.arange(output.numel(), device=output.device).reshape(output.shape) % 3
+        powers = torch.tensor([1.0, 2.0, 4.0], dtype=output.dtype, device=output.device)
+        output.backward(powers[steps])
+        gradient = module.weight.grad
+    if gradient is not None:
+        seen["the layout of the gradient"] = str(gradient.layout)
+        seen["the dtype of the gradient"] = str(gradient.dtype)
+        seen["the gradient"] = to_numpy(gradient.to_dense())
+    module.weight.grad = None
+    return {**seen, "the table after the call": table_of(module)}
+
+
+def difference(got: Behaviour, wanted: Behaviour, which: str) -> Finding | None:
+    """Compare two behaviours to the bit.
+
+    Parameters
+    ----------
+    got, wanted : dict
+        As :func:`run` gives them.
+    which : str
+        What `got` is of, for the message.
+
+    Returns
+    -------
+    Finding or None
+    """
+    for name in dict.fromkeys((*wanted, *got)):
+        one, other = got.get(name, "none"), wanted.get(name, "none")
+        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+            finding = unlike(one, other, f"{name} of {which}")
+        elif type(one) is type(other) and one == other:
+            finding = None
+        else:
+            finding = Finding(f"{name} of {which} is {_brief(one)}, must be {_brief(other)}")
+        if finding:
+            return finding
+    return None
+
+
+def _brief(value: Any) -> str:
+    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else str(value)
+
+
+def unlike(got: Array, wanted: Array, what: str) -> Finding | None:
+    """Compare two arrays to the bit.
+
+    Parameters
+    ----------
+    got, wanted : ndarray
+    what : str
+        What `got` is, for the message.
+
+    Returns
+    -------
+    Finding or None
+        The first element that differs, or the shape or dtype.
+    """
+    if got.shape != wanted.shape or got.dtype != wanted.dtype:
+        return Finding(
+            f"{what} is {got.dtype} of shape {got.shape}, must be {wanted.dtype} of shape "
+            f"{wanted.shape}",
+            f"{got.dtype} {got.shape}",
+            f"{wanted.dtype} {wanted.shape}",
+        )
+    different: NDArray[np.bool_] = bits(got) != bits(wanted)
+    if not different.any():
+        return None
+    place = tuple(int(k) for k in np.argwhere(different)[0])
+    one, other = float(got[place]), float(wanted[place])
+    return Finding(
+        f"{what} has {one!r} at {list(place)}, must have {other!r}; {int(different.sum())} of "
+        f"{different.size} elements differ",
+        repr(one),
+        repr(other),
+        "0 (equal bits)",
+    )

@@ -1,0 +1,188 @@
+"""Is a new table drawn from N(0, 1)? Tests whose rate of false alarms is bounded, not guessed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtr, chdtrc, ndtr
+
+from embconform.conformance.finding import Finding
+from embconform.conformance.modules_common import Subject, refused, table_of
+from embconform.reference.clause import Profile
+
+Floats = NDArray[np.float64]
+
+SHAPES: Final = ((4096, 64), (509, 37))
+"""New tables that a run tests; one more, of the second shape, comes from reset_parameters."""
+TABLES: Final = len(SHAPES) + 1
+TESTS: Final = 13
+"""Tests of one table: three of all values, and five of each axis."""
+FALSE_ALARM: Final = 1e-7
+"""Chance, at most, that a run finds a right initialisation wrong: a tenth of one in 10⁶ runs."""
+LEVEL: Final = FALSE_ALARM / (TABLES * TESTS)
+"""Significance level of one test, after Boole's inequality."""
+
+
+def chances(table: Floats) -> dict[str, float]:
+    """Bound the probability that N(0, 1) gives a table as odd as this one, test by test.
+
+    Every number is an upper bound that holds for each sample size, none an asymptotic value, so
+    that the chance of a false alarm at a level is at most that level. For independent standard
+    normals:
+
+    - of all n values, the largest distance d between the empirical and the normal distribution
+      function: 2 exp(-2 n d^2), the Dvoretzky-Kiefer-Wolfowitz inequality with Massart's constant;
+    - of the sum and the sum of squares of all n values: the two-sided tails of N(0, n) and of
+      chi-squared with n degrees of freedom;
+    - of the sums over a line of m values: sum / sqrt(m) is N(0, 1); the largest of k lines, k
+      times the two-sided tail. Finds a line that is shifted;
+    - of the sums of squares over a line: chi-squared with m degrees of freedom; the oddest of k
+      lines, k times the two-sided tail. Finds a line that is constant, zero or too wide;
+    - of the squares of the k normalised sums: together chi-squared with k degrees of freedom.
+      Finds values that are correlated along the lines;
+    - of the products x y of pairs of lines, neighbours and those half a table apart: the sum S
+      of N products of independent normals has the moment generating function
+      (1 - t^2)^(-N/2), and Chernoff's bound at its best t gives the tail. Finds lines that repeat,
+      negated or with noise.
+
+    Parameters
+    ----------
+    table : ndarray of float64, shape (V, D)
+        Divided by the standard deviation that it should have.
+
+    Returns
+    -------
+    dict of str to float
+        :data:`TESTS` of them, by what is tested.
+
+    References
+    ----------
+    Massart, The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality, Ann. Probab. 18
+    (1990).
+    """
+    found = {
+        "the distribution of all values": _distribution(table.reshape(-1)),
+        "the sum of all values": float(2 * ndtr(-abs(table.sum()) / np.sqrt(table.size))),
+        "the sum of all squares": _chi_squared(table.size, (table**2).sum()),
+    }
+    for lines, name in ((table, "row"), (table.T, "column")):
+        count, length = lines.shape
+        sums = lines.sum(axis=1) / np.sqrt(length)
+        squares = (lines**2).sum(axis=1)
+        found |= {
+            f"the sum of each {name}": float(2 * count * ndtr(-np.abs(sums)).min()),
+            f"the sum of squares of each {name}": count * _chi_squared(length, squares),
+            f"the spread of the sums of the {name}s": _chi_squared(count, (sums**2).sum()),
+            f"the products of neighbouring {name}s": _products(
+                lines[: count // 2 * 2 : 2], lines[1 : count // 2 * 2 : 2]
+            ),
+            f"the products of {name}s half a table apart": _products(
+                lines[: count // 2], lines[count // 2 : count // 2 * 2]
+            ),
+        }
+    return found
+
+
+def _distribution(values: Floats) -> float:
+    theory = ndtr(np.sort(values))
+    steps = np.arange(values.size + 1) / values.size
+    distance = max(float((steps[1:] - theory).max()), float((theory - steps[:-1]).max()))
+    return 2 * float(np.exp(-2 * values.size * distance**2))
+
+
+def _chi_squared(freedom: int, value: Floats) -> float:
+    """Two-sided tail of the oddest of some values."""
+    return float(2 * np.minimum(chdtr(freedom, value), chdtrc(freedom, value)).min())
+
+
+def _products(one: Floats, other: Floats) -> float:
+    """Chernoff's bound on the two-sided tail of a sum of products of independent normals."""
+    count, total = one.size, abs(float((one * other).sum()))
+    if total == 0:
+        return 1.0
+    best = (np.sqrt(count**2 + 4 * total**2) - count) / (2 * total)
+    return float(2 * np.exp(-best * total - count / 2 * np.log1p(-(best**2))))
+
+
+def undrawn(table: Floats, deviation: float, what: str) -> Finding | None:
+    """Judge a table that should hold independent draws from N(0, deviation²).
+
+    Besides the tests of :func:`chances`, nine tenths of the values must be distinct and no row
+    may be another one or its negative: of right draws in float32, one value in a hundred has an
+    equal at most, and that two rows of 37 values agree has a chance below 2**-500.
+
+    Parameters
+    ----------
+    table : ndarray of float64, shape (V, D)
+    deviation : float
+    what : str
+        For the message.
+
+    Returns
+    -------
+    Finding or None
+    """
+    shape = f"{what} of {table.shape[0]} x {table.shape[1]}"
+    if not np.isfinite(table).all():
+        return Finding(f"{shape} holds values that are not finite")
+    distinct = len(np.unique(table)) / table.size
+    if distinct < 0.9:
+        return Finding(f"only {distinct:.0%} of the values of {shape} are distinct")
+    different = len({row.tobytes() for row in np.abs(table)})
+    if different < len(table):
+        repeated = len(table) - different
+        return Finding(f"{repeated} rows of {shape} repeat others, as they are or negated")
+    test, chance = min(chances(table / deviation).items(), key=lambda entry: entry[1])
+    if chance >= LEVEL:
+        return None
+    return Finding(
+        f"{shape} has mean {table.mean():.4g} and standard deviation {table.std():.4g}; it is "
+        f"not drawn independently from N(0, {deviation:.4g}²): by {test}, p < {chance:.2g}",
+        f"standard deviation {table.std():.6g}",
+        f"standard deviation {deviation:.6g}",
+        f"p >= {LEVEL:.2g}",
+    )
+
+
+def _deviation(profile: Profile, width: int) -> float:
+    return 1.0 if profile is Profile.TORCH else float(width**-0.5)
+
+
+def drawn(subject: Subject) -> Finding | None:
+    """Judge new tables of two shapes."""
+    import torch
+
+    torch.manual_seed(subject.seed)
+    for rows, width in SHAPES:
+        table = table_of(subject.make(rows, width)).astype(np.float64)
+        finding = undrawn(table, _deviation(subject.profile, width), "a new table")
+        if finding:
+            return finding
+    return None
+
+
+def redrawn(subject: Subject) -> Finding | None:
+    """Judge what reset_parameters draws, and that the padding row is as in a new table."""
+    import torch
+
+    torch.manual_seed(subject.seed + 1)
+    rows, width = SHAPES[1]
+    padding = 3 if "padding_idx" in subject.able else None
+    module = subject.make(rows, width, **({} if padding is None else {"padding_idx": padding}))
+    if not callable(getattr(module, "reset_parameters", None)):
+        return refused(f"{type(module).__name__} has no reset_parameters")
+    weight = module.weight
+    weight.data.fill_(7.0)
+    module.reset_parameters()
+    if module.weight is not weight:
+        return Finding("reset_parameters puts another Parameter in the place of weight")
+    table = table_of(module).astype(np.float64)
+    if padding is not None:
+        zeroed = bool((table[padding] == 0).all())
+        if zeroed is not (subject.profile is Profile.TORCH):
+            right = "zeros" if subject.profile is Profile.TORCH else "drawn like the others"
+            return Finding(f"reset_parameters leaves row padding_idx={padding} not {right}")
+        table = np.delete(table, padding, axis=0)
+    return undrawn(table, _deviation(subject.profile, width), "a table after reset_parameters")
