@@ -172,7 +172,11 @@ class Engine:
         wished = [budget.directed if s in DIRECTED else budget.examples for s in structures]
         shares = _shares(wished, self.options.max_examples)
         plan = list(zip(structures, shares, strict=False))
-        side = [probe for probe in probes() if probe.fits(self.backend, self.wanted)]
+        side = [
+            probe
+            for probe in probes()
+            if self.options.budget in probe.budgets and probe.fits(self.backend, self.wanted)
+        ]
         total = len(plan) + len(side)
         # the first strata are the plainest: what is wrong everywhere shows before the probes run
         work: list[tuple[Structure, int] | Probe] = [*plan[:20], *side, *plan[20:]]
@@ -208,7 +212,8 @@ class Engine:
             if ruling.clause in self.wanted
         ]
         self.cases += 1
-        self._count(rulings, None, None)
+        for ruling in rulings:  # one by one: some may be refused, and others answered
+            self._count([ruling], None, None)
 
     def explore(self, structure: Structure, examples: int) -> None:
         """Draw cases from a stratum and judge them."""
@@ -395,6 +400,9 @@ def _result(clause: Clause, engine: Engine, target: str) -> ClauseResult:
         if missing:
             detail = f"{engine.backend.name} has no {', '.join(missing)}"
             return replace(plain, status=Status.UNSUPPORTED, deviation=None, detail=detail)
+        if _left_out(clause, engine.options.budget):
+            detail = f"the {engine.options.budget} budget leaves it out"
+            return replace(plain, status=Status.UNTESTED, detail=detail, left_out=True)
         reason = "the run stopped early" if engine.options.fail_fast else "no case applied"
         return replace(plain, status=Status.UNTESTED, detail=reason)
     if tally.refused == tally.exercised:
@@ -404,6 +412,12 @@ def _result(clause: Clause, engine: Engine, target: str) -> ClauseResult:
         return replace(plain, status=Status.UNEXPECTED_PASS, detail=detail)
     partly = f"{tally.refused} cases refused: {tally.refusal}" if tally.refused else ""
     return replace(plain, detail=partly)
+
+
+def _left_out(clause: Clause, budget: str) -> bool:
+    """Tell whether the clause has a probe, and none that runs in the budget."""
+    budgets = [probe.budgets for probe in probes() if clause.id in probe.clauses]
+    return bool(budgets) and not any(budget in names for names in budgets)
 
 
 def _failure(clause: Clause, broken: Broken, backend: Backend, target: str) -> Failure:

@@ -26,12 +26,15 @@ class Probe:
         Capabilities without which it can't run.
     run : callable
         ``run(backend, profile, seed, device)`` returns the rulings.
+    budgets : frozenset of str
+        The budgets that it runs in.
     """
 
     name: str
     clauses: frozenset[str]
     needs: frozenset[str]
     run: Callable[[Backend, Profile, int, str], list[Ruling]]
+    budgets: frozenset[str] = frozenset({"quick", "default", "thorough"})
 
     def fits(self, backend: Backend, wanted: frozenset[str]) -> bool:
         """Tell whether the probe can run and anybody wants to know."""
@@ -44,12 +47,16 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.modules import MODULE_PROBE
     from embconform.conformance.tables import TABLE_PROBES
     from embconform.conformance.threads import THREAD_PROBE
+    from embconform.conformance.transforms import TRANSFORMS_PROBE
+    from embconform.conformance.transforms_programs import PROGRAMS_PROBE
 
     return (
         THREAD_PROBE,
         *TABLE_PROBES,
         MODULE_PROBE,
         Probe("training", _TRAINING, frozenset({"gradient"}), _train),
+        TRANSFORMS_PROBE,
+        PROGRAMS_PROBE,
     )
 
 

@@ -75,6 +75,8 @@ class ClauseResult:
         The declared deviation that covers it.
     detail : str
         Why it is unsupported or untested; otherwise one line on the failure.
+    left_out : bool
+        Untested because the budget is too small for it; never counts against a target.
     """
 
     clause: Clause
@@ -85,6 +87,7 @@ class ClauseResult:
     failure: Failure | None = None
     deviation: Deviation | None = None
     detail: str = ""
+    left_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class Report:
         if result.status in BROKEN:
             return binding
         if result.status is Status.UNTESTED:
-            return result.clause.level is Level.MUST or self.strict
+            return not result.left_out and (result.clause.level is Level.MUST or self.strict)
         return result.status is Status.UNEXPECTED_PASS and self.strict
 
     @property

@@ -10,6 +10,7 @@ from embconform.reference.clauses import (
     sparse,
     state,
     training,
+    transforms,
 )
 
 CLAUSES = (
@@ -22,4 +23,5 @@ CLAUSES = (
     *state.CLAUSES,
     *module.CLAUSES,
     *training.CLAUSES,
+    *transforms.CLAUSES,
 )

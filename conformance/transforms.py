@@ -1,0 +1,340 @@
+"""Lookups under torch's transforms of eager code: derivatives, vmap, functional_call, autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embconform.backends.backend import Backend
+from embconform.conformance.finding import Finding
+from embconform.conformance.judging import Ruling
+from embconform.conformance.probes import Probe
+from embconform.conformance.transforms_common import (
+    Check,
+    Lab,
+    Lookup,
+    Trial,
+    compare,
+    compare_bounded,
+    must_raise,
+    run_checks,
+    stacked,
+)
+from embconform.reference.clause import Profile
+
+MEMBERS = np.array([[2, 2, 1], [2, 1, 1], [0, 3, 2]])
+"""Indices of three members: unequal counts, and each index in several members."""
+
+# Derivatives
+
+
+def _forward_mode(lab: Lab) -> Iterator[Trial]:
+    for lookup in lab.lookups("padding_idx"):
+        for trained in (False, True):
+            yield partial(_tangent, lab, lookup, trained)
+
+
+def _tangent(lab: Lab, lookup: Lookup, trained: bool) -> Finding | None:
+    f, direction = lab.bind(lookup), lab.table(*lookup.table.shape)
+    weight = lab.tensor(lookup.table).requires_grad_(trained)
+    results: Any = torch.func.jvp(
+        lambda w: f(lab.tensor(lookup.ids), w), (weight,), (lab.tensor(direction),)
+    )
+    out, tangent = results
+    exact = lookup.rows(direction)
+    if isinstance(tangent, Tensor) and tangent.shape == exact.shape:  # at padding 0 is right, too
+        zero = ~tangent.detach().cpu().numpy().any(axis=-1) & lookup.padded
+        tangent = tangent.masked_fill(lab.tensor(zero)[..., None], 0.0)
+        exact = np.where(zero[..., None], np.float32(0), exact)
+    found = compare(f"the primal output of jvp for {lookup}", out, lookup.rows())
+    return found or compare(f"the tangent of jvp for {lookup}", tangent, exact)
+
+
+def _forward_over_reverse(lab: Lab) -> Iterator[Trial]:
+    for lookup in lab.lookups("padding_idx", "scale_grad_by_freq"):
+        yield partial(_tangent_of_gradient, lab, lookup)
+
+
+def _tangent_of_gradient(lab: Lab, lookup: Lookup) -> Finding | None:
+    f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.tensor(lookup.table)
+    shape = lookup.rows().shape
+    upstream, direction = lab.upstream(*shape), lab.upstream(*shape)
+
+    def pull(u: Tensor) -> Any:
+        return torch.func.vjp(lambda w: f(ids, w), weight)[1](u)[0]
+
+    both = torch.func.jvp(pull, (lab.tensor(upstream),), (lab.tensor(direction),))
+    found = compare(f"the gradient for {lookup}", both[0], *lookup.gradient(upstream))
+    what = f"the tangent of the gradient for {lookup}"
+    return found or compare(what, both[1], *lookup.gradient(direction))
+
+
+def _func_grad(lab: Lab) -> Iterator[Trial]:
+    for lookup in lab.lookups("padding_idx", "scale_grad_by_freq"):
+        yield partial(_grad_and_vjp, lab, lookup)
+
+
+def _grad_and_vjp(lab: Lab, lookup: Lookup) -> Finding | None:
+    f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.leaf(lookup.table)
+    upstream = lab.upstream(*lookup.rows().shape)
+    u, exact = lab.tensor(upstream), lookup.gradient(upstream)
+    gradient = torch.func.grad(lambda w: (f(ids, w) * u).sum())(weight)
+    found = compare(f"torch.func.grad for {lookup}", gradient, *exact)
+    if found:
+        return found
+    results: Any = torch.func.vjp(lambda w: f(ids, w), weight)
+    out, pull = results
+    found = compare(f"the output of torch.func.vjp for {lookup}", out, lookup.rows())
+    found = found or compare(f"torch.func.vjp for {lookup}", pull(u)[0], *exact)
+    if found is None and weight.grad is not None:
+        return Finding(f"torch.func.grad for {lookup} wrote to .grad")
+    return found
+
+
+def _jacobian(lab: Lab) -> Iterator[Trial]:
+    for lookup in lab.lookups("padding_idx"):
+        yield partial(_ones_at_the_indices, lab, lookup)
+
+
+def _ones_at_the_indices(lab: Lab, lookup: Lookup) -> Finding | None:
+    f, ids = lab.bind(lookup), lab.tensor(lookup.ids)
+    got = torch.func.jacrev(lambda w: f(ids, w))(lab.tensor(lookup.table))
+    height, width = lookup.table.shape
+    rows = np.eye(height)[lookup.ids] * ~lookup.padded[..., None]
+    exact = np.einsum("...v,de->...dve", rows, np.eye(width))
+    return compare(f"torch.func.jacrev for {lookup}", got, exact, np.zeros(exact.shape))
+
+
+# vmap
+
+
+def _vmap(lab: Lab, lookups: list[Lookup], kind: str, ids: Tensor, weight: Tensor) -> Any:
+    """Run members together; for kind ``indices`` they share `weight`, for ``tables`` `ids`."""
+    axes = {"indices": (0, None), "tables": (None, 0), "both": (0, 0)}[kind]
+    return torch.vmap(lab.bind(lookups[0]), in_dims=axes)(ids, weight)
+
+
+def _sharing(lookups: list[Lookup], kind: str) -> tuple[list[Lookup], Any, Any]:
+    """Let members share a table or indices; give them, and the arguments of the call."""
+    first, options, profile = lookups[0], lookups[0].options, lookups[0].profile
+    if kind == "indices":
+        lookups = [Lookup(k.ids, first.table, options, profile) for k in lookups]
+        return lookups, stacked([k.ids for k in lookups]), first.table
+    if kind == "tables":
+        lookups = [Lookup(first.ids, k.table, options, profile) for k in lookups]
+        return lookups, first.ids, stacked([k.table for k in lookups])
+    return lookups, stacked([k.ids for k in lookups]), stacked([k.table for k in lookups])
+
+
+def _member_ids(lab: Lab) -> list[Any]:
+    """List indices by member: fixed, of no dimension, of two, and drawn ones."""
+    size = (*lab.draw.integers(2, 5, 2), int(lab.draw.integers(1, 4)))
+    return [MEMBERS, MEMBERS[:, 0], lab.draw.integers(0, 5, size), MEMBERS[:1]]
+
+
+def _vmapped(kind: str, lab: Lab) -> Iterator[Trial]:
+    for ids in _member_ids(lab):
+        for lookups in lab.members(ids, "padding_idx"):
+            spread = ids.ndim if kind == "indices" else 3
+            for axis in range(spread):
+                yield partial(_rows_of_members, lab, lookups, kind, axis)
+            if kind == "both":
+                yield partial(_nested, lab, lookups)
+
+
+def _rows_of_members(lab: Lab, lookups: list[Lookup], kind: str, axis: int) -> Finding | None:
+    """Put the members of the batched argument, of the tables where both are, on an axis."""
+    lookups, ids, weight = _sharing(lookups, kind)
+    axes = {"indices": (axis, None), "tables": (None, axis), "both": (ids.ndim - 1, axis)}[kind]
+    ids, weight = (
+        array if to is None else np.moveaxis(array, 0, to)
+        for array, to in zip((ids, weight), axes, strict=True)
+    )
+    f = lab.bind(lookups[0])
+    got = torch.vmap(f, in_dims=axes)(lab.tensor(ids), lab.tensor(weight))
+    exact = stacked([lookup.rows() for lookup in lookups])
+    return compare(f"vmap with in_dims={axes} of {_told(lookups)}", got, exact)
+
+
+def _nested(lab: Lab, lookups: list[Lookup]) -> Finding | None:
+    """Look all members' indices up in all members' tables."""
+    _, ids, weight = _sharing(lookups, "both")
+    inner = torch.vmap(lab.bind(lookups[0]), in_dims=(0, None))
+    got = torch.vmap(inner, in_dims=(None, 0))(lab.tensor(ids), lab.tensor(weight))
+    exact = stacked([stacked([i.rows(w.table) for i in lookups]) for w in lookups])
+    return compare(f"vmap over tables of vmap over indices of {_told(lookups)}", got, exact)
+
+
+def _told(lookups: list[Lookup]) -> str:
+    """Name members in a message."""
+    options = "".join(f", {name}={value}" for name, value in lookups[0].options.items())
+    return f"members' indices {[lookup.ids.tolist() for lookup in lookups]}{options}"
+
+
+def _vmap_range(lab: Lab) -> Iterator[Trial]:
+    bad = [(0, 0), (1, 0), (0, 1)]
+    bad += [(-1, 1), (-1, 0)] if lab.profile is Profile.TORCH else []
+    for kind in ("both", "indices", "tables"):
+        for lookups in lab.members(MEMBERS, "padding_idx"):
+            for past, member in bad:
+                yield partial(_out_of_range, lab, lookups, kind, past, member)
+
+
+def _out_of_range(
+    lab: Lab, lookups: list[Lookup], kind: str, past: int, member: int
+) -> Finding | None:
+    lookups, ids, weight = _sharing(lookups, kind)
+    _vmap(lab, lookups, kind, lab.tensor(ids), lab.tensor(weight))  # raises: it refuses vmap
+    wrong, height = ids.copy(), len(lookups[0].table)
+    place = (0,) if kind == "tables" else (member, 0)
+    wrong[place] = past if past < 0 else height + past
+    what = f"vmap over {kind} with index {wrong[place]} in a table of {height} rows"
+    return must_raise(
+        what, lambda: _vmap(lab, lookups, kind, lab.tensor(wrong), lab.tensor(weight))
+    )
+
+
+def _vmap_gradient(option: str | None, lab: Lab) -> Iterator[Trial]:
+    for ids in _member_ids(lab):
+        for lookups in lab.members(ids, *([option] if option else [])):
+            if option is None or option in lookups[0].options:
+                for kind in ("both", "indices", "tables"):
+                    yield partial(_gradient_of_members, lab, lookups, kind)
+
+
+def _gradient_of_members(lab: Lab, lookups: list[Lookup], kind: str) -> Finding | None:
+    lookups, ids, table = _sharing(lookups, kind)
+    weight = lab.leaf(table)
+    out = _vmap(lab, lookups, kind, lab.tensor(ids), weight)
+    upstream = lab.upstream(*stacked([lookup.rows() for lookup in lookups]).shape)
+    (got,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
+    each = [lookup.gradient(u) for lookup, u in zip(lookups, upstream, strict=True)]
+    exact, bound = (stacked(part) for part in zip(*each, strict=True))
+    if kind == "indices":
+        exact, bound = exact.sum(0), bound.sum(0) * 2  # twice, for the sum over the members
+    return compare(f"the gradient of vmap over {kind} of {_told(lookups)}", got, exact, bound)
+
+
+def _vmap_max_norm(lab: Lab) -> Iterator[Trial]:
+    for ids in _member_ids(lab):
+        for lookups in lab.members(ids, "max_norm"):
+            if "max_norm" in lookups[0].options:
+                for kind in ("both", "tables"):
+                    yield partial(_bounded_members, lab, lookups, kind)
+
+
+def _bounded_members(lab: Lab, lookups: list[Lookup], kind: str) -> Finding | None:
+    lookups, ids, table = _sharing(lookups, kind)
+    weight = lab.tensor(table)
+    out = _vmap(lab, lookups, kind, lab.tensor(ids), weight)
+    for number, lookup in enumerate(lookups):
+        what = f"member {number} of vmap over {kind} of {lookup}"
+        found = compare_bounded(what, lookup, out[number], weight[number])
+        if found:
+            return found
+    return None
+
+
+def _per_sample(lab: Lab) -> Iterator[Trial]:
+    for ids in _member_ids(lab):
+        for lookups in lab.members(ids, "padding_idx", "scale_grad_by_freq"):
+            for kind in ("both", "indices", "tables"):
+                yield partial(_gradient_by_member, lab, lookups, kind)
+
+
+def _gradient_by_member(lab: Lab, lookups: list[Lookup], kind: str) -> Finding | None:
+    lookups, ids, table = _sharing(lookups, kind)
+    f = lab.bind(lookups[0])
+    upstream = lab.upstream(*stacked([lookup.rows() for lookup in lookups]).shape)
+    axes = {"indices": (None, 0, 0), "tables": (0, None, 0), "both": (0, 0, 0)}[kind]
+    gradient = torch.func.grad(lambda w, i, u: (f(i, w) * u).sum())
+    got = torch.vmap(gradient, axes)(lab.tensor(table), lab.tensor(ids), lab.tensor(upstream))
+    each = [lookup.gradient(u) for lookup, u in zip(lookups, upstream, strict=True)]
+    exact, bound = (stacked(part) for part in zip(*each, strict=True))
+    return compare(f"vmap over {kind} of torch.func.grad of {_told(lookups)}", got, exact, bound)
+
+
+# Programs
+
+
+def _functional_call(lab: Lab) -> Iterator[Trial]:
+    for lookup in lab.lookups("padding_idx"):
+        yield partial(_other_weights, lab, lookup)
+
+
+def _other_weights(lab: Lab, lookup: Lookup) -> Finding | None:
+    """Call with two other tables, then plainly."""
+    module, ids = lab.module(lookup), lab.tensor(lookup.ids)
+    own = module.weight
+    module(ids)
+    for call in ("first", "second"):
+        other = lab.table(*lookup.table.shape)
+        weight = lab.leaf(other)
+        out = torch.func.functional_call(module, {"weight": weight}, (ids,))
+        what = f"the {call} functional_call for {lookup}"
+        found = compare(f"the output of {what}", out, lookup.rows(other))
+        if found or "gradient" not in lab.able:
+            return found
+        upstream = lab.upstream(*lookup.rows().shape)
+        out.backward(lab.tensor(upstream))
+        found = compare(f"the gradient of {what}", weight.grad, *lookup.gradient(upstream))
+        if found is None and own.grad is not None:
+            found = Finding(f"{what} gave the module's own table a gradient")
+        if found:
+            return found
+    what = f"the module's output after functional_call for {lookup}"
+    found = compare(what, module(ids), lookup.rows())
+    return found or compare("the module's own table", own, lookup.table)
+
+
+def _autocast(lab: Lab) -> Iterator[Trial]:
+    for lookup in lab.lookups("padding_idx"):
+        for dtype in (torch.bfloat16, torch.float16):
+            yield partial(_cast, lab, lookup, dtype)
+
+
+def _cast(lab: Lab, lookup: Lookup, dtype: torch.dtype) -> Finding | None:
+    f, weight = lab.bind(lookup), lab.tensor(lookup.table)
+    weight.requires_grad_("gradient" in lab.able)
+    with torch.autocast(lab.device, dtype):
+        out = f(lab.tensor(lookup.ids), weight)
+    what = f"under autocast to {dtype} for {lookup}"
+    found = compare(f"the output {what}", out, lookup.rows())
+    if found or not weight.requires_grad:
+        return found
+    upstream = lab.upstream(*lookup.rows().shape)
+    out.backward(lab.tensor(upstream))
+    return compare(f"the gradient {what}", weight.grad, *lookup.gradient(upstream))
+
+
+CHECKS: dict[str, Check] = {
+    "transforms.forward-mode": _forward_mode,
+    "transforms.forward-over-reverse": _forward_over_reverse,
+    "transforms.func-grad": _func_grad,
+    "transforms.jacobian": _jacobian,
+    "transforms.vmap-indices": partial(_vmapped, "indices"),
+    "transforms.vmap-tables": partial(_vmapped, "tables"),
+    "transforms.vmap-both": partial(_vmapped, "both"),
+    "transforms.vmap-range": _vmap_range,
+    "transforms.vmap-gradient": partial(_vmap_gradient, None),
+    "transforms.vmap-padding": partial(_vmap_gradient, "padding_idx"),
+    "transforms.vmap-scaled": partial(_vmap_gradient, "scale_grad_by_freq"),
+    "transforms.vmap-max-norm": _vmap_max_norm,
+    "transforms.per-sample-gradient": _per_sample,
+    "transforms.functional-call": _functional_call,
+    "transforms.autocast": _autocast,
+}
+
+
+def _run(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
+    if "float32" not in backend.capabilities.dtypes:
+        return []
+    return run_checks(CHECKS, backend, profile, seed, device)
+
+
+TRANSFORMS_PROBE = Probe("transforms", frozenset(CHECKS), frozenset(), _run)

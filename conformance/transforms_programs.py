@@ -1,0 +1,260 @@
+"""Lookups as programs of their own: compiled, exported, scripted. Slow: each is built anew."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from embconform.backends.backend import Backend
+from embconform.conformance.finding import Finding
+from embconform.conformance.judging import Ruling
+from embconform.conformance.probes import Probe
+from embconform.conformance.transforms_common import (
+    Check,
+    Lab,
+    Lookup,
+    Trial,
+    compare,
+    compare_bounded,
+    must_raise,
+    run_checks,
+)
+from embconform.reference.clause import Profile
+
+FIRST, LATER = np.array([1, 0, 3, 1, 1, 2, 3]), np.array([3, 0, 0, 2])
+"""Indices that a program is built with, and others that it is run with."""
+HEIGHT, WIDTH = 5, 3
+
+
+class Held(nn.Module):
+    """A function as a module that holds its table."""
+
+    def __init__(self, function: Callable[..., Any], weight: Tensor, options: dict[str, Any]):
+        super().__init__()
+        self.function, self.options = function, options
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, ids: Tensor) -> Any:
+        """Look rows up."""
+        return self.function(ids, self.weight, **self.options)
+
+
+def _lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
+    for options in lab.choices(FIRST, HEIGHT, *names):
+        yield Lookup(FIRST, lab.table(HEIGHT, WIDTH), options, lab.profile)
+
+
+def _forms(lab: Lab) -> list[str]:
+    return [form for form in ("functional", "module") if form in lab.able]
+
+
+def _made(lab: Lab, lookup: Lookup, form: str) -> Any:
+    """Make a module that holds the lookup's table."""
+    functional = lab.backend.functional
+    if form == "module" or functional is None:
+        return lab.module(lookup)
+    return Held(functional, lab.tensor(lookup.table), lookup.options)
+
+
+def _judged(
+    lab: Lab, what: str, lookup: Lookup, program: Callable[[Tensor], Any], weight: Tensor
+) -> Finding | None:
+    """Run a program on the first indices and on others; compare rows and gradient."""
+    for ids in (lookup.ids, LATER):
+        now = Lookup(ids, lookup.table, lookup.options, lookup.profile)
+        told = f"{what} for {now}"
+        out = program(lab.tensor(ids))
+        found = compare(f"the output of {told}", out, now.rows())
+        if found:
+            return found
+        if "gradient" in lab.able:
+            upstream = lab.upstream(*now.rows().shape)
+            (gradient,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
+            exact = now.gradient(upstream)
+            found = compare(f"the gradient of {told}", gradient, *exact)
+        if found:
+            return found
+    return None
+
+
+def _bounded(
+    lab: Lab, what: str, lookup: Lookup, program: Callable[[Tensor], Any], weight: Tensor
+) -> Finding | None:
+    """Run a program with max_norm on indices that it was not built with."""
+    now = Lookup(LATER, lookup.table, lookup.options, lookup.profile)
+    return compare_bounded(f"{what} for {now}", now, program(lab.tensor(LATER)), weight)
+
+
+# torch.compile
+
+
+class Counting:
+    """torch.compile's aot_eager backend, which counts how often it is called."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        """Compile a graph."""
+        from torch._dynamo.backends.registry import lookup_backend
+
+        self.count += 1
+        return lookup_backend("aot_eager")(graph, inputs)
+
+
+def _compiled(function: Callable[..., Any], counting: Counting | None = None) -> Any:
+    """Compile a function anew, whole and for all sizes."""
+    torch._dynamo.reset()
+    backend = counting or "aot_eager"
+    return torch.compile(function, fullgraph=True, dynamic=True, backend=backend)
+
+
+def _compile(lab: Lab) -> Iterator[Trial]:
+    for form in _forms(lab):
+        for lookup in _lookups(lab, "padding_idx", "scale_grad_by_freq"):
+            yield partial(_compiled_rows, lab, lookup, form)
+        for lookup in _lookups(lab, "max_norm"):
+            if lookup.options:
+                yield partial(_compiled_bound, lab, lookup, form)
+
+
+def _compiled_rows(lab: Lab, lookup: Lookup, form: str) -> Finding | None:
+    module = _made(lab, lookup, form)
+    program = _compiled(module)
+    what = f"the compiled {form}"
+    found = _judged(lab, what, lookup, program, module.weight)
+    bad = [HEIGHT, HEIGHT + 1, -1] if lab.profile is Profile.TORCH else [HEIGHT, HEIGHT + 1]
+    for index in bad:
+        wrong = lab.tensor(np.append(LATER, index))
+        found = found or must_raise(
+            f"{what} with index {index} in a table of {HEIGHT} rows", partial(program, wrong)
+        )
+    return found
+
+
+def _compiled_bound(lab: Lab, lookup: Lookup, form: str) -> Finding | None:
+    module = _made(lab, lookup, form)
+    return _bounded(lab, f"the compiled {form}", lookup, _compiled(module), module.weight)
+
+
+def _compile_once(lab: Lab) -> Iterator[Trial]:
+    for lookup in _lookups(lab, "padding_idx", "scale_grad_by_freq"):
+        yield partial(_counted, lab, lookup)
+
+
+def _counted(lab: Lab, lookup: Lookup) -> Finding | None:
+    """Compile for a first size, then call with others; a lone module keeps its table."""
+    counting, functional = Counting(), lab.backend.functional
+    if functional is None:
+        alone = _compiled(lab.module(lookup), counting)
+        sizes = [(number, HEIGHT, WIDTH) for number in (7, 4, 11, 2)]
+    else:
+        both = _compiled(partial(_called, functional, lookup.options), counting)
+        sizes = [(7, 5, 3), (4, 9, 6), (11, 8, 2), (2, 13, 17)]
+    first = 0
+    for number, height, width in sizes:
+        ids = lab.tensor(lab.draw.integers(0, HEIGHT, number))
+        if functional is None:
+            alone(ids)
+        else:
+            both(ids, lab.tensor(lab.table(height, width)))
+        first = first or counting.count
+        if counting.count > first:
+            return Finding(
+                f"{number} indices into a table of {height} x {width} compiled anew, after "
+                f"{sizes[0][0]} into one of {sizes[0][1]} x {sizes[0][2]} ({lookup.options})",
+                f"{counting.count} compilations",
+                f"{first}",
+            )
+    return None
+
+
+def _called(
+    functional: Callable[..., Any], options: dict[str, Any], ids: Tensor, weight: Tensor
+) -> Any:
+    return functional(ids, weight, **options)
+
+
+# torch.export and torch.jit
+
+
+def _export(lab: Lab) -> Iterator[Trial]:
+    for form in _forms(lab):
+        for lookup in _lookups(lab, "padding_idx", "scale_grad_by_freq"):
+            yield partial(_exported, lab, lookup, form, _judged)
+        for lookup in _lookups(lab, "max_norm"):
+            if lookup.options:
+                yield partial(_exported, lab, lookup, form, _bounded)
+
+
+def _exported(
+    lab: Lab, lookup: Lookup, form: str, judged: Callable[..., Finding | None]
+) -> Finding | None:
+    sizes = ({0: torch.export.Dim.AUTO},)
+    made = _made(lab, lookup, form)
+    exported = torch.export.export(made, (lab.tensor(FIRST),), dynamic_shapes=sizes)
+    program = exported.module()
+    weight = dict(program.named_parameters())["weight"]
+    return judged(lab, f"the exported {form}", lookup, program, weight)
+
+
+def _script(lab: Lab) -> Iterator[Trial]:
+    for form in _forms(lab):
+        for lookup in _lookups(lab, "padding_idx", "scale_grad_by_freq"):
+            yield partial(_scripted, lab, lookup, form, _judged)
+
+
+def _script_max_norm(lab: Lab) -> Iterator[Trial]:
+    for form in _forms(lab):
+        for lookup in _lookups(lab, "max_norm"):
+            if lookup.options:
+                yield partial(_scripted, lab, lookup, form, _bounded)
+
+
+def _scripted(
+    lab: Lab, lookup: Lookup, form: str, judged: Callable[..., Finding | None]
+) -> Finding | None:
+    made = _made(lab, lookup, form)
+    if isinstance(made, Held):
+        function = torch.jit.script(made.function)
+        program = partial(_called, function, lookup.options, weight=made.weight)
+    else:
+        program = torch.jit.script(made)
+    return judged(lab, f"the scripted {form}", lookup, program, made.weight)
+
+
+CHECKS: dict[str, Check] = {
+    "transforms.compile": _compile,
+    "transforms.compile-once": _compile_once,
+    "transforms.export": _export,
+    "transforms.script": _script,
+    "transforms.script-max-norm": _script_max_norm,
+}
+
+
+def _run(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
+    if "float32" not in backend.capabilities.dtypes:
+        return []
+    if backend.compiled:
+        finding = Finding("not run", "the backend is compiled already", refused=True)
+        return [Ruling(clause, finding) for clause in CHECKS]
+    logging.disable()  # torch logs, and prints, the graph that it can't export
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            return run_checks(CHECKS, backend, profile, seed, device)
+    finally:
+        logging.disable(logging.NOTSET)
+        torch._dynamo.reset()
+
+
+PROGRAMS_PROBE = Probe(
+    "programs", frozenset(CHECKS), frozenset(), _run, budgets=frozenset({"default", "thorough"})
+)
