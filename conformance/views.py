@@ -282,6 +282,8 @@ class BackwardView(View):
             for call, placed in zip(self.calls, self.step.upstream, strict=True)
         ]
         prior = None if self.prior is None else as_dense(self.prior)
+        if prior is not None and prior.shape != self.before.shape:
+            prior = None  # gradient.shape-and-dtype judges it
         if len(parts) == 1 and prior is None:
             return parts[0]
         return _added(parts, prior, self.form)

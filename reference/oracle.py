@@ -64,6 +64,7 @@ class Bounded:
     norm: F64
 
 
+@np.errstate(over="ignore", under="ignore", invalid="ignore")
 def p_norm(rows: F64, p: float) -> tuple[F64, F64]:
     """Compute p-norms along the last axis.
 
@@ -97,7 +98,9 @@ def _exactly_at_most(rows: F64, norm: F64, options: Options) -> NDArray[np.bool_
     if options.max_norm is None or options.norm_type not in (1.0, 2.0, np.inf):
         return np.zeros(norm.shape, np.bool_)
     lone = (rows != 0).sum(axis=-1) <= 1
-    whole = np.all(rows == np.rint(rows), axis=-1) & (np.abs(rows).sum(axis=-1) <= 64)
+    with np.errstate(over="ignore"):
+        small = np.abs(rows).sum(axis=-1) <= 64
+    whole = np.all(rows == np.rint(rows), axis=-1) & small
     return np.asarray(lone & whole & (norm <= options.max_norm))
 
 

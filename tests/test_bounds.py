@@ -194,7 +194,7 @@ class TestFormats:
             [1, 4],
             [2, 5],
         ]
-        assert bits(np.array([1 + 2j])).shape == (2,)
+        assert bits(np.array([1 + 2j])).shape == (1, 2)
 
 
 def _plain_norm(rows: Array, p: float) -> Array:

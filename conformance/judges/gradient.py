@@ -132,7 +132,7 @@ def shape_and_dtype(view: BackwardView) -> Finding | None:
     """Compare layout, shape and dtype."""
     seen = view.gradient
     if seen is None:
-        return equal("weight.grad", None, "a tensor")
+        return equal("type(weight.grad).__name__", "NoneType", "Tensor")
     return (
         equal("str(weight.grad.layout)", f"torch.{seen.layout}", "torch.strided")
         or equal("tuple(weight.grad.shape)", seen.shape, view.before.shape)
@@ -193,7 +193,8 @@ def _second(view: DoubleBackwardView) -> Finding | None:
     seen = view.seen.gradient
     values, bound = view.exact
     if seen is None or seen.dense is None or seen.shape != values.shape:
-        return equal("second", None if seen is None else (seen.layout, seen.shape), values.shape)
+        got = None if seen is None else seen.shape
+        return equal("tuple(second.shape)", got, values.shape)
     return within("second", seen.dense, values, bound, np.ones(values.shape, np.bool_))
 
 

@@ -81,7 +81,7 @@ def layout(view: BackwardView) -> Finding | None:
     """Compare layout, shape, dtype, sparse dimensions and the range of the entries' rows."""
     seen = view.gradient
     if seen is None:
-        return equal("weight.grad", None, "a sparse tensor")
+        return equal("type(weight.grad).__name__", "NoneType", "Tensor")
     finding = (
         equal("str(weight.grad.layout)", f"torch.{seen.layout}", "torch.sparse_coo")
         or equal("tuple(weight.grad.shape)", seen.shape, view.before.shape)
