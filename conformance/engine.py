@@ -53,10 +53,15 @@ class Budget:
     examples: int
     directed: int
 
+    def cases(self, structure: Structure) -> int:
+        """Give the number of cases for a stratum; those of tens of thousands of indices get few."""
+        wished = self.directed if structure in DIRECTED else self.examples
+        return max(wished // 5, 2) if structure.size == "vast" else wished
+
 
 BUDGETS = {
     "quick": Budget(arrays=1, examples=3, directed=5),
-    "default": Budget(arrays=8, examples=7, directed=16),
+    "default": Budget(arrays=7, examples=6, directed=14),
     "thorough": Budget(arrays=40, examples=20, directed=60),
 }
 
@@ -169,7 +174,7 @@ class Engine:
         structures = strata(
             self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
         )
-        wished = [budget.directed if s in DIRECTED else budget.examples for s in structures]
+        wished = [budget.cases(structure) for structure in structures]
         shares = _shares(wished, self.options.max_examples)
         plan = list(zip(structures, shares, strict=False))
         side = [
