@@ -45,18 +45,20 @@ class Probe:
 def probes() -> tuple[Probe, ...]:
     """List the probes."""
     from embconform.conformance.modules import MODULE_PROBE
+    from embconform.conformance.optimisers import OPTIMISER_PROBE
     from embconform.conformance.tables import TABLE_PROBES
     from embconform.conformance.threads import THREAD_PROBE
-    from embconform.conformance.transforms import TRANSFORMS_PROBE
-    from embconform.conformance.transforms_programs import PROGRAMS_PROBE
+    from embconform.conformance.transforms import TRANSFORM_PROBES
+    from embconform.conformance.transforms_programs import PROGRAM_PROBES
 
     return (
         THREAD_PROBE,
         *TABLE_PROBES,
         MODULE_PROBE,
         Probe("training", _TRAINING, frozenset({"gradient"}), _train),
-        TRANSFORMS_PROBE,
-        PROGRAMS_PROBE,
+        OPTIMISER_PROBE,
+        *TRANSFORM_PROBES,
+        *PROGRAM_PROBES,
     )
 
 

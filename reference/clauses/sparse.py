@@ -100,4 +100,16 @@ CLAUSES = (
         frozenset({"gradient", "sparse", "scale_grad_by_freq"}),
         policy=True,
     ),
+    Clause(
+        "sparse.optimiser-steps",
+        Level.MUST,
+        TORCH,
+        "After each of three steps of torch.optim.SGD and Adagrad by sparse gradients the table "
+        "equals the dense oracle's within a running error bound; rows that were not looked up keep "
+        "their bits.",
+        f"{_MODULE}: SGD, SparseAdam and Adagrad support sparse gradients; bound: Higham, §3.3",
+        "embedding(ids, weight, sparse=True).sum().backward()\n"
+        "torch.optim.Adagrad([weight], lr=0.5).step()",
+        _SPARSE,
+    ),
 )

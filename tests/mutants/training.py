@@ -88,9 +88,26 @@ class PaddingThaws(PerTable):
         return super().without_padding(flat, upstream, options)
 
 
+@planted("training.padding-row-unmoved")
+class PaddingSeeps(PerTable):
+    """After ten passes a 10,000th of the padding gradient seeps through: no other row shows it."""
+
+    def without_padding(
+        self, flat: Tensor, upstream: Tensor, options: Options
+    ) -> tuple[Tensor, Tensor]:
+        if options.padding_idx is None or self.next_pass() <= 10:
+            return super().without_padding(flat, upstream, options)
+        padded = (flat == options.padding_idx).unsqueeze(1)
+        return flat, torch.where(padded, 1e-4 * upstream, upstream)
+
+
 @planted("training.loss-falls")
 class TurnsAround(PerTable):
-    """A pass counter of four bits with a sign: from the 9th pass on the gradient is negated."""
+    """A pass counter of four bits with a sign: from the 9th pass on the gradient is negated.
+
+    training.skip-gram catches it as well, and must: a table that the oracle finds right has the
+    oracle's losses, which fall.
+    """
 
     def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
         sign = 1 if self.next_pass() <= 8 else -1

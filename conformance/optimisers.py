@@ -1,0 +1,292 @@
+"""Three steps of torch's optimisers through the backend under test."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embconform.backends.backend import Backend
+from embconform.conformance.finding import Finding, same_bits, within
+from embconform.conformance.judging import Ruling
+from embconform.conformance.observe import raised_from, to_numpy
+from embconform.conformance.probes import Probe
+from embconform.reference.clause import Profile, registry
+from embconform.reference.dtypes import Array
+from embconform.reference.optimisers import RECIPES, Plan, Recipe, make_plan, trajectory
+
+Lookup = Callable[[Tensor], Any]
+Step = Callable[[Tensor], None]
+
+PADDING: Final = "training.padding-row-decays"
+_CLAUSES: Final = {
+    "SGD": "training.sgd-step",
+    "Adagrad": "training.adagrad-step",
+    "Adam": "training.adamw-step",
+    "AdamW": "training.adamw-step",
+    "SparseAdam": "training.sparse-adam-step",
+}
+
+
+def clause_of(recipe: Recipe) -> str:
+    """Name the clause that a recipe serves.
+
+    Parameters
+    ----------
+    recipe : Recipe
+
+    Returns
+    -------
+    str
+    """
+    if recipe.sparse and recipe.kind != "SparseAdam":
+        return "sparse.optimiser-steps"
+    return _CLAUSES[recipe.kind]
+
+
+def stepper(recipe: Recipe) -> Step:
+    """Make the step of a fresh optimiser for one table.
+
+    torch's own functional forms are called, which is what the step of the classes calls after
+    looking up the state; the classes' constructor imports torch.compile, which takes 1.3 s.
+
+    Parameters
+    ----------
+    recipe : Recipe
+
+    Returns
+    -------
+    callable
+        ``step(weight)`` moves a table by its gradient.
+    """
+    from torch.optim import _functional, adagrad, adam, adamw, sgd
+
+    state: dict[str, Any] = {}
+    plain: dict[str, Any] = {"foreach": False, "fused": False}
+    common: dict[str, Any] = {"lr": recipe.rate, "maximize": False}
+    beta1, beta2 = recipe.betas
+    betas = {"beta1": beta1, "beta2": beta2, "eps": recipe.eps}
+
+    def step(weight: Tensor) -> None:
+        gradient = weight.grad
+        assert gradient is not None
+        if not state:
+            state["steps"] = 0
+            state["buffers"] = [None]
+            state["one"], state["two"] = torch.zeros_like(weight), torch.zeros_like(weight)
+            state["counter"] = torch.tensor(0.0)
+        state["steps"] += 1
+        one, two = [state["one"]], [state["two"]]
+        if recipe.kind == "SGD":
+            more = {"momentum": recipe.momentum, "dampening": 0.0, "nesterov": False}
+            sgd.sgd(
+                [weight], [gradient], state["buffers"], weight_decay=0.0, **more, **plain, **common
+            )
+        elif recipe.kind == "Adagrad":
+            more = {"weight_decay": 0.0, "lr_decay": 0.0, "eps": recipe.eps}
+            sparse = {"has_sparse_grad": gradient.is_sparse}
+            adagrad.adagrad(
+                [weight], [gradient], one, [state["counter"]], **sparse, **more, **plain, **common
+            )
+        elif recipe.kind == "SparseAdam":
+            _functional.sparse_adam(
+                [weight], [gradient], one, two, [state["steps"]], **betas, **common
+            )
+        else:
+            form = adamw.adamw if recipe.kind == "AdamW" else adam.adam
+            more = {"amsgrad": False, "weight_decay": recipe.decay}
+            form(
+                [weight], [gradient], one, two, [], [state["counter"]],
+                **more, **betas, **plain, **common,
+            )  # fmt: skip
+
+    return step
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What could be observed of a recipe's steps.
+
+    Attributes
+    ----------
+    tables : list of ndarray
+        After each step.
+    outputs : list of ndarray
+        What each step looked up.
+    """
+
+    tables: list[Array]
+    outputs: list[Array]
+
+
+class UnusableError(Exception):
+    """What a backend gave can't be trained with; its message says why."""
+
+
+def observe_steps(
+    backend: Backend, recipe: Recipe, plan: Plan, device: str, *, as_module: bool
+) -> Seen:
+    """Take a recipe's steps through a backend.
+
+    After the first step the gradient is filled with zeros, after the second it is dropped: both
+    of the ways of ``zero_grad``.
+
+    Parameters
+    ----------
+    backend : Backend
+    recipe : Recipe
+    plan : Plan
+    device : str
+    as_module : bool
+        Whether to use its module form.
+
+    Returns
+    -------
+    Seen
+
+    Raises
+    ------
+    UnusableError
+        If no gradient, or none of the right layout and shape, reaches the table.
+    """
+    look_up, weight = _table(backend, recipe, plan, device, as_module)
+    taken = backend.capabilities.index_dtypes
+    dtype = torch.int64 if "int64" in taken else getattr(torch, taken[0])
+    step, seen = stepper(recipe), Seen([], [])
+    for at in range(len(plan.ids)):
+        if weight.grad is not None:
+            weight.grad = None if at == 2 else weight.grad.zero_()
+        output = look_up(torch.tensor(plan.ids[at], dtype=dtype, device=device))
+        if not isinstance(output, Tensor) or output.dtype != weight.dtype:
+            raise UnusableError(f"the lookup of step {at + 1} is no tensor of {weight.dtype}")
+        seen.outputs.append(to_numpy(output))
+        output.backward(torch.tensor(plan.upstream[at], device=device).to(weight.dtype))
+        layout = torch.sparse_coo if recipe.sparse else torch.strided
+        if weight.grad is None or weight.grad.layout is not layout:
+            found = "no gradient" if weight.grad is None else f"one of {weight.grad.layout}"
+            raise UnusableError(f"step {at + 1} needs a gradient of {layout}, and {found} came")
+        with torch.no_grad():
+            step(weight)
+        seen.tables.append(to_numpy(weight))
+    return seen
+
+
+def _table(
+    backend: Backend, recipe: Recipe, plan: Plan, device: str, as_module: bool
+) -> tuple[Lookup, Tensor]:
+    """Make the trainable table; return how to look it up, and itself."""
+    options: dict[str, Any] = {} if plan.padding is None else {"padding_idx": plan.padding}
+    if recipe.sparse:
+        options["sparse"] = True
+    dtype = getattr(torch, recipe.dtype)
+    weight = torch.nn.Parameter(torch.tensor(plan.table, device=device).to(dtype))
+    functional = backend.functional
+    if functional is not None and not as_module:
+        return lambda ids: functional(ids, weight, **options), weight
+    assert backend.module is not None
+    module = backend.module(*plan.table.shape, dtype=dtype, **options)
+    module.weight = weight
+    return module, weight
+
+
+def judge_steps(recipe: Recipe, plan: Plan, seen: Seen, profile: Profile) -> Finding | None:
+    """Compare every row but the padding row with the oracle's, and every lookup with the table.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    plan : Plan
+    seen : Seen
+    profile : Profile
+
+    Returns
+    -------
+    Finding or None
+    """
+    rows = np.arange(len(plan.table))
+    counted = np.broadcast_to((rows != plan.padding)[:, np.newaxis], plan.table.shape)
+    before = plan.table.astype(seen.tables[0].dtype)
+    for at, (exact, table) in enumerate(zip(trajectory(recipe, plan), seen.tables, strict=True)):
+        where = f"{recipe.name}, step {at + 1}:"
+        wanted = before[plan.ids[at]]
+        if profile is Profile.TEXTBOOK:
+            wanted[plan.ids[at] == plan.padding] = 0
+        if seen.outputs[at].shape != wanted.shape:
+            return Finding(f"{where} the lookup has shape {seen.outputs[at].shape}")
+        finding = same_bits(f"{where} output", seen.outputs[at], wanted) or within(
+            f"{where} weight", table, exact.value, exact.error, counted
+        )
+        if finding:
+            return finding
+        before = table
+    return None
+
+
+def judge_padding(recipe: Recipe, plan: Plan, seen: Seen) -> Finding | None:
+    """Compare the padding row with one that weight decay alone has moved.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    plan : Plan
+    seen : Seen
+
+    Returns
+    -------
+    Finding or None
+    """
+    rows = np.arange(len(plan.table))
+    counted = np.broadcast_to((rows == plan.padding)[:, np.newaxis], plan.table.shape)
+    for at, (exact, table) in enumerate(zip(trajectory(recipe, plan), seen.tables, strict=True)):
+        name = f"{recipe.name}, step {at + 1}: weight"
+        finding = within(name, table, exact.value, exact.error, counted)
+        if finding:
+            return finding
+    return None
+
+
+def _rule(
+    backend: Backend, recipe: Recipe, plan: Plan, profile: Profile, device: str
+) -> list[Ruling]:
+    """Judge one recipe through every form that the backend has."""
+    forms = [False] * (backend.functional is not None) + [True] * (backend.module is not None)
+    rulings = []
+    for as_module in forms[:1] if backend.compiled else forms:
+        try:
+            seen = observe_steps(backend, recipe, plan, device, as_module=as_module)
+            finding = judge_steps(recipe, plan, seen, profile)
+            if plan.padding is not None:
+                rulings.append(Ruling(PADDING, judge_padding(recipe, plan, seen)))
+        except UnusableError as error:
+            finding = Finding(f"{recipe.name}: {error}")
+        except Exception as error:
+            raised = raised_from(error)
+            finding = Finding(f"{recipe.name}: raised {raised}", str(raised))
+        rulings.append(Ruling(clause_of(recipe), finding))
+    return rulings
+
+
+def _run(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
+    plan = make_plan(seed, padding="padding_idx" in backend.able)
+    rulings: list[Ruling] = []
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        for recipe in RECIPES:
+            clause = registry()[clause_of(recipe)]
+            able = recipe.dtype in backend.capabilities.dtypes and clause.needs <= backend.able
+            if able and profile in clause.profiles:
+                rulings += _rule(backend, recipe, plan, profile, device)
+    return rulings
+
+
+OPTIMISER_PROBE: Final = Probe(
+    "optimisers",
+    frozenset({*map(clause_of, RECIPES), PADDING}),
+    frozenset({"gradient"}),
+    _run,
+)
