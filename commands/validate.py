@@ -223,7 +223,8 @@ def _with_gap(report: Report, *, first: bool) -> Callable[[Console], None]:
 
 def _run(plan: _Plan, request: Request) -> Report:
     """Run one target with its output kept away."""
-    from embconform.conformance.engine import RunOptions, run
+    from embconform.conformance.engine import run
+    from embconform.conformance.options import RunOptions
 
     options = RunOptions(
         profile=plan.profile,

@@ -18,7 +18,8 @@ from embconform.backends.adapt import as_backend
 from embconform.backends.backend import Backend, TargetError
 from embconform.backends.deviations import active, load
 from embconform.backends.targets import resolve
-from embconform.conformance.engine import BUDGETS, RunOptions, run
+from embconform.conformance.engine import run
+from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.render.text import failure_text
 from embconform.conformance.report import BROKEN, ClauseResult, Report, Status
 from embconform.reference.clause import Clause, Profile, select

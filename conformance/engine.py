@@ -16,137 +16,27 @@ from hypothesis import seed as seeded
 from hypothesis.errors import FlakyFailure, HypothesisWarning
 
 from embconform.backends.backend import Backend
-from embconform.backends.deviations import Deviation
 from embconform.conformance.case import Case
 from embconform.conformance.draws import cases
 from embconform.conformance.environment import environment
-from embconform.conformance.finding import Finding
 from embconform.conformance.judging import Ruling, rule
 from embconform.conformance.observe import observe
+from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.probes import Probe, probes
 from embconform.conformance.report import ClauseResult, Failure, Report, Status
 from embconform.conformance.repro import script, snippet
 from embconform.conformance.shrinking import plainer
-from embconform.conformance.strata import DIRECTED, Structure, fits, strata
-from embconform.reference.clause import Clause, Profile, select
+from embconform.conformance.strata import Structure, fits, strata
+from embconform.conformance.tally import Broken, Tally
+from embconform.reference.clause import Clause, select
 
 Progress = Callable[[int, int, int], None]
 MOST_SHRUNK = 12
 """Failing clauses that are shrunk; those after them show the smallest case that was drawn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How much is drawn.
-
-    Attributes
-    ----------
-    arrays : int
-        Arrays of all pairs of the factors of a call.
-    examples : int
-        Cases for each stratum of these arrays.
-    directed : int
-        Cases for each stratum that is made for a clause.
-    """
-
-    arrays: int
-    examples: int
-    directed: int
-
-    def cases(self, structure: Structure) -> int:
-        """Give the number of cases for a stratum; those of tens of thousands of indices get few."""
-        wished = self.directed if structure in DIRECTED else self.examples
-        return max(wished // 5, 2) if structure.size == "vast" else wished
-
-
-BUDGETS = {
-    "quick": Budget(arrays=1, examples=3, directed=5),
-    "default": Budget(arrays=7, examples=6, directed=14),
-    "thorough": Budget(arrays=40, examples=20, directed=60),
-}
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What to run.
-
-    Attributes
-    ----------
-    profile : Profile
-    budget : str
-        A key of :data:`BUDGETS`.
-    max_examples : int or None
-        Most cases drawn, at least one a stratum while they last; None for the budget's number.
-    seed : int
-    device : str
-        ``cpu`` or ``cuda``.
-    select : str
-        Shell patterns of clause ids, joined by commas.
-    deviations : tuple of Deviation
-        Known failures, those of the backend's own file included.
-    strict : bool
-        SHOULD failures and unexpected passes count against the verdict.
-    fail_fast : bool
-        Stop after the first stratum that breaks a clause that counts.
-    """
-
-    profile: Profile
-    budget: str = "default"
-    max_examples: int | None = None
-    seed: int = 0
-    device: str = "cpu"
-    select: str = "*"
-    deviations: tuple[Deviation, ...] = ()
-    strict: bool = False
-    fail_fast: bool = False
-
-
 class ClauseBrokenError(AssertionError):
     """Tells Hypothesis that a case breaks the clause that is being shrunk."""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A case that breaks a clause; None for a probe's finding, which has no case."""
-
-    finding: Finding
-    case: Case | None
-    structure: Structure | None
-
-
-@dataclass
-class Tally:
-    """What was seen of one clause."""
-
-    exercised: int = 0
-    failed: int = 0
-    refused: int = 0
-    seconds: float = 0.0
-    smallest: Broken | None = None
-    refusal: str = ""
-
-    def add(self, rulings: list[Ruling], case: Case | None, structure: Structure | None) -> None:
-        """Count one case's rulings on the clause."""
-        self.exercised += 1
-        self.seconds += sum(ruling.seconds for ruling in rulings)
-        findings = [ruling.finding for ruling in rulings if ruling.finding is not None]
-        wrong = [finding for finding in findings if not finding.refused]
-        if wrong:
-            self.failed += 1
-            self.keep(Broken(wrong[0], case, structure))
-        elif findings:
-            self.refused += 1
-            self.refusal = findings[0].got
-
-    def keep(self, broken: Broken) -> None:
-        """Keep the case that is easiest to read."""
-        best = self.smallest
-        if (
-            best is None
-            or best.case is None
-            or (broken.case is not None and broken.case.cost < best.case.cost)
-        ):
-            self.smallest = broken
 
 
 @dataclass
@@ -159,6 +49,7 @@ class Engine:
     wanted: frozenset[str] = field(init=False)
     tallies: dict[str, Tally] = field(init=False)
     cases: int = 0
+    most_in_a_stratum: int = 1
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -176,6 +67,7 @@ class Engine:
         )
         wished = [budget.cases(structure) for structure in structures]
         shares = _shares(wished, self.options.max_examples)
+        self.most_in_a_stratum = max(shares, default=1)
         plan = list(zip(structures, shares, strict=False))
         side = [
             probe
@@ -229,8 +121,9 @@ class Engine:
 
         self._drive(structure, examples, (Phase.generate,), body)
 
-    def shrink(self, clause: str, examples: int) -> None:
+    def shrink(self, clause: str) -> None:
         """Look for a plainer stratum that breaks a clause, and let Hypothesis shrink the case."""
+        examples = 2 * self.most_in_a_stratum
         start = self.tallies[clause].smallest
         assert start is not None
         assert start.structure is not None
@@ -238,7 +131,7 @@ class Engine:
         if not self.backend.compiled:
             structure = plainer(
                 structure,
-                lambda other: self._breaks(clause, other, 3 * examples, (Phase.generate,)),
+                lambda other: self._breaks(clause, other, examples, (Phase.generate,)),
             )
         if not self._breaks(clause, structure, examples, (Phase.generate, Phase.shrink)):
             self.notes.append(
@@ -362,13 +255,12 @@ def run(
         backend.prepare()
     engine = Engine(backend, options)
     engine.explore_all(progress)
-    examples = BUDGETS[options.budget].examples
     broken = [c.id for c in engine.clauses if engine.tallies[c.id].failed]
     undeclared = [clause for clause in broken if clause not in engine.deviations]
     for clause in undeclared[: 1 if options.fail_fast else MOST_SHRUNK]:
         smallest = engine.tallies[clause].smallest
         if smallest is not None and smallest.case is not None:
-            engine.shrink(clause, max(examples, options.max_examples or 0))
+            engine.shrink(clause)
     results = tuple(_result(clause, engine, target) for clause in engine.clauses)
     return Report(
         target=target,

@@ -8,7 +8,8 @@ import pytest
 from mutants.registry import Planted, all_planted
 
 from embconform.backends.adapt import as_backend
-from embconform.conformance.engine import RunOptions, run
+from embconform.conformance.engine import run
+from embconform.conformance.options import RunOptions
 from embconform.conformance.report import Status
 from embconform.reference.clause import Level, Profile, registry
 

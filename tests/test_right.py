@@ -11,7 +11,8 @@ from right import RIGHT
 
 from embconform.backends.adapt import as_backend
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.engine import RunOptions, run
+from embconform.conformance.engine import run
+from embconform.conformance.options import RunOptions
 from embconform.conformance.report import Report, Status
 
 TARGETS: list[Any] = [Kernel(), *RIGHT, TEXTBOOK]

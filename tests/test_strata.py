@@ -15,7 +15,8 @@ from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.deviations import active, load
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.engine import BUDGETS, RunOptions, run
+from embconform.conformance.engine import run
+from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.shrinking import plainer
 from embconform.conformance.strata import (
     DIRECTED,
