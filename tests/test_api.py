@@ -35,6 +35,10 @@ def bare(input: Any, weight: Any) -> Any:  # noqa: A002
     return torch.nn.functional.embedding(input, weight)
 
 
+def padded(input: Any, weight: Any, padding_idx: int | None = None) -> Any:  # noqa: A002
+    return by_gather(input, weight, padding_idx)
+
+
 def off(input: Any, weight: Any) -> Any:  # noqa: A002
     return weight[input] + 1
 
@@ -49,8 +53,8 @@ def one_line(error: pytest.ExceptionInfo[TargetError], said: str) -> None:
 
 def test_a_right_function_has_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    report = check_backend(by_gather, select="padding.*")
-    assert report.target == "right.by_gather:by_gather"
+    report = check_backend(padded, select="padding.*")
+    assert report.target == f"{__name__}:padded"
     assert report.verdict == "conformant"
     assert {result.clause.group for result in report.clauses} == {"padding"}
     assert list(tmp_path.iterdir()) == []

@@ -30,9 +30,10 @@ ROWS, EMPTY, NEGATIVE, NAMED = (
 LEAN = ("-p", "lean")
 """Loads the file below, for runs in which few cases do."""
 LEAN_FILE = """
-from embconform.conformance import engine
+from dataclasses import replace
+from embconform.conformance.api import BUDGETS
 
-engine.BUDGETS["quick"] = engine.Budget(arrays=1, examples=1, directed=1)
+BUDGETS["quick"] = replace(BUDGETS["quick"], examples=1, directed=1)
 """
 MINE = """
 import torch.nn.functional as F
@@ -156,10 +157,8 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_as_a_wheel_installs_it(pytester: pytest.Pytester, installed: Path) -> None:
-    mine = "../mine.py:right"
-    result = pytester.runpytest_subprocess(*targeted(mine, ROWS), "-v", *LEAN)
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines([f"embconform.conformance::{ROWS} PASSED*"])
+    result = pytester.runpytest_subprocess(*targeted("../mine.py:right", ROWS), "--co", "-q")
+    assert result.outlines[0] == f"embconform.conformance::{ROWS}"
 
 
 def test_a_run_of_the_whole_package_needs_no_backend(
@@ -317,7 +316,9 @@ def test_statuses(
     engine.statuses[clause] = status
     result = judge(*options.split())
     expected = {"passed": 3} if outcome == "passed" else {"passed": 2, outcome: 1}
-    assert result.parseoutcomes() == expected
+    outcomes = result.parseoutcomes()
+    outcomes.pop("warnings", None)  # of pytest within xdist, on modules that it has imported
+    assert outcomes == expected
     assert result.ret == (1 if outcome == "failed" else 0)
     said = {"skipped": f"{status.value}: the detail", "xfailed": "is wrong"}
     if status is Status.DEVIATION and outcome == "xfailed":

@@ -1,0 +1,100 @@
+"""No file of ours is imported under two names, whichever way pytest meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("reference", "conformance", "backends", "commands")
+TESTS = ("tests/test_commands.py", "tests/test_mutants.py", "tests/test_skipgram.py")
+LOOK = """
+import json, os, sys
+from pathlib import Path
+
+def pytest_unconfigure(config):
+    files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+    found = {name: str(Path(file).resolve()) for name, file in files.items() if file}
+    Path(os.environ["LOOK_AT"]).write_text(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def look(tmp_path: Path) -> Any:
+    """Run pytest from a folder, and give its exit code, output and modules with their files."""
+    (tmp_path / "look.py").write_text(LOOK)
+    seen = tmp_path / "seen.json"
+    paths = {"PYTHONPATH": str(tmp_path), "LOOK_AT": str(seen), "OMP_NUM_THREADS": "1"}
+
+    def call(*arguments: str, cwd: Path = ROOT) -> tuple[int, str, dict[str, str]]:
+        result = subprocess.run(
+            # as `python -m pytest`, the folder is on sys.path: where two names are most at hand
+            [sys.executable, "-m", "pytest", "-p", "look", "-p", "no:cacheprovider", *arguments],
+            cwd=cwd, env=os.environ | paths, timeout=120,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return result.returncode, result.stdout + result.stderr, json.loads(seen.read_text())
+
+    return call
+
+
+def one_name_a_file(modules: dict[str, str]) -> None:
+    tops = {name.partition(".")[0] for name in modules}
+    assert not tops & set(PACKAGES)
+    names: dict[str, list[str]] = {}
+    for name, file in modules.items():
+        if file.startswith(f"{ROOT}{os.sep}") and name != "__main__":
+            names.setdefault(file, []).append(name)
+    assert {file: both for file, both in names.items() if len(both) > 1} == {}
+    ours = {file: name for file, (name,) in names.items()}
+    for package in PACKAGES:
+        under = {name for file, name in ours.items() if Path(file).is_relative_to(ROOT / package)}
+        assert all(name.startswith(f"embconform.{package}") for name in under), package
+
+
+def test_our_tests_and_the_clauses_in_one_run(look: Any) -> None:
+    code, out, modules = look(
+        "--co", "-q", "--pyargs", "embconform.conformance", *TESTS,
+        "--embedding-backend", "eager", "--embedding-select", "lookup.rows",
+    )  # fmt: skip
+    assert code == 0, out
+    assert "embconform.conformance::lookup.rows\n" in out
+    assert "test_commands.py::test_clauses_lists_all\n" in out
+    assert {"embconform.conformance.engine", "embconform.reference.oracle"} <= set(modules)
+    one_name_a_file(modules)
+
+
+def test_clauses_named_by_their_folder(look: Any, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("def embed(input, weight):\n    return weight[input]\n")
+    options = ("--embedding-backend", f"{mine}:embed", "--embedding-select", "lookup.rows")
+    code, out, modules = look("conformance", *options)
+    assert code == 0, out
+    assert "1 passed" in out
+    one_name_a_file(modules)
+
+
+def test_folders_of_the_repository_without_a_backend(look: Any) -> None:
+    code, out, modules = look("--co", "-q", ".", "--ignore=tests")
+    assert code == pytest.ExitCode.NO_TESTS_COLLECTED, out
+    one_name_a_file(modules)
+
+
+def test_modules_run_as_commands(tmp_path: Path) -> None:
+    code = (
+        "import json, sys\nfrom embconform.commands.main import run\n"
+        "run(['validate', 'nope.py:f'])\n"
+        "found = {n: getattr(m, '__file__', None) for n, m in sys.modules.items()}\n"
+        "print(json.dumps({n: f for n, f in found.items() if f}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    one_name_a_file(json.loads(result.stdout))
