@@ -88,7 +88,10 @@ class Request:
     help="Only clauses whose id matches; several patterns joined by commas.",
 )
 @click.option(
-    "--deviations", type=_FILE, metavar="FILE", help="TOML with known deviations of your own."
+    "--deviations",
+    type=_FILE,
+    metavar="FILE",
+    help="TOML with known deviations; or a built-in's name.",
 )
 @click.option("--strict", is_flag=True, help="Let SHOULD clauses and unexpected passes count.")
 @click.option("-x", "--fail-fast", is_flag=True, help="Stop at the first broken clause.")

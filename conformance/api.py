@@ -177,7 +177,8 @@ def check_backend(
     select : str
         Shell patterns of clause ids, joined by commas.
     deviations : str or Path, optional
-        TOML file of known deviations, in addition to the backend's own.
+        TOML file of known deviations, or the name of a built-in backend to share those of, in
+        addition to the backend's own.
     strict : bool
         Let SHOULD clauses and unexpected passes count.
 

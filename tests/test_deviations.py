@@ -127,3 +127,11 @@ def test_a_package_that_is_not_installed_does_not_match():
 def test_the_installed_torch_is_asked():
     row = Deviation("padding.negative", "r", "l", {"torch": ">=2.9"})
     assert active([row]) == (row,)
+
+
+def test_a_built_in_name_stands_for_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = load(Path("eager"))
+    assert "sparse.scalar-index" in {row.clause for row in rows}
+    (tmp_path / "eager").write_text("", encoding="utf-8")
+    assert load(Path("eager")) == ()

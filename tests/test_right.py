@@ -36,14 +36,14 @@ def accept(report: Report) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize(("name", "target"), zip(NAMES, TARGETS, strict=True), ids=NAMES)
+@pytest.mark.parametrize(("name", "target"), list(zip(NAMES, TARGETS, strict=True)), ids=NAMES)
 def test_right_embedding_is_accepted(name: str, target: Callable[..., Any], seed: int) -> None:
     accept(validated(name, target, seed))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 22))
-@pytest.mark.parametrize(("name", "target"), zip(NAMES, TARGETS, strict=True), ids=NAMES)
+@pytest.mark.parametrize(("name", "target"), list(zip(NAMES, TARGETS, strict=True)), ids=NAMES)
 def test_right_embedding_is_accepted_over_many_seeds(
     name: str, target: Callable[..., Any], seed: int
 ) -> None:
