@@ -10,9 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embconform.backends.backend import Backend
 from embconform.conformance.finding import Finding
-from embconform.conformance.judging import Ruling
 from embconform.conformance.probes import Probe
 from embconform.conformance.transforms_common import (
     Check,
@@ -22,7 +20,7 @@ from embconform.conformance.transforms_common import (
     compare,
     compare_bounded,
     must_raise,
-    run_checks,
+    run_check,
     stacked,
 )
 from embconform.reference.clause import Profile
@@ -331,10 +329,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def _run(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
-    if "float32" not in backend.capabilities.dtypes:
-        return []
-    return run_checks(CHECKS, backend, profile, seed, device)
-
-
-TRANSFORMS_PROBE = Probe("transforms", frozenset(CHECKS), frozenset(), _run)
+TRANSFORM_PROBES = tuple(
+    Probe(clause, frozenset({clause}), frozenset(), partial(run_check, (clause, check)))
+    for clause, check in CHECKS.items()
+)

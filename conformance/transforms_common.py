@@ -159,8 +159,9 @@ class Lab:
         if functional is not None:
             return lambda ids, weight: functional(ids, weight, **options)
         module = self.module(lookup)
-        probe = torch.zeros_like(module.weight)
-        seen = torch.func.functional_call(module, {"weight": probe}, (self.tensor(lookup.ids),))
+        for fill in (1.0, 0.0):
+            probe = torch.full_like(module.weight, fill)
+            seen = torch.func.functional_call(module, {"weight": probe}, (self.tensor(lookup.ids),))
         if bool(seen.detach().any()):
             raise RuntimeError("functional_call does not reach the table")
         return lambda ids, weight: torch.func.functional_call(module, {"weight": weight}, (ids,))
@@ -250,15 +251,15 @@ def stacked(arrays: Sequence[Array]) -> Array:
 Check = Callable[[Lab], Iterator[Trial]]
 
 
-def run_checks(
-    checks: dict[str, Check], backend: Backend, profile: Profile, seed: int, device: str
+def run_check(
+    judged: tuple[str, Check], backend: Backend, profile: Profile, seed: int, device: str
 ) -> list[Ruling]:
-    """Run every trial of every check that profile and backend have; an exception is a refusal.
+    """Run every trial of a check, if profile and backend have its clause.
 
     Parameters
     ----------
-    checks : dict of str to callable
-        By clause id.
+    judged : tuple of str and callable
+        A clause's id and its check.
     backend : Backend
     profile : Profile
     seed : int
@@ -267,20 +268,23 @@ def run_checks(
     Returns
     -------
     list of Ruling
-        One for each trial.
+        One for each trial; an exception is a refusal.
     """
-    rulings = []
-    for clause, check in checks.items():
-        entry = registry()[clause]
-        if profile not in entry.profiles or not entry.needs <= backend.able:
-            continue
-        lab = Lab(backend, profile, device, np.random.default_rng([seed, *clause.encode()]))
-        for trial in check(lab):
-            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                started = perf_counter()
-                finding = _outcome(trial)
-            rulings.append(Ruling(clause, finding, perf_counter() - started))
+    clause, check = judged
+    entry = registry()[clause]
+    able = backend.able | {"float32"} if "float32" in backend.known_dtypes else backend.able
+    if profile not in entry.profiles or not entry.needs | {"float32"} <= able:
+        return []
+    lab, rulings = (
+        Lab(backend, profile, device, np.random.default_rng([seed, *clause.encode()])),
+        [],
+    )
+    for trial in check(lab):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            started = perf_counter()
+            finding = _outcome(trial)
+        rulings.append(Ruling(clause, finding, perf_counter() - started))
     return rulings
 
 

@@ -198,8 +198,10 @@ _PROGRAMS = (
         Level.MAY,
         BOTH,
         "A program from torch.export looks other indices up, in other numbers, as the module "
-        "does: nothing of the example stays in it, and no option is lost.",
-        "torch.export: a sound graph of the whole module",
+        "does: nothing of the example stays in it, and padding_idx and max_norm keep their "
+        "effect on the output.",
+        "torch.export: a sound graph of the forward pass; torch 2.13, observed: custom backward "
+        "passes are not in it",
         "program = torch.export.export(module, (ids,), dynamic_shapes=({0: Dim.AUTO},))\n"
         "program.module()(other_ids)  # weight[other_ids]",
     ),
