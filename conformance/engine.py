@@ -19,8 +19,9 @@ from embconform.backends.backend import Backend
 from embconform.conformance.case import Case
 from embconform.conformance.draws import cases
 from embconform.conformance.environment import environment
+from embconform.conformance.finding import Finding
 from embconform.conformance.judging import Ruling, rule
-from embconform.conformance.observe import observe
+from embconform.conformance.observe import observe, raised_from
 from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.probes import Probe, probes
 from embconform.conformance.report import ClauseResult, Failure, Report, Status
@@ -101,13 +102,13 @@ class Engine:
 
     def probe(self, probe: Probe) -> None:
         """Run a probe and count its rulings."""
-        rulings = [
-            ruling
-            for ruling in probe.run(
-                self.backend, self.options.profile, self.options.seed, self.options.device
-            )
-            if ruling.clause in self.wanted
-        ]
+        options = self.options
+        try:
+            rulings = probe.run(self.backend, options.profile, options.seed, options.device)
+        except SystemExit as error:  # nothing of ours raises it
+            finding = Finding(f"raised {raised_from(error)}", str(raised_from(error)))
+            rulings = [Ruling(clause, finding) for clause in sorted(probe.clauses)]
+        rulings = [ruling for ruling in rulings if ruling.clause in self.wanted]
         self.cases += 1
         for ruling in rulings:  # one by one: some may be refused, and others answered
             self._count([ruling], None, None)

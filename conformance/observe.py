@@ -179,9 +179,10 @@ class Observer:
         if not isinstance(output, torch.Tensor):
             return {"returned": type(output).__name__}
         shares = self._shared_memory(output, indices)
+        values = to_numpy(output)  # a tensor that can't be read raises here, and is not kept
         self.outputs[position] = output
         return {
-            "output": TensorSeen(to_numpy(output), str(output.dtype).removeprefix("torch.")),
+            "output": TensorSeen(values, str(output.dtype).removeprefix("torch.")),
             "requires_grad": output.requires_grad,
             "shares": shares,
         }

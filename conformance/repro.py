@@ -69,7 +69,7 @@ class _Writer:
             case DoubleBackward():
                 self.double_backward(step)
             case ClearGradient():
-                self.lines.append("weight.grad = None")
+                self.lines += ["first_grad = weight.grad", "weight.grad = None"]
             case WriteWeight():
                 self.lines.append(f"weight.data.copy_({self._code(step.values)})")
             case WriteIndices():
@@ -100,7 +100,7 @@ class _Writer:
             body[-1:] = [f"with {_MODES[self.case.mode]}:", f"    {body[-1]}"]
         if step.must_raise:
             caught = [f"    {line}" for line in body]
-            body = ["raised = None", "try:", *caught, "except Exception as error:"]
+            body = ["raised = None", "try:", *caught, "except (Exception, SystemExit) as error:"]
             body.append("    raised = error")
         self.lines += body
 
@@ -234,13 +234,19 @@ def script(case: Case, finding: Finding, backend: Backend, target: str, clause: 
         body = [
             "try:",
             *(f"    {line}" if line else "" for line in body),
-            "except Exception as error:",
+            "except (Exception, SystemExit) as error:",
         ]
         body.append("    expected, got, right = 'no exception', repr(error), False")
-    head = [f'"""{clause}', "", f"{finding.message}", '"""', ""]
+    head = (
+        f"{clause}\n\n{finding.message}".replace("\\", "\\\\")
+        .replace('"""', "'''")
+        .replace("\0", "")
+    )
     return "\n".join(
         [
-            *head,
+            f'"""{head}',
+            '"""',
+            "",
             *(["import base64"] if "base64." in "\n".join(body) else []),
             "import sys",
             *(["import zlib"] if "base64." in "\n".join(body) else []),
