@@ -99,8 +99,12 @@ class Subject:
         return torch.tensor(values, dtype=dtype)
 
     def option_sets(self) -> Iterator[dict[str, Any]]:
-        """List combinations of options that the backend has, from none to three."""
-        for options in _OPTION_SETS:
+        """List combinations of options that the backend has, from none to three.
+
+        A compiled backend has none and the richest, since each combination costs seconds.
+        """
+        wished = [_OPTION_SETS[0], _OPTION_SETS[-1]] if self.backend.compiled else _OPTION_SETS
+        for options in wished:
             if options.keys() <= self.able:
                 yield dict(options)
 

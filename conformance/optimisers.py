@@ -21,7 +21,6 @@ from embconform.reference.dtypes import Array
 from embconform.reference.optimisers import RECIPES, Plan, Recipe, make_plan, trajectory
 
 Lookup = Callable[[Tensor], Any]
-Step = Callable[[Tensor], None]
 
 PADDING: Final = "training.padding-row-decays"
 _CLAUSES: Final = {
@@ -49,8 +48,8 @@ def clause_of(recipe: Recipe) -> str:
     return _CLAUSES[recipe.kind]
 
 
-def stepper(recipe: Recipe) -> Step:
-    """Make the step of a fresh optimiser for one table.
+class Stepper:
+    """A fresh optimiser for one table.
 
     torch's own functional forms are called, which is what the step of the classes calls after
     looking up the state; the classes' constructor imports torch.compile, which takes 1.3 s.
@@ -58,54 +57,65 @@ def stepper(recipe: Recipe) -> Step:
     Parameters
     ----------
     recipe : Recipe
-
-    Returns
-    -------
-    callable
-        ``step(weight)`` moves a table by its gradient.
+    weight : Tensor
+        The table.
     """
-    from torch.optim import _functional, adagrad, adam, adamw, sgd
 
-    state: dict[str, Any] = {}
-    plain: dict[str, Any] = {"foreach": False, "fused": False}
-    common: dict[str, Any] = {"lr": recipe.rate, "maximize": False}
-    beta1, beta2 = recipe.betas
-    betas = {"beta1": beta1, "beta2": beta2, "eps": recipe.eps}
+    def __init__(self, recipe: Recipe, weight: Tensor) -> None:
+        self.recipe, self.weight = recipe, weight
+        self.steps = 0
+        self.counter = torch.tensor(0.0)
+        self.momentum: list[Tensor | None] = [None]
+        self.first, self.second = torch.zeros_like(weight), torch.zeros_like(weight)
 
-    def step(weight: Tensor) -> None:
-        gradient = weight.grad
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the table by its gradient."""
+        gradient = self.weight.grad
         assert gradient is not None
-        if not state:
-            state["steps"] = 0
-            state["buffers"] = [None]
-            state["one"], state["two"] = torch.zeros_like(weight), torch.zeros_like(weight)
-            state["counter"] = torch.tensor(0.0)
-        state["steps"] += 1
-        one, two = [state["one"]], [state["two"]]
-        if recipe.kind == "SGD":
-            more = {"momentum": recipe.momentum, "dampening": 0.0, "nesterov": False}
-            sgd.sgd(
-                [weight], [gradient], state["buffers"], weight_decay=0.0, **more, **plain, **common
-            )
-        elif recipe.kind == "Adagrad":
-            more = {"weight_decay": 0.0, "lr_decay": 0.0, "eps": recipe.eps}
-            sparse = {"has_sparse_grad": gradient.is_sparse}
-            adagrad.adagrad(
-                [weight], [gradient], one, [state["counter"]], **sparse, **more, **plain, **common
-            )
-        elif recipe.kind == "SparseAdam":
-            _functional.sparse_adam(
-                [weight], [gradient], one, two, [state["steps"]], **betas, **common
-            )
-        else:
-            form = adamw.adamw if recipe.kind == "AdamW" else adam.adam
-            more = {"amsgrad": False, "weight_decay": recipe.decay}
-            form(
-                [weight], [gradient], one, two, [], [state["counter"]],
-                **more, **betas, **plain, **common,
-            )  # fmt: skip
+        self.steps += 1
+        common: dict[str, Any] = {"lr": self.recipe.rate, "maximize": False}
+        if self.recipe.kind == "SparseAdam":
+            self._sparse_adam(gradient, common)
+            return
+        common |= {"foreach": False, "fused": False}
+        {"SGD": self._sgd, "Adagrad": self._adagrad}.get(self.recipe.kind, self._adam)(
+            gradient, common
+        )
 
-    return step
+    def _sgd(self, gradient: Tensor, common: dict[str, Any]) -> None:
+        from torch.optim.sgd import sgd
+
+        common |= {"weight_decay": 0.0, "momentum": self.recipe.momentum}
+        common |= {"dampening": 0.0, "nesterov": False}
+        sgd([self.weight], [gradient], self.momentum, **common)
+
+    def _adagrad(self, gradient: Tensor, common: dict[str, Any]) -> None:
+        from torch.optim.adagrad import adagrad
+
+        common |= {"weight_decay": 0.0, "lr_decay": 0.0, "eps": self.recipe.eps}
+        common |= {"has_sparse_grad": gradient.is_sparse}
+        adagrad([self.weight], [gradient], [self.first], [self.counter], **common)
+
+    def _adam(self, gradient: Tensor, common: dict[str, Any]) -> None:
+        from torch.optim.adam import adam
+        from torch.optim.adamw import adamw
+
+        common |= {"weight_decay": self.recipe.decay, "amsgrad": False, **self._betas()}
+        form = adamw if self.recipe.kind == "AdamW" else adam
+        moments = [self.first], [self.second]
+        form([self.weight], [gradient], *moments, [], [self.counter], **common)
+
+    def _sparse_adam(self, gradient: Tensor, common: dict[str, Any]) -> None:
+        from torch.optim._functional import sparse_adam
+
+        common |= self._betas()
+        moments = [self.first], [self.second]
+        sparse_adam([self.weight], [gradient], *moments, [self.steps], **common)
+
+    def _betas(self) -> dict[str, Any]:
+        beta1, beta2 = self.recipe.betas
+        return {"beta1": beta1, "beta2": beta2, "eps": self.recipe.eps}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +167,7 @@ def observe_steps(
     look_up, weight = _table(backend, recipe, plan, device, as_module)
     taken = backend.capabilities.index_dtypes
     dtype = torch.int64 if "int64" in taken else getattr(torch, taken[0])
-    step, seen = stepper(recipe), Seen([], [])
+    optimiser, seen = Stepper(recipe, weight), Seen([], [])
     for at in range(len(plan.ids)):
         if weight.grad is not None:
             weight.grad = None if at == 2 else weight.grad.zero_()
@@ -165,13 +175,13 @@ def observe_steps(
         if not isinstance(output, Tensor) or output.dtype != weight.dtype:
             raise UnusableError(f"the lookup of step {at + 1} is no tensor of {weight.dtype}")
         seen.outputs.append(to_numpy(output))
-        output.backward(torch.tensor(plan.upstream[at], device=device).to(weight.dtype))
+        upstream = torch.tensor(plan.upstream[at], device=device).to(weight.dtype)
+        torch.autograd.backward([output], [upstream])
         layout = torch.sparse_coo if recipe.sparse else torch.strided
         if weight.grad is None or weight.grad.layout is not layout:
             found = "no gradient" if weight.grad is None else f"one of {weight.grad.layout}"
             raise UnusableError(f"step {at + 1} needs a gradient of {layout}, and {found} came")
-        with torch.no_grad():
-            step(weight)
+        optimiser.step()
         seen.tables.append(to_numpy(weight))
     return seen
 
