@@ -28,6 +28,8 @@ class Check:
         Allowed absolute error.
     where : ndarray of bool or None
         The elements that count; None for all.
+    may_raise : bool
+        An exception keeps the clause.
     """
 
     expression: str
@@ -35,6 +37,7 @@ class Check:
     exact: Any = None
     bound: NDArray[np.float64] | None = None
     where: NDArray[np.bool_] | None = None
+    may_raise: bool = False
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,8 @@ def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> 
             else:
                 finding = entry.check(view)
             if finding is not None:
-                finding = replace(finding, step=finding.step or view.position)
+                check = finding.check and replace(finding.check, may_raise=entry.may_refuse)
+                finding = replace(finding, step=finding.step or view.position, check=check)
             yield Ruling(entry.clause, finding, perf_counter() - started)
 
 

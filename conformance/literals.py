@@ -38,13 +38,17 @@ def tensor_code(array: Array, *, whole: bool = True) -> str:
         carrier = f"torch.int{8 * array.dtype.itemsize}"
         signed = bits(array).view(f"i{array.dtype.itemsize}").tolist()
         return f"torch.tensor({signed}, dtype={carrier}).view({dtype})"
-    text = repr(_plain(array))
-    for name in ("nan", "inf"):
-        text = text.replace(name, f"float('{name}')")
-    text = text.replace("-float('inf')", "float('-inf')")
+    text = _written(_plain(array))
     suffix = f".reshape({array.shape})" if 0 in array.shape else ""
     default = array.dtype in (np.float32, np.int64) and array.size
     return f"torch.tensor({text}{'' if default else f', dtype={dtype}'}){suffix}"
+
+
+def _written(value: object) -> str:
+    text = repr(value)
+    for name in ("nan", "inf"):
+        text = text.replace(name, f"float('{name}')")
+    return text.replace("-float('inf')", "float('-inf')")
 
 
 def _plain(array: Array) -> object:
@@ -81,7 +85,7 @@ def _pattern_code(array: Array, dtype: str) -> str:
     reshape = "" if array.ndim == 1 else f".reshape({', '.join(map(str, array.shape))})"
     if (bits(flat) == bits(flat)[0]).all() and not _has_payload(flat[:1]):
         size = f"({', '.join(map(str, array.shape))}{',' if array.ndim == 1 else ''})"
-        return f"torch.full({size}, {_plain(flat[:1])[0]}, dtype={dtype})"  # type: ignore[index]
+        return f"torch.full({size}, {_written(_plain(flat[0]))}, dtype={dtype})"
     if array.dtype.kind == "i":
         top = int(flat.max()) + 1
         if np.array_equal(flat, np.arange(flat.size) % top):

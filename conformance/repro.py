@@ -230,13 +230,14 @@ def script(case: Case, finding: Finding, backend: Backend, target: str, clause: 
         made = next(k for k, line in enumerate(steps) if line.startswith(f"{name}_base = "))
         steps.insert(made + 1, f"{name}_before = {name}_base.clone()")
     body = [*steps, "", *_verdict(check)]
-    if check.relation == "works":
+    if check.relation == "works" or check.may_raise:
         body = [
             "try:",
             *(f"    {line}" if line else "" for line in body),
             "except (Exception, SystemExit) as error:",
         ]
-        body.append("    expected, got, right = 'no exception', repr(error), False")
+        expected = "an answer or a refusal" if check.may_raise else "no exception"
+        body.append(f"    expected, got, right = {expected!r}, repr(error), {check.may_raise}")
     head = (
         f"{clause}\n\n{finding.message}".replace("\\", "\\\\")
         .replace('"""', "'''")
