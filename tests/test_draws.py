@@ -17,8 +17,8 @@ from hypothesis import Phase
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.conformance.case import Backward, Call, Case, DoubleBackward, Placed, WriteIndices
 from embconform.conformance.engine import Engine
-from embconform.conformance.options import RunOptions
 from embconform.conformance.layouts import lay_out, without_repeats
+from embconform.conformance.options import RunOptions
 from embconform.conformance.strata import PLAIN, Structure, strata
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, bits

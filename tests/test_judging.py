@@ -20,9 +20,9 @@ from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.case import Backward, Call, Case, Placed
 from embconform.conformance.engine import Engine
-from embconform.conformance.options import RunOptions
 from embconform.conformance.judging import Ruling, rule
 from embconform.conformance.observe import observe
+from embconform.conformance.options import RunOptions
 from embconform.conformance.outcome import GradientSeen, Outcome, Raised, StepSeen, TensorSeen
 from embconform.conformance.repro import script, snippet
 from embconform.conformance.strata import strata
