@@ -1,5 +1,6 @@
 """torch.compile with Inductor: no graph break allowed, sizes dynamic."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,23 @@ def _lookup(indices: torch.Tensor, weight: torch.Tensor, **options: Any) -> torc
     return torch.nn.functional.embedding(indices, weight, **options)
 
 
-embedding = torch.compile(_lookup, fullgraph=True, dynamic=True)
+_compiled = torch.compile(_lookup, fullgraph=True, dynamic=True)
+_thread = threading.local()
+
+
+def embedding(
+    input: torch.Tensor,  # noqa: A002
+    weight: torch.Tensor,
+    **options: Any,
+) -> torch.Tensor:
+    """Call the compiled torch.nn.functional.embedding, which see.
+
+    Dynamo's settings are each thread's own, so a thread makes them at its first call.
+    """
+    if not getattr(_thread, "prepared", False):
+        _prepare()
+        _thread.prepared = True
+    return _compiled(input, weight, **options)
 
 
 class Embedding(torch.nn.Embedding):

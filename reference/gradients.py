@@ -191,6 +191,8 @@ def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -
     over = (bounded.over & ~bounded.open)[:, None]
     values = np.where(over, first - second, upstream)
     unclear = ~bounded.kept & (~bounded.over | bounded.open | tied)
+    slope = max_norm / norm[:, 0] ** 2  # an intermediate of the derivative of max_norm / norm
+    unclear |= (max_norm > 0) & ((slope < form.smallest_normal) | (slope > form.largest / 4))
     unclear |= (bounded.norm == max_norm) & (max_norm > 0)  # the kink
     unclear |= ~np.isfinite(upstream).all(axis=-1)  # it reaches every column through the scale
     return _Terms(
