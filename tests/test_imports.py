@@ -49,7 +49,8 @@ def one_name_a_file(modules: dict[str, str]) -> None:
     assert not tops & set(PACKAGES)
     names: dict[str, list[str]] = {}
     for name, file in modules.items():
-        if file.startswith(f"{ROOT}{os.sep}") and name != "__main__":
+        ours_not_installed = file.startswith(f"{ROOT}{os.sep}") and "site-packages" not in file
+        if ours_not_installed and name != "__main__":
             names.setdefault(file, []).append(name)
     assert {file: both for file, both in names.items() if len(both) > 1} == {}
     ours = {file: name for file, (name,) in names.items()}
