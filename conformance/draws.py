@@ -107,7 +107,7 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
             return draw(st.integers(least, 5)), 1
         case "many" | "most" | "hot" | "vast":
             return draw(st.integers(least, 40)), draw(st.integers(least, 4))
-    floor = 4 if s.fault.startswith("far") else least
+    floor = 4 if s.fault.startswith("far") else max(least, 1 + (s.padding != "none"))
     return draw(st.integers(floor, 6)), draw(st.integers(least, 5))
 
 
@@ -258,8 +258,9 @@ class _Builder:
             if s.rank == 1:
                 return (count,)
             return (*lead, draw(st.integers(2, 4)), count if s.size != "vast" else count // 2)
-        if s.rank == 1:
-            return (draw(st.integers(self.least, 6)),)
+        if s.rank == 1:  # beside padding there is room for another index
+            least = max(self.least, 1 + (s.padding != "none"))
+            return (draw(st.integers(least, 6)),)
         return tuple(draw(st.integers(self.least, 3)) for _ in range(s.rank))
 
     def indices(self, shape: tuple[int, ...] | None = None) -> Placed:
@@ -286,6 +287,8 @@ class _Builder:
         one = st.integers(0, self.rows - 1)
         ids = np.array(self.draw(st.lists(one, min_size=count, max_size=count)), np.int64)
         if share == "some" and padding is not None:
+            if count > 1 and ids[0] == padding:
+                ids[0] = (padding + 1) % self.rows
             ids[count // 2 : count // 2 + 1] = padding
         return ids
 
