@@ -129,7 +129,9 @@ def test_the_installed_torch_is_asked():
     assert active([row]) == (row,)
 
 
-def test_a_built_in_name_stands_for_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_built_in_name_stands_for_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     rows = load(Path("eager"))
     assert "sparse.scalar-index" in {row.clause for row in rows}
