@@ -30,8 +30,6 @@ Program = Literal[
     "stale-backward",
     "double-backward",
     "error",
-    "training",
-    "module",
 ]
 
 

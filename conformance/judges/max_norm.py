@@ -144,6 +144,13 @@ def epsilon(view: CallView) -> Finding | None:
     return _compare(view, _epsilon_shows(view))
 
 
+def _same_copies(view: CallView, which: Mask) -> Finding | None:
+    shape = view.step.indices.values.shape
+    expected = view.expected_copy.reshape((*shape, view.width))
+    assert view.seen.output is not None
+    return same_bits(view.name, view.seen.output.values, expected, which.reshape(shape))
+
+
 def _must_keep(view: CallView) -> Mask:
     return view.limit.kept if view.torch else view.limit.kept & ~view.padded
 
@@ -156,11 +163,7 @@ def _must_keep(view: CallView) -> Mask:
 )
 def under_bound(view: CallView) -> Finding | None:
     """Compare the rows that do not exceed the bound, bit for bit."""
-    shape = view.step.indices.values.shape
-    expected = view.expected_copy.reshape((*shape, view.width))
-    assert view.seen.output is not None
-    where = _must_keep(view).reshape(shape)
-    return same_bits(view.name, view.seen.output.values, expected, where)
+    return _same_copies(view, _must_keep(view))
 
 
 @judge(
@@ -213,10 +216,7 @@ def _holds_nan(view: CallView) -> Mask:
 )
 def nan_rows(view: CallView) -> Finding | None:
     """Compare rows that hold a NaN, bit for bit."""
-    shape = view.step.indices.values.shape
-    expected = view.expected_copy.reshape((*shape, view.width))
-    assert view.seen.output is not None
-    return same_bits(view.name, view.seen.output.values, expected, _holds_nan(view).reshape(shape))
+    return _same_copies(view, _holds_nan(view))
 
 
 def _half_sum(view: CallView) -> bool:
