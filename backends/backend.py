@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from embconform.reference.clause import Profile
 
@@ -106,19 +106,93 @@ class Backend:
             raise TargetError(f"backend {self.name!r} has neither a functional nor a module form")
 
     @property
+    def forms(self) -> frozenset[str]:
+        """Which of ``functional`` and ``module`` there are."""
+        made = {"functional": self.functional, "module": self.module}
+        return frozenset(name for name, form in made.items() if form is not None)
+
+    @property
     def known_dtypes(self) -> frozenset[str]:
         """Table and index dtypes."""
-        return frozenset(self.capabilities.dtypes) | frozenset(self.capabilities.index_dtypes)
+        return _known_dtypes(self.capabilities)
 
     @property
     def able(self) -> frozenset[str]:
         """Names of everything it can do, as clauses name their needs."""
-        flags = ("gradient", "double_backward", "strided", "deterministic")
-        return (
-            self.capabilities.options
-            | {flag for flag in flags if getattr(self.capabilities, flag)}
-            | {name for name in ("float64", "int32") if name in self.known_dtypes}
-            | ({"half"} if {"float16", "bfloat16"} & self.known_dtypes else set())
-            | ({"functional"} if self.functional else set())
-            | ({"module"} if self.module else set())
+        return _able(self.capabilities, self.forms)
+
+    def describe(self) -> Description:
+        """Give what is known of it without its code, as plain data that can be pickled."""
+        return Description(
+            self.name,
+            self.forms,
+            self.profiles,
+            self.capabilities,
+            self.deviations,
+            self.compiled,
+            self.threads,
+            self.source,
         )
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a backend without its code; attributes as in :class:`Backend`."""
+
+    name: str
+    forms: frozenset[str]
+    profiles: tuple[Profile, ...]
+    capabilities: Capabilities
+    deviations: Path | None
+    compiled: bool
+    threads: int | None
+    source: str
+
+    @property
+    def known_dtypes(self) -> frozenset[str]:
+        """Table and index dtypes."""
+        return _known_dtypes(self.capabilities)
+
+    @property
+    def able(self) -> frozenset[str]:
+        """Names of everything it can do, as clauses name their needs."""
+        return _able(self.capabilities, self.forms)
+
+
+class Described(Protocol):
+    """A Backend or its Description: what cases and judges may know of a target."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def forms(self) -> frozenset[str]: ...  # noqa: D102
+    @property
+    def profiles(self) -> tuple[Profile, ...]: ...  # noqa: D102
+    @property
+    def capabilities(self) -> Capabilities: ...  # noqa: D102
+    @property
+    def compiled(self) -> bool: ...  # noqa: D102
+    @property
+    def threads(self) -> int | None: ...  # noqa: D102
+    @property
+    def source(self) -> str: ...  # noqa: D102
+    @property
+    def known_dtypes(self) -> frozenset[str]: ...  # noqa: D102
+    @property
+    def able(self) -> frozenset[str]: ...  # noqa: D102
+
+
+def _known_dtypes(capabilities: Capabilities) -> frozenset[str]:
+    return frozenset(capabilities.dtypes) | frozenset(capabilities.index_dtypes)
+
+
+def _able(capabilities: Capabilities, forms: frozenset[str]) -> frozenset[str]:
+    flags = ("gradient", "double_backward", "strided", "deterministic")
+    known = _known_dtypes(capabilities)
+    return (
+        capabilities.options
+        | {flag for flag in flags if getattr(capabilities, flag)}
+        | {name for name in ("float64", "int32") if name in known}
+        | ({"half"} if {"float16", "bfloat16"} & known else set())
+        | forms
+    )

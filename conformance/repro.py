@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embconform.backends.backend import Backend
+from embconform.backends.backend import Described
 from embconform.conformance.case import (
     Backward,
     Call,
@@ -135,7 +135,7 @@ class _Writer:
         return self.lines
 
 
-def _imports(case: Case, backend: Backend, target: str) -> list[str]:
+def _imports(case: Case, backend: Described, target: str) -> list[str]:
     """Write how a script gets at the target."""
     name = "embedding" if case.entry == "functional" else "Embedding"
     if backend.source:
@@ -201,14 +201,14 @@ def outside_changed(name):
 """
 
 
-def script(case: Case, finding: Finding, backend: Backend, target: str, clause: str = "") -> str:
+def script(case: Case, finding: Finding, backend: Described, target: str, clause: str = "") -> str:
     """Write a standalone script that shows a finding.
 
     Parameters
     ----------
     case : Case
     finding : Finding
-    backend : Backend
+    backend : Described
     target : str
         As the user named it.
     clause : str

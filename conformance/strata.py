@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from allpairspy import AllPairs
 
-from embconform.backends.backend import Backend
+from embconform.backends.backend import Described
 from embconform.conformance.case import Entry, GradMode, Layout
 from embconform.conformance.layouts import ZERO_STRIDES
 from embconform.reference.clause import Profile
@@ -373,12 +373,12 @@ def _fits_profile(s: Structure, profile: Profile) -> bool:
     )
 
 
-def fits(s: Structure, backend: Backend, profile: Profile) -> bool:
+def fits(s: Structure, backend: Described, profile: Profile) -> bool:
     """Tell whether a backend can be asked for a structure under a profile."""
     return is_sound(s) and _fits_profile(s, profile) and _fits_backend(s, backend)
 
 
-def _fits_backend(s: Structure, backend: Backend) -> bool:
+def _fits_backend(s: Structure, backend: Described) -> bool:
     able = backend.able
     needs = {
         s.entry: True,
@@ -457,12 +457,12 @@ def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, 
     return tuple(found)
 
 
-def strata(backend: Backend, profile: Profile, *, arrays: int, seed: int) -> list[Structure]:
+def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> list[Structure]:
     """List the structures to draw cases from.
 
     Parameters
     ----------
-    backend : Backend
+    backend : Described
         A backend with only one entry point gets the other's structures through it.
     profile : Profile
     arrays : int
