@@ -18,7 +18,7 @@ from embconform.conformance import (
 from embconform.conformance.finding import Finding
 from embconform.conformance.judging import Ruling
 from embconform.conformance.modules_common import Check, Subject
-from embconform.conformance.observe import raised_from
+from embconform.conformance.outcome import raised_from
 from embconform.conformance.probes import Probe
 from embconform.reference.clause import Profile, registry
 

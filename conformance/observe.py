@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from embconform.backends.backend import Backend
+from embconform.conformance import marker
 from embconform.conformance.case import (
     Backward,
     Call,
@@ -20,18 +21,18 @@ from embconform.conformance.case import (
     Placed,
     WriteIndices,
     WriteWeight,
+    keyword_options,
 )
 from embconform.conformance.layouts import Laid, lay_out
 from embconform.conformance.outcome import (
     GradientSeen,
     MemorySeen,
     Outcome,
-    Raised,
     StepSeen,
     TensorSeen,
+    raised_from,
 )
 from embconform.reference.dtypes import Array
-from embconform.reference.oracle import Options
 
 _CARRIERS: dict[torch.dtype, tuple[torch.dtype, Any]] = {
     torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
@@ -84,22 +85,6 @@ _CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
-def raised_from(error: BaseException) -> Raised:
-    """Describe an exception as plain data."""
-    bases = tuple(base.__name__ for base in type(error).__mro__)
-    return Raised(type(error).__name__, bases, str(error))
-
-
-def keyword_options(options: Options) -> dict[str, Any]:
-    """Give the options that are not at their default as keyword arguments."""
-    plain = Options()
-    return {
-        name: getattr(options, name)
-        for name in Options.__dataclass_fields__
-        if getattr(options, name) != getattr(plain, name)
-    }
-
-
 class Observer:
     """Runs the steps of one case."""
 
@@ -115,15 +100,17 @@ class Observer:
 
     def run(self) -> Outcome:
         """Take the steps up to the first that raises without having to."""
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(self.case.deterministic or before)
+        if not self.case.deterministic or torch.are_deterministic_algorithms_enabled():
+            return self._run()
+        torch.use_deterministic_algorithms(True)  # imports Inductor: 1.3 s, so not for every run
         try:
             return self._run()
         finally:
-            torch.use_deterministic_algorithms(before)
+            torch.use_deterministic_algorithms(False)
 
     def _run(self) -> Outcome:
         for position, step in enumerate(self.case.steps):
+            marker.mark(position)
             seen = self._take(position, step)
             self.steps.append(seen)
             if seen.raised and not (isinstance(step, Call) and step.must_raise):

@@ -14,7 +14,8 @@ from torch import Tensor
 from embconform.backends.backend import Backend
 from embconform.conformance.finding import Finding, same_bits, within
 from embconform.conformance.judging import Ruling
-from embconform.conformance.observe import raised_from, to_numpy
+from embconform.conformance.observe import to_numpy
+from embconform.conformance.outcome import raised_from
 from embconform.conformance.probes import Probe
 from embconform.reference.clause import Profile, registry
 from embconform.reference.dtypes import Array

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from embconform.backends.backend import Backend
+from embconform.backends.backend import Backend, Described
 from embconform.conformance.judging import Ruling
 from embconform.reference.clause import Profile
 from embconform.reference.skipgram import make_plan, oracle
@@ -36,7 +37,11 @@ class Probe:
     run: Callable[[Backend, Profile, int, str], list[Ruling]]
     budgets: frozenset[str] = frozenset({"quick", "default", "thorough"})
 
-    def fits(self, backend: Backend, wanted: frozenset[str]) -> bool:
+    def judge(self, seen: Any, backend: Described, profile: Profile, seed: int) -> list[Ruling]:
+        del backend, profile, seed
+        return list(seen)
+
+    def fits(self, backend: Described, wanted: frozenset[str]) -> bool:
         """Tell whether the probe can run and anybody wants to know."""
         return self.needs <= backend.able and bool(self.clauses & wanted)
 
@@ -76,3 +81,8 @@ def _train(backend: Backend, profile: Profile, seed: int, device: str) -> list[R
     seen = observe_training(backend, plan, device)
     found = judge_training(plan, oracle(plan, profile), seen)
     return [Ruling(clause, finding) for clause, finding in found.items()]
+
+
+def probe_named(name: str) -> Probe:
+    """Find a probe by its name."""
+    return next(probe for probe in probes() if probe.name == name)

@@ -12,7 +12,8 @@ import torch
 from embconform.backends.backend import Backend
 from embconform.conformance.finding import Finding, same_bits
 from embconform.conformance.judging import Ruling
-from embconform.conformance.observe import raised_from, to_numpy, to_torch
+from embconform.conformance.observe import to_numpy, to_torch
+from embconform.conformance.outcome import raised_from
 from embconform.conformance.probes import Probe
 from embconform.reference.clause import Profile
 

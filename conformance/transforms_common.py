@@ -16,7 +16,8 @@ from torch import Tensor
 from embconform.backends.backend import Backend
 from embconform.conformance.finding import Finding, equal, same_bits, within
 from embconform.conformance.judging import Ruling
-from embconform.conformance.observe import raised_from, to_numpy, to_torch
+from embconform.conformance.observe import to_numpy, to_torch
+from embconform.conformance.outcome import raised_from
 from embconform.reference.bounds import gamma
 from embconform.reference.clause import Profile, registry
 from embconform.reference.dtypes import Array, format_of
