@@ -9,7 +9,7 @@ import click
 
 from embconform.backends.deviations import load
 from embconform.commands.outputs import Outputs
-from embconform.commands.planning import check_selection, plan
+from embconform.commands.planning import Plan, check_selection, plan
 from embconform.commands.request import Request
 from embconform.commands.running import run_all
 from embconform.conformance.interrupt import Interruptible
@@ -114,7 +114,7 @@ def validate(
         check_selection(request.select, candidate)
     own_rows = load(request.deviations) if request.deviations else ()
     with Interruptible() as stop:
-        plans = []
+        plans: list[Plan] = []
         for target in dict.fromkeys(targets):
             for earlier in plans:
                 earlier.rest()  # one process at a time

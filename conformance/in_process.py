@@ -40,9 +40,7 @@ class InProcess:
         return environment(self.device)
 
     def prepare(self) -> None:
-        """Let torch make its late imports, so that no case waits for them, and the backend its own."""
-        one = torch.ones(1, requires_grad=True)
-        torch.autograd.backward([one * 1], [torch.ones(1)])
+        """Let the backend get ready."""
         if self.backend.prepare:
             self.backend.prepare()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -61,9 +63,10 @@ class Isolated:
         self.printed = Printed()
         self.crashes = self.timeouts = 0
         memory = self.limits.memory_bytes() if device == "cpu" else None
-        self._hello = Hello(target, device, tuple(sys.path), memory)
+        self._hello = Hello(
+            target, device, tuple(sys.path), str(Path.cwd()), dict(os.environ), memory
+        )
         self._worker: Worker | None = self._start()
-        self._spare: Worker | None = None
         self._welcomed: Worker | None = None
         self._ready: Ready | None = None
 
@@ -113,11 +116,10 @@ class Isolated:
         return answer.tampered if isinstance(answer, Ending) else ()
 
     def close(self) -> None:
-        """End every process."""
-        for worker in (self._worker, self._spare):
-            if worker is not None:
-                worker.close()
-        self._worker = self._spare = None
+        """End the process."""
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = None
 
     def __enter__(self) -> Self:
         return self
@@ -172,13 +174,12 @@ class Isolated:
         return answer
 
     def _replace(self, lost: Lost) -> None:
-        """Count a loss and go on in another process; the one for the next loss starts now."""
+        """Count a loss; the next question goes to another process."""
         self.crashes += lost.kind == "crash"
         self.timeouts += lost.kind == "timeout"
         if self._worker is not None:
             self._worker.close()
-        self._worker = self._spare or self._start()
-        self._spare = self._start()
+        self._worker = None
 
     def _up_to(self, case: Case, lost: Lost, *, parallel: bool) -> Outcome:
         """Observe the steps before a loss, and add the loss as the step that it happened in."""

@@ -20,6 +20,10 @@ class Hello:
     device : str
     search_path : tuple of str
         ``sys.path`` of the process that asks.
+    folder : str
+        Its working directory.
+    environment : dict of str to str
+        Its environment variables.
     memory : int or None
         Bytes that the target may allocate beyond what imports take; None for no limit.
     """
@@ -27,6 +31,8 @@ class Hello:
     target: str
     device: str
     search_path: tuple[str, ...]
+    folder: str
+    environment: dict[str, str]
     memory: int | None
 
 

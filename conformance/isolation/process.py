@@ -33,17 +33,31 @@ if TYPE_CHECKING:
 MARK = struct.Struct("=q")
 
 
-def main(arguments: list[str]) -> None:
+def prepare_to_serve() -> None:
+    """Import all that a target's process needs, the target excepted."""
+    import torch
+
+    import embconform.backends.targets
+    import embconform.conformance.environment
+    import embconform.conformance.in_process
+    import embconform.conformance.isolation.tampering  # noqa: F401
+    from embconform.conformance.probes import probes
+
+    probes()
+    one = torch.ones(1, requires_grad=True)
+    torch.autograd.backward([one * 1], [torch.ones(1)])  # torch's late imports
+
+
+def serve(descriptors: list[int]) -> None:
     """Serve one target until the other side hangs up.
 
     Parameters
     ----------
-    arguments : list of str
-        Inherited descriptors: the connection, shared memory out and in, marks, and where a crash
-        writes its traceback.
+    descriptors : list of int
+        The connection, shared memory out and in, marks, and where a crash writes its traceback.
     """
-    connection, outgoing, incoming, marks, crashes = map(int, arguments)
-    _end_with_parent()
+    connection, outgoing, incoming, marks, crashes = descriptors
+    end_with_parent()
     faulthandler.enable(crashes, all_threads=False)
     board = Memory(marks).view(MARK.size)
     marker.listen(lambda position: MARK.pack_into(board, 0, position))
@@ -54,19 +68,19 @@ def main(arguments: list[str]) -> None:
 
 
 def _serve(channel: Channel, hello: Hello) -> None:
-    import torch  # noqa: F401 - before the target's folder can shadow what torch imports
-
     from embconform.backends.backend import TargetError
+    from embconform.backends.targets import resolve
     from embconform.conformance.environment import environment
     from embconform.conformance.in_process import InProcess
     from embconform.conformance.isolation.tampering import Seal
 
+    os.chdir(hello.folder)
+    os.environ.clear()
+    os.environ.update(hello.environment)
     sys.path[:] = hello.search_path
     seal = Seal()
     _limit_memory(hello.memory)
     try:
-        from embconform.backends.targets import resolve
-
         runner = InProcess(resolve(hello.target), hello.device)
         runner.prepare()
         channel.send(Ready(runner.description, environment(hello.device)))
@@ -96,7 +110,7 @@ def _answer(runner: InProcess, request: Any) -> Any:
         return Lost("crash", f"raised {type(error).__name__}", -1)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ask Linux to kill this process when its parent is gone, however that happens."""
     if sys.platform != "linux":
         return
@@ -120,7 +134,3 @@ def _limit_memory(allowed: int | None) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = now + allowed if hard == resource.RLIM_INFINITY else min(now + allowed, hard)
     resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

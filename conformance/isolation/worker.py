@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pickle
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from embconform.conformance.isolation.fork_server import REPLY, REQUEST, RUNNING
 from embconform.conformance.isolation.messages import Hello
 from embconform.conformance.isolation.transport import Channel, Memory
 from embconform.conformance.outcome import Lost
 
 _MARK: Final = struct.Struct("=q")
 _SLICE: Final = 0.2
-_PROCESS: Final = "embconform.conformance.isolation.process"
+_PATIENCE: Final = 5.0
+_INSTALLED: Final = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
+_SERVER: Final = "embconform.conformance.isolation.fork_server"
 _KEPT: Final = 64 * 1024
 _BROKEN: Final = (EOFError, OSError, pickle.UnpicklingError, struct.error, AttributeError)
 
@@ -51,6 +58,76 @@ class Printed:
         os.close(source)
 
 
+class ForkServer:
+    """The judges' side of :mod:`fork_server`; one is enough for a process.
+
+    It leads a process group, so that it gets no signal from the terminal.
+    """
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", _SERVER, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        theirs.close()
+        self._awaited = 0
+        self._forked: list[int] = []
+        atexit.register(self.close)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def fork(self, descriptors: list[int]) -> int:
+        """Ask for a process; return the ticket for its number, which :meth:`number` reads."""
+        socket.send_fds(self._control, [REQUEST.pack(b"f", 0)], descriptors)
+        self._awaited += 1
+        return len(self._forked) + self._awaited - 1
+
+    def number(self, ticket: int) -> int:
+        """Wait for the number of a process that was asked for."""
+        while len(self._forked) <= ticket:
+            self._forked.append(self._reply()[0])
+            self._awaited -= 1
+        return self._forked[ticket]
+
+    def status(self, number: int) -> int | None:
+        """Give a process's exit status as subprocess does; None while it runs."""
+        self.number(len(self._forked) + self._awaited - 1)
+        self._control.sendall(REQUEST.pack(b"s", number))
+        code = self._reply()[1]
+        return None if code == RUNNING else code
+
+    def close(self) -> None:
+        """End it; its children end with it."""
+        atexit.unregister(self.close)
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _reply(self) -> tuple[int, int]:
+        data = self._control.recv(REPLY.size, socket.MSG_WAITALL)
+        if len(data) < REPLY.size:
+            raise RuntimeError("the process that starts targets has ended")
+        number, status = REPLY.unpack(data)
+        return number, status
+
+
+_servers: list[ForkServer] = []
+
+
+def _server() -> ForkServer:
+    """Give the server of this process, a new one where it has died."""
+    if not (_servers and _servers[-1].alive):
+        _servers.append(ForkServer())
+    return _servers[-1]
+
+
 class Worker:
     """One process with the target in it.
 
@@ -70,16 +147,10 @@ class Worker:
         self._board = self._marks.view(_MARK.size, grow=True)
         _MARK.pack_into(self._board, 0, -1)
         source, sink = os.pipe()
-        inherited = [theirs.fileno(), up.number, down.number]
-        inherited += [self._marks.number, self._crashes.number]
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _PROCESS] + [str(number) for number in inherited],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-            pass_fds=inherited,
-            start_new_session=True,
-        )
+        given = [theirs.fileno(), up.number, down.number]
+        given += [self._marks.number, self._crashes.number, sink]
+        self._server = _server()
+        self._ticket = self._server.fork(given)
         os.close(sink)
         theirs.close()
         threading.Thread(target=printed.drain, args=(source,), daemon=True).start()
@@ -88,6 +159,11 @@ class Worker:
         self._ended = False
         with contextlib.suppress(*_BROKEN):
             self._channel.send(hello)
+
+    @property
+    def number(self) -> int:
+        """The process's number; waits until it has one."""
+        return self._server.number(self._ticket)
 
     def ask(self, message: Any, seconds: float, stop: Callable[[], bool] = lambda: False) -> Any:
         """Send a message and wait for the answer.
@@ -120,7 +196,10 @@ class Worker:
                 now = time.monotonic()
                 if self._mark() != mark:
                     mark, since = self._mark(), now
-                if self.process.poll() is not None and not self._channel.connection.poll():
+                if (
+                    self._server.status(self.number) is not None
+                    and not self._channel.connection.poll()
+                ):
                     return self._lost()
                 if now - since > seconds:
                     return self._end(Lost("timeout", f"no answer within {seconds:g} s", mark))
@@ -140,13 +219,20 @@ class Worker:
         if self._ended:
             return
         self._ended = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError, RuntimeError, OSError):
+            os.killpg(self.number, signal.SIGKILL)
+            self._wait(_PATIENCE)
         self._channel.connection.close()
         memories = (self._channel.outgoing, self._channel.incoming, self._marks, self._crashes)
         for memory in memories:
             memory.close()
+
+    def _wait(self, seconds: float) -> int | None:
+        """Wait for the process's end; give its exit status, or None where it goes on."""
+        until = time.monotonic() + seconds
+        while (code := self._server.status(self.number)) is None and time.monotonic() < until:
+            time.sleep(0.002)
+        return code
 
     def _mark(self) -> int:
         return int(_MARK.unpack_from(self._board, 0)[0])
@@ -155,15 +241,13 @@ class Worker:
         if self._memory_limit is None:
             return False
         try:
-            return bool(psutil.Process(self.process.pid).memory_info().rss > self._memory_limit)
+            return bool(psutil.Process(self.number).memory_info().rss > self._memory_limit)
         except psutil.Error:
             return False
 
     def _lost(self, error: BaseException | None = None) -> Lost:
         """Say how the process died; one that lives on but can't be understood is ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(1.0)
-        code = self.process.returncode
+        code = self._wait(_PATIENCE)
         if code is None:
             detail = f"the process sent what can't be read ({type(error).__name__})"
         elif code < 0:
@@ -181,7 +265,7 @@ class Worker:
         size = os.fstat(self._crashes.number).st_size
         text = os.pread(self._crashes.number, size, 0).decode("utf-8", "replace")
         places = re.findall(r'File "([^"]+)", line (\d+) in (\S+)', text)
-        for file, line, function in places:
-            if "embconform" not in file.replace("\\", "/").split("/")[:-1] or "mutants" in file:
-                return f" at {os.path.basename(file)}:{line} in {function}"  # noqa: PTH119
+        users = [place for place in places if not place[0].startswith(_INSTALLED)]
+        for file, line, function in users[:1] or places[:1]:
+            return f" at {Path(file).name}:{line} in {function}"
         return ""
