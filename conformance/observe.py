@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import ml_dtypes
@@ -85,6 +86,25 @@ _CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask for deterministic algorithms.
+
+    ``torch.use_deterministic_algorithms`` tells Inductor as well, and imports it for that, which
+    takes seconds; the debug mode sets the same flag and does not.
+    """
+    before = torch.get_deterministic_debug_mode()
+    if "torch._inductor.config" in sys.modules:
+        torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
+    try:
+        yield
+    finally:
+        if "torch._inductor.config" in sys.modules:
+            torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode(before)
+
+
 class Observer:
     """Runs the steps of one case."""
 
@@ -100,13 +120,8 @@ class Observer:
 
     def run(self) -> Outcome:
         """Take the steps up to the first that raises without having to."""
-        if not self.case.deterministic or torch.are_deterministic_algorithms_enabled():
+        with _deterministic() if self.case.deterministic else nullcontext():
             return self._run()
-        torch.use_deterministic_algorithms(True)  # imports Inductor: 1.3 s, so not for every run
-        try:
-            return self._run()
-        finally:
-            torch.use_deterministic_algorithms(False)
 
     def _run(self) -> Outcome:
         for position, step in enumerate(self.case.steps):

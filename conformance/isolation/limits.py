@@ -12,7 +12,7 @@ MOST_TIMEOUTS: Final = 8
 MOST_CRASHES: Final = 40
 _CASE: Final = 60.0
 _CASE_COMPILED: Final = 600.0
-_START: Final = 300.0
+_START: Final = 120.0
 
 
 @dataclass(frozen=True)
