@@ -29,6 +29,7 @@ from embconform.conformance.repro import script, snippet
 from embconform.conformance.shrinking import plainer
 from embconform.conformance.strata import Structure, fits, strata
 from embconform.conformance.tally import Broken, Tally
+from embconform.conformance.work import Draws, Unit, units
 from embconform.reference.clause import Clause, select
 
 Progress = Callable[[int, int, int], None]
@@ -60,8 +61,8 @@ class Engine:
         self.tallies = {clause.id: Tally() for clause in self.clauses}
         self.deviations = {row.clause: row for row in self.options.deviations}
 
-    def explore_all(self, progress: Progress | None) -> None:
-        """Run every probe and every stratum, or up to the first failure under fail_fast."""
+    def work(self) -> list[Unit]:
+        """List the probes and the draws from strata in the order in which they are done."""
         budget = BUDGETS[self.options.budget]
         structures = strata(
             self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
@@ -69,22 +70,21 @@ class Engine:
         wished = [budget.cases(structure) for structure in structures]
         shares = _shares(wished, self.options.max_examples)
         self.most_in_a_stratum = max(shares, default=1)
-        plan = list(zip(structures, shares, strict=False))
         side = [
             probe
             for probe in probes()
             if self.options.budget in probe.budgets and probe.fits(self.backend, self.wanted)
         ]
-        total = len(plan) + len(side)
-        # the first strata are the plainest: what is wrong everywhere shows before the probes run
-        work: list[tuple[Structure, int] | Probe] = [*plan[:20], *side, *plan[20:]]
+        return units(structures, shares, side)
+
+    def explore_all(self, progress: Progress | None) -> None:
+        """Run every probe and every stratum, or up to the first failure under fail_fast."""
+        work = self.work()
+        total = len(work)
         for done, unit in enumerate(work):
             if progress:
                 progress(done, total, len(self.counting_failures()))
-            if isinstance(unit, Probe):
-                self.probe(unit)
-            else:
-                self.explore(*unit)
+            self.do(unit)
             if self.options.fail_fast and self.counting_failures():
                 break
         if progress:
@@ -100,6 +100,13 @@ class Engine:
             and (clause.level != "SHOULD" or self.options.strict)
         ]
 
+    def do(self, unit: Unit) -> None:
+        """Do one unit of work."""
+        if isinstance(unit, Draws):
+            self.explore(unit)
+        else:
+            self.probe(unit)
+
     def probe(self, probe: Probe) -> None:
         """Run a probe and count its rulings."""
         options = self.options
@@ -113,14 +120,14 @@ class Engine:
         for ruling in rulings:  # one by one: some may be refused, and others answered
             self._count([ruling], None, None)
 
-    def explore(self, structure: Structure, examples: int) -> None:
+    def explore(self, draws: Draws) -> None:
         """Draw cases from a stratum and judge them."""
 
         def body(case: Case) -> None:
             self.cases += 1
-            self._count(self._rulings(case), case, structure)
+            self._count(self._rulings(case), case, draws.structure)
 
-        self._drive(structure, examples, (Phase.generate,), body)
+        self._drive(draws, (Phase.generate,), body)
 
     def shrink(self, clause: str) -> None:
         """Look for a plainer stratum that breaks a clause, and let Hypothesis shrink the case."""
@@ -132,18 +139,18 @@ class Engine:
         if not self.backend.compiled:
             structure = plainer(
                 structure,
-                lambda other: self._breaks(clause, other, examples, (Phase.generate,)),
+                lambda other: self._breaks(clause, Draws(other, examples), (Phase.generate,)),
             )
-        if not self._breaks(clause, structure, examples, (Phase.generate, Phase.shrink)):
+        both = (Draws(structure, examples, number) for number in (0, 1))
+        if not any(self._breaks(clause, each, (Phase.generate, Phase.shrink)) for each in both):
             self.notes.append(
                 f"{clause}: the failure did not repeat when its case was run alone; it depends on "
                 "the calls before it, or on chance"
             )
 
-    def _breaks(
-        self, clause: str, structure: Structure, examples: int, phases: tuple[Phase, ...]
-    ) -> bool:
+    def _breaks(self, clause: str, draws: Draws, phases: tuple[Phase, ...]) -> bool:
         """Tell whether a stratum breaks a clause, and keep the smallest case that does."""
+        structure = draws.structure
         if not fits(structure, self.backend, self.options.profile):
             return False
 
@@ -154,7 +161,7 @@ class Engine:
                     raise ClauseBrokenError(clause)
 
         try:
-            self._drive(structure, examples, phases, body)
+            self._drive(draws, phases, body)
         except ClauseBrokenError:
             return True
         except FlakyFailure:
@@ -176,21 +183,17 @@ class Engine:
         for clause, group in by_clause.items():
             self.tallies[clause].add(group, case, structure)
 
-    def _drive(
-        self,
-        structure: Structure,
-        examples: int,
-        phases: tuple[Phase, ...],
-        body: Callable[[Case], None],
-    ) -> None:
-        salt = _digest(self.options.seed, self.options.profile.value, structure.name)
+    def _drive(self, draws: Draws, phases: tuple[Phase, ...], body: Callable[[Case], None]) -> None:
+        structure, later = draws.structure, draws.round > 0
+        salt = _digest(self.options.seed, self.options.profile.value, structure.name, draws.round)
+        drawn = 0
         strategy = cases(
             structure, self.options.profile, salt=salt % 2**20, compiled=self.backend.compiled
         )
 
         @seeded(salt)
         @settings(
-            max_examples=examples,
+            max_examples=draws.examples + later,
             phases=phases,
             database=None,
             deadline=None,
@@ -202,7 +205,10 @@ class Engine:
         )
         @given(strategy)
         def drive(case: Case) -> None:
-            body(case)
+            nonlocal drawn
+            drawn += 1
+            if not later or drawn > 1:  # each round begins with the simplest case
+                body(case)
 
         with _threads(structure, self.backend.threads), warnings.catch_warnings():
             warnings.simplefilter("ignore", HypothesisWarning)  # a large case has a large repr
@@ -245,7 +251,7 @@ def run(
     target : str
         How the user named it.
     progress : callable, optional
-        Called with strata done, strata in all, and failing clauses so far.
+        Called with units of work done, units in all, and failing clauses so far.
 
     Returns
     -------
