@@ -27,6 +27,7 @@ from embconform.conformance.runner import Runner
 from embconform.conformance.shrinking import plainer
 from embconform.conformance.strata import Structure, fits, strata
 from embconform.conformance.tally import Broken, Tally
+from embconform.conformance.work import Draws, Unit, units
 from embconform.reference.clause import Clause, select
 
 Progress = Callable[[int, int, int], None]
@@ -78,24 +79,8 @@ class Engine:
         seconds = self.options.seconds_allowed(compiled=self.backend.compiled)
         self.deadline = monotonic() + seconds
 
-    def explore_all(self, progress: Progress | None) -> None:
-        """Run every probe and every stratum, or up to what ends the run."""
-        work = self.work()
-        for done, unit in enumerate(work):
-            if progress:
-                progress(done, len(work), len(self.counting_failures()))
-            if isinstance(unit, Probe):
-                self.probe(unit)
-            else:
-                self.explore(*unit)
-            self.ended = self.why_end()
-            if self.ended:
-                break
-        if progress:
-            progress(len(work), len(work), len(self.counting_failures()))
-
-    def work(self) -> list[tuple[Structure, int] | Probe]:
-        """List what is to be done, the plainest strata first."""
+    def work(self) -> list[Unit]:
+        """List the probes and the draws from strata in the order in which they are done."""
         budget = BUDGETS[self.options.budget]
         structures = strata(
             self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
@@ -103,14 +88,25 @@ class Engine:
         wished = [budget.cases(structure) for structure in structures]
         shares = _shares(wished, self.options.max_examples)
         self.most_in_a_stratum = max(shares, default=1)
-        plan = list(zip(structures, shares, strict=False))
         side = [
             probe
             for probe in probes()
             if self.options.budget in probe.budgets and probe.fits(self.backend, self.wanted)
         ]
-        # the first strata are the plainest: what is wrong everywhere shows before the probes run
-        return [*plan[:20], *side, *plan[20:]]
+        return units(structures, shares, side)
+
+    def explore_all(self, progress: Progress | None) -> None:
+        """Run every probe and every stratum, or up to what ends the run."""
+        work = self.work()
+        for done, unit in enumerate(work):
+            if progress:
+                progress(done, len(work), len(self.counting_failures()))
+            self.do(unit)
+            self.ended = self.why_end()
+            if self.ended:
+                break
+        if progress:
+            progress(len(work), len(work), len(self.counting_failures()))
 
     def why_end(self) -> str:
         """Say why the run ends here; nothing where it goes on."""
@@ -142,6 +138,13 @@ class Engine:
             and (clause.level != "SHOULD" or self.options.strict)
         ]
 
+    def do(self, unit: Unit) -> None:
+        """Do one unit of work."""
+        if isinstance(unit, Draws):
+            self.explore(unit)
+        else:
+            self.probe(unit)
+
     def probe(self, probe: Probe) -> None:
         """Run a probe and count its rulings."""
         options = self.options
@@ -158,7 +161,7 @@ class Engine:
             if ruling.clause in self.wanted:
                 self._count([ruling], None, None)
 
-    def explore(self, structure: Structure, examples: int) -> None:
+    def explore(self, draws: Draws) -> None:
         """Draw cases from a stratum and judge them, up to one that the process did not survive."""
         lost = False
 
@@ -166,14 +169,14 @@ class Engine:
             nonlocal lost
             if lost or self.stop():
                 return
-            outcome = self._observe(case, structure)
+            outcome = self._observe(case, draws.structure)
             if self.stop():
                 return
             lost = any(step.lost for step in outcome.steps)
             self.cases += 1
-            self._count(rule(case, outcome, self.wanted), case, structure)
+            self._count(rule(case, outcome, self.wanted), case, draws.structure)
 
-        self._drive(structure, examples, (Phase.generate,), body)
+        self._drive(draws, (Phase.generate,), body)
 
     def shrink_all(self) -> None:
         """Shrink the cases of the broken clauses that are not declared, as far as time allows."""
@@ -196,23 +199,23 @@ class Engine:
         if not self.backend.compiled:
             structure = plainer(
                 structure,
-                lambda other: self._breaks(clause, other, examples, (Phase.generate,)),
+                lambda other: self._breaks(clause, Draws(other, examples), (Phase.generate,)),
             )
-        if not self._breaks(clause, structure, examples, (Phase.generate, Phase.shrink)):
+        both = (Draws(structure, examples, number) for number in (0, 1))
+        if not any(self._breaks(clause, each, (Phase.generate, Phase.shrink)) for each in both):
             self.notes.append(
                 f"{clause}: the failure did not repeat when its case was run alone; it depends on "
                 "the calls before it, or on chance"
             )
 
-    def _breaks(
-        self, clause: str, structure: Structure, examples: int, phases: tuple[Phase, ...]
-    ) -> bool:
+    def _breaks(self, clause: str, draws: Draws, phases: tuple[Phase, ...]) -> bool:
         """Tell whether a stratum breaks a clause, and keep the smallest case that does."""
+        structure = draws.structure
         if not fits(structure, self.backend, self.options.profile):
             return False
 
         def body(case: Case) -> None:
-            if self.stop():
+            if self.stop() or self.runner.losses[0] > 2 * MOST_CRASHES:
                 return
             outcome = self._observe(case, structure)
             for ruling in rule(case, outcome, frozenset({clause})):
@@ -221,7 +224,7 @@ class Engine:
                     raise ClauseBrokenError(clause)
 
         try:
-            self._drive(structure, examples, phases, body)
+            self._drive(draws, phases, body)
         except ClauseBrokenError:
             return True
         except FlakyFailure:
@@ -240,21 +243,17 @@ class Engine:
         for clause, group in by_clause.items():
             self.tallies[clause].add(group, case, structure)
 
-    def _drive(
-        self,
-        structure: Structure,
-        examples: int,
-        phases: tuple[Phase, ...],
-        body: Callable[[Case], None],
-    ) -> None:
-        salt = _digest(self.options.seed, self.options.profile.value, structure.name)
+    def _drive(self, draws: Draws, phases: tuple[Phase, ...], body: Callable[[Case], None]) -> None:
+        structure, later = draws.structure, draws.round > 0
+        salt = _digest(self.options.seed, self.options.profile.value, structure.name, draws.round)
+        drawn = 0
         strategy = cases(
             structure, self.options.profile, salt=salt % 2**20, compiled=self.backend.compiled
         )
 
         @seeded(salt)
         @settings(
-            max_examples=examples,
+            max_examples=draws.examples + later,
             phases=phases,
             database=None,
             deadline=None,
@@ -266,7 +265,10 @@ class Engine:
         )
         @given(strategy)
         def drive(case: Case) -> None:
-            body(case)
+            nonlocal drawn
+            drawn += 1
+            if not later or drawn > 1:  # each round begins with the simplest case
+                body(case)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HypothesisWarning)  # a large case has a large repr

@@ -26,6 +26,7 @@ from embconform.conformance.options import RunOptions
 from embconform.conformance.outcome import GradientSeen, Outcome, Raised, StepSeen, TensorSeen
 from embconform.conformance.repro import script, snippet
 from embconform.conformance.strata import strata
+from embconform.conformance.work import Draws
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
@@ -50,7 +51,7 @@ def outcomes(profile: Profile) -> list[Seen]:
     engine = Engine(backend, RunOptions(profile))
     for structure in strata(backend, profile, arrays=1, seed=0)[::2]:
         cases: list[Case] = []
-        engine._drive(structure, 3, (Phase.generate,), cases.append)
+        engine._drive(Draws(structure, 3), (Phase.generate,), cases.append)
         if cases[-1].cost < 400:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mutants.module import Layer
-from right import RIGHT
 from torch import Tensor, nn
 
 from embconform.backends.adapt import as_backend
@@ -21,7 +19,9 @@ from embconform.conformance.engine import RunOptions, run
 from embconform.conformance.modules import CHECKS, MODULE_PROBE
 from embconform.conformance.modules_common import Subject
 from embconform.conformance.report import Status
+from embconform.mutants.module import Layer
 from embconform.reference.clause import Profile, registry
+from embconform.right import RIGHT
 
 BACKENDS = [EAGER, TEXTBOOK, as_backend("Table", RIGHT[-1]), as_backend("Layer", Layer)]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from mutants.registry import Planted, all_planted
 
 from embconform.backends.adapt import as_backend
 from embconform.conformance.engine import run
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import Status
+from embconform.mutants.registry import Planted, all_planted
 from embconform.reference.clause import Level, Profile, registry
 
 PLANTED = all_planted()

@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mutants.kernel import Kernel
-from mutants.module import Layer
-from right import RIGHT
 from torch import Tensor
 
 from embconform.backends.adapt import as_backend
@@ -25,6 +22,8 @@ from embconform.conformance.optimisers import (
     judge_steps,
     observe_steps,
 )
+from embconform.mutants.kernel import Kernel
+from embconform.mutants.module import Layer
 from embconform.reference.clause import Profile
 from embconform.reference.optimisers import (
     RECIPES,
@@ -35,6 +34,7 @@ from embconform.reference.optimisers import (
     make_plan,
     trajectory,
 )
+from embconform.right import RIGHT
 
 BACKENDS = [
     EAGER,

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mutants.kernel import Kernel
-from mutants.registry import Planted, all_planted
 from torch import Tensor
 
 from embconform.backends.adapt import as_backend
@@ -24,6 +22,8 @@ from embconform.conformance.engine import RunOptions, run
 from embconform.conformance.literals import tensor_code
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.report import Failure
+from embconform.mutants.kernel import Kernel
+from embconform.mutants.registry import Planted, all_planted
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import bits, format_of
 from embconform.reference.textbook import embedding as document

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mutants.kernel import Kernel
-from right import RIGHT
 
 from embconform.backends.adapt import as_backend
 from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.engine import run
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import Report, Status
+from embconform.mutants.kernel import Kernel
+from embconform.right import RIGHT
 
 TARGETS: list[Any] = [Kernel(), *RIGHT, TEXTBOOK]
 NAMES = ["kernel", *(target.__name__ for target in RIGHT), "textbook"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile, registry
-from mutants.kernel import Kernel
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def _is_maker(made: Any) -> bool:
 
 def all_planted() -> list[Planted]:
     """Import every module of mutants and list the planted bugs, by module and in their order."""
-    import mutants
+    from embconform import mutants
 
     for module in sorted(entry.name for entry in pkgutil.iter_modules(mutants.__path__)):
-        import_module(f"mutants.{module}")
+        import_module(f"embconform.mutants.{module}")
     return list(PLANTED)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from embconform.backends.backend import Backend, Capabilities
-from mutants.kernel import Kernel, Options
-from mutants.registry import planted
+from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.registry import planted
 
 
 @planted("lookup.other-dtypes")
