@@ -60,7 +60,9 @@ def test_a_class_that_pickle_cannot_import_is_exempt() -> None:
     class Local(Bare):
         pass
 
-    finding = CHECKS["module.pickle"](Subject(as_backend("Local", Local), Profile.TORCH, 0))
+    subject = Subject(as_backend("Local", Local), Profile.TORCH, 0)
+    (claim,) = CHECKS["module.pickle"](subject)
+    finding = claim.judge()
     assert finding is not None
     assert finding.refused
     assert "can't import" in finding.got
