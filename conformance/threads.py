@@ -20,7 +20,7 @@ from embconform.conformance.probes import Probe
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
-THREADS, ROUNDS = 4, 60
+THREADS, ROUNDS = 4, 150
 ROWS, WIDTH = 23, 5
 
 
