@@ -12,7 +12,7 @@ import torch
 from embconform.backends.backend import Backend
 from embconform.conformance.case import Case
 from embconform.conformance.observe import observe
-from embconform.conformance.outcome import Lost, Outcome
+from embconform.conformance.outcome import Outcome
 from embconform.reference.clause import Profile
 
 
@@ -50,14 +50,11 @@ class InProcess:
             warnings.simplefilter("ignore")
             return observe(self.backend, case, self.device)
 
-    def probe(self, name: str, profile: Profile, seed: int) -> Any | Lost:
+    def probe(self, name: str, profile: Profile, seed: int) -> Any:
         """Run a probe's observation."""
         from embconform.conformance.probes import probe_named
 
-        try:
-            return probe_named(name).run(self.backend, profile, seed, self.device)
-        except SystemExit as error:  # nothing of ours raises it
-            return Lost("crash", f"left the process: exit({error.code})")
+        return probe_named(name).observe(self.backend, profile, seed, self.device)
 
 
 @contextmanager
