@@ -149,16 +149,16 @@ def test_the_same_report_as_in_this_process() -> None:
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("import os; os.kill(os.getpid(), 11)", "the process died of SIGSEGV at it.py:1"),
+        ("import os; os.kill(os.getpid(), 11)", "the process died of SIGSEGV"),
         ("import os; os._exit(4)", "the process ended itself with exit code 4"),
-        ("raise KeyError('x')", "importing it.py failed: KeyError"),
+        ("raise KeyError('x')", "it.py failed: KeyError: 'x'"),
     ],
 )
 def test_a_target_that_dies_when_imported(code: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "it.py").write_text(code)
     with pytest.raises(TargetError) as raised, Isolated(str(tmp_path / "it.py") + ":x") as target:
         assert target.description
-    assert said.replace("it.py", "").strip() in str(raised.value).replace(str(tmp_path), "")
+    assert said in str(raised.value)
 
 
 def test_arrays_of_every_size_cross() -> None:
@@ -191,7 +191,7 @@ sys.exit(run({arguments!r}))
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_a_report_and_nothing_else(number: int, tmp_path: Path) -> None:
-    arguments = ["validate", "eager", "--budget", "thorough", "--json", "out.json"]
+    arguments = ["validate", "eager", "--json", "out.json"]
     code = INTERRUPTED.format(arguments=arguments)
     shared = Path("/dev/shm")
     files = set(shared.glob("*"))
@@ -225,7 +225,7 @@ def _wait_for_target(child: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def test_a_killed_judge_takes_its_targets_along(tmp_path: Path) -> None:
-    code = INTERRUPTED.format(arguments=["validate", "eager", "--budget", "thorough"])
+    code = INTERRUPTED.format(arguments=["validate", "eager"])
     child = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL)
     family = _wait_for_target(child)
     child.kill()

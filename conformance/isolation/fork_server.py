@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     end_with_parent()
     control = socket.socket(fileno=int(arguments[0]))
     prepare_to_serve()
-    children: set[int] = set()
+    children: dict[int, int] = {}
     while True:
         message, numbers = _receive(control)
         if len(message) < REQUEST.size:
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
         kind, child = REQUEST.unpack(message)
         if kind == b"f":
             child = _fork(control, numbers)
-            children.add(child)
+            children[child] = RUNNING
             control.sendall(REPLY.pack(child, RUNNING))
         else:
             control.sendall(REPLY.pack(child, _status(child, children)))
@@ -82,17 +82,14 @@ def _fork(control: socket.socket, numbers: list[int]) -> int:
     os._exit(0)
 
 
-def _status(child: int, children: set[int]) -> int:
-    """Give a child's exit status, once; RUNNING where there is none yet."""
-    if child not in children:
-        return 0
-    with suppress(ChildProcessError):
-        done, status = os.waitpid(child, os.WNOHANG)
-        if not done:
-            return RUNNING
-        children.remove(child)
-        return os.waitstatus_to_exitcode(status)
-    return 0
+def _status(child: int, children: dict[int, int]) -> int:
+    """Give a child's exit status; RUNNING where there is none yet."""
+    if children.get(child) == RUNNING:
+        with suppress(ChildProcessError):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                children[child] = os.waitstatus_to_exitcode(status)
+    return children.get(child, 0)
 
 
 if __name__ == "__main__":
