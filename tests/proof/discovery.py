@@ -5,26 +5,21 @@ Run as ``python -m embconform.proof.discovery run`` and then ``... render``.
 
 from __future__ import annotations
 
-import json
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import click
 
-from embconform.conformance.environment import environment
 from embconform.conformance.render.files import write_whole
 from embconform.mutants.registry import by_name
 from embconform.proof.hunt import Hunt
-from embconform.proof.pool import Died, each
+from embconform.proof.log import Log, go_on
 from embconform.proof.right import Acceptance, right
-from embconform.proof.tasks import HuntTask, RightTask, Task, do
+from embconform.proof.tasks import HuntTask, RightTask, Task
 
 RIGHT_SEEDS = {"quick": 50, "default": 5}
 """Over how many seeds each right embedding is run, by budget."""
@@ -58,65 +53,6 @@ def plan(seeds: int, targets: str, right_seeds: dict[str, int]) -> list[Task]:
     return found
 
 
-@dataclass
-class Log:
-    """What was found so far, as lines of JSON.
-
-    Attributes
-    ----------
-    hunts : dict of tuple to Hunt
-        By name, profile and seed.
-    acceptances : dict of tuple to Acceptance
-        By name, budget and seed.
-    runs : list of dict
-        The command, commit and versions of each call.
-    """
-
-    hunts: dict[tuple[str, str, int], Hunt] = field(default_factory=dict)
-    acceptances: dict[tuple[str, str, int], Acceptance] = field(default_factory=dict)
-    runs: list[dict[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, path: Path) -> Log:
-        """Read a file; a last line that was cut off is left out."""
-        log = cls()
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        for number, line in enumerate(lines, 1):
-            try:
-                data = json.loads(line) if line else None
-            except json.JSONDecodeError as error:
-                if number == len(lines):
-                    break
-                raise click.ClickException(f"{path}, line {number} is no JSON: {error}") from error
-            if data:
-                log.add(data)
-        return log
-
-    def add(self, data: dict[str, Any]) -> None:
-        """Count a line."""
-        kind = data.pop("kind")
-        if kind == "run":
-            self.runs.append(data)
-        elif kind == "bug":
-            hunt = Hunt.from_dict(data)
-            self.hunts[hunt.name, hunt.profile, hunt.seed] = hunt
-        elif kind == "right":
-            done = Acceptance.from_dict(data)
-            self.acceptances[done.name, done.budget, done.seed] = done
-
-    def has(self, task: Task) -> bool:
-        """Tell whether a task is done."""
-        if isinstance(task, HuntTask):
-            return (task.name, task.profile, task.seed) in self.hunts
-        return (task.name, task.budget, task.seed) in self.acceptances
-
-
-def line_of(result: Hunt | Acceptance) -> str:
-    """Write a result as a line of JSON."""
-    kind = "bug" if isinstance(result, Hunt) else "right"
-    return json.dumps({"kind": kind} | result.as_dict()) + "\n"
-
-
 @click.group()
 def main() -> None:
     """Find out how surely the planted bugs are found, over many seeds."""
@@ -136,47 +72,10 @@ def run(
     *, out: Path, seeds: int, targets: str, quick_seeds: int, default_seeds: int, workers: int
 ) -> None:
     """Run everything that is not in the file yet; stop it at any time and call it again."""
-    log = Log.read(out)
     wished = plan(seeds, targets, {"quick": quick_seeds, "default": default_seeds})
     if not wished:
         raise click.UsageError(f"--targets {targets!r} matches no planted bug or right embedding")
-    todo = [task for task in wished if not log.has(task)]
-    click.echo(f"{len(wished) - len(todo)} of {len(wished)} runs are done", err=True)
-    with out.open("a+", encoding="utf-8") as stream:
-        _begin(stream)
-        try:
-            for number, (task, result) in enumerate(each(do, todo, workers), 1):
-                if isinstance(result, Died):
-                    click.echo(f"{task.name}, seed {task.seed}: {result.why}", err=True)
-                    continue
-                stream.write(line_of(result))
-                stream.flush()
-                if number % 100 == 0:
-                    click.echo(f"{number} of {len(todo)}", err=True)
-        except KeyboardInterrupt:
-            click.echo(f"interrupted; {out} keeps what was done", err=True)
-            sys.exit(130)
-
-
-def _begin(stream: Any) -> None:
-    """End a line that was cut off, and write what this call is."""
-    if stream.tell():
-        stream.seek(stream.tell() - 1)
-        torn = stream.read() != "\n"
-        if torn:
-            raise click.ClickException(
-                f"{stream.name} ends in the middle of a line; delete its last line"
-            )
-    command = shlex.join(["python", "-m", "embconform.proof.discovery", *sys.argv[1:]])
-    told = {"kind": "run", "commit": commit(), "command": command} | environment("cpu")
-    stream.write(json.dumps(told) + "\n")
-
-
-def commit() -> str:
-    """Name the commit of the checkout that this file lies in, or ``unknown``."""
-    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    sys.exit(go_on("embconform.proof.discovery", wished, out, workers))
 
 
 @main.command()
@@ -243,13 +142,12 @@ def _head(log: Log) -> Iterator[str]:
         "breaks that counts; every right embedding is run with many seeds to the end.",
         "",
         "```bash",
-        *dict.fromkeys(run["command"] for run in log.runs),
+        *log.commands(),
         "python -m embconform.proof.discovery render docs/discovery.md",
         "```",
         "",
     )
-    for name in ("commit", "torch", "numpy", "hypothesis", "python", "system"):
-        yield f"- {name}: {', '.join(dict.fromkeys(str(run[name]) for run in log.runs))}"
+    yield from log.provenance()
     yield ""
 
 

@@ -96,6 +96,7 @@ def hunt(
     seed: int = 0,
     budgets: tuple[str, ...] = ("quick", "default"),
     until: Until = "own",
+    select: str = "*",
 ) -> Hunt:
     """Run a planted bug until it is caught.
 
@@ -107,6 +108,8 @@ def hunt(
         The next is tried only where nothing has caught the bug yet.
     until : str
         When to stop within a budget.
+    select : str
+        Patterns of the ids of the clauses that judge.
 
     Returns
     -------
@@ -120,7 +123,8 @@ def hunt(
     cases = 0
     budget = budgets[0]
     for budget in budgets:
-        engine = Engine(backend, RunOptions(Profile(bug.profile), budget, seed=seed, strict=strict))
+        options = RunOptions(Profile(bug.profile), budget, seed=seed, strict=strict, select=select)
+        engine = Engine(backend, options)
         for unit in engine.work():
             engine.do(unit)
             for clause in engine.counting_failures():
