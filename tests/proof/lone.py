@@ -6,6 +6,7 @@ Run as ``python -m embconform.proof.lone run`` and then ``... render``.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,6 +27,24 @@ NEVER_ALONE: Mapping[str, str] = {}
 def task(name: str, profile: str) -> HuntTask:
     """Make the task that proves a bug to be caught by one clause alone, or shows a second one."""
     return HuntTask(name, profile, 0, ("quick", "default"), "second")
+
+
+def plan(targets: str = "*") -> list[HuntTask]:
+    """List the runs: the first bug of each clause, then the second of each, and so on.
+
+    Parameters
+    ----------
+    targets : str
+        Patterns of names or of clause ids, joined by commas.
+    """
+    patterns = [part.strip() for part in targets.split(",")]
+    ranks: Counter[str] = Counter()
+    found: list[tuple[int, HuntTask]] = []
+    for bug in by_name().values():
+        ranks[bug.clause] += 1
+        if any(fnmatchcase(name, part) for name in (bug.name, bug.clause) for part in patterns):
+            found.append((ranks[bug.clause], task(bug.name, bug.profile)))
+    return [wished for _, wished in sorted(found, key=lambda pair: pair[0])]
 
 
 def alone(hunts: list[Hunt]) -> dict[str, list[Hunt]]:
@@ -55,12 +74,7 @@ def main() -> None:
 @click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True)
 def run(*, out: Path, targets: str, workers: int) -> None:
     """Run every bug that is not in the file yet; stop it at any time and call it again."""
-    patterns = [part.strip() for part in targets.split(",")]
-    wished = [
-        task(bug.name, bug.profile)
-        for bug in by_name().values()
-        if any(fnmatchcase(name, part) for name in (bug.name, bug.clause) for part in patterns)
-    ]
+    wished = plan(targets)
     if not wished:
         raise click.UsageError(f"--targets {targets!r} matches no planted bug")
     sys.exit(go_on("embconform.proof.lone", wished, out, workers))
