@@ -8,13 +8,23 @@ from time import perf_counter
 from typing import Any, Literal
 
 from embconform.backends.adapt import as_backend
+from embconform.backends.deviations import load
+from embconform.backends.eager import BACKEND as EAGER
+from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.engine import Engine
 from embconform.conformance.options import RunOptions
+from embconform.conformance.work import Unit
+from embconform.mutants.kernel import Kernel
+from embconform.mutants.module import Layer
 from embconform.mutants.registry import Planted
+from embconform.mutants.transforms_parts import Parts
 from embconform.reference.clause import Level, Profile, registry
 
+GRACE = 200
+"""Cases that a bug is run on for its own clause once another clause has caught it."""
 Until = Literal["any", "own", "second", "end"]
-"""Stop at the first clause that counts, at the bug's own, at the second one, or not at all."""
+"""Stop at the first clause that counts, at the bug's own or GRACE cases after the first, at the
+second one, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -114,23 +124,29 @@ def hunt(
     Returns
     -------
     Hunt
-        A clause counts if it is a MUST or a MAY, or if the bug is planted for a SHOULD.
+        A clause counts if it is a MUST or a MAY, or if the bug is planted for a SHOULD, and if
+        the right embedding passes it that the bug is made of.
     """
     started = perf_counter()
     strict = registry()[bug.clause].level is Level.SHOULD
     backend = as_backend(bug.where, bug.target)
+    without = _broken_by_its_base(bug)
     catches: dict[str, Catch] = {}
+    done: set[Unit] = set()
     cases = 0
     budget = budgets[0]
     for budget in budgets:
         options = RunOptions(Profile(bug.profile), budget, seed=seed, strict=strict, select=select)
         engine = Engine(backend, options)
         for unit in engine.work():
+            if unit in done:  # a larger budget begins with the cases of a smaller one
+                continue
+            done.add(unit)
             engine.do(unit)
             for clause in engine.counting_failures():
-                if clause not in catches:
+                if clause not in catches and clause not in without:
                     catches[clause] = _catch(engine, clause, cases, perf_counter() - started)
-            if _enough(catches, bug.clause, until):
+            if _enough(list(catches.values()), bug.clause, until, cases + engine.cases):
                 break
         cases += engine.cases
         if catches:
@@ -154,13 +170,29 @@ def _catch(engine: Engine, clause: str, before: int, seconds: float) -> Catch:
     return Catch(clause, before + engine.cases, round(seconds, 3), scripted)
 
 
-def _enough(catches: dict[str, Catch], own: str, until: Until) -> bool:
+def _enough(catches: list[Catch], own: str, until: Until, cases: int) -> bool:
     match until:
         case "any":
             return bool(catches)
         case "own":
-            return own in catches
+            late = bool(catches) and cases > catches[0].cases + GRACE
+            return late or any(catch.clause == own for catch in catches)
         case "second":
             return len(catches) > 1
         case "end":
             return False
+
+
+def _broken_by_its_base(bug: Planted) -> frozenset[str]:
+    """Give the clauses that the embedding breaks of which the bug is made, before it is wrong.
+
+    The bases of our own break none. Where a bug has none of them, it calls torch or the textbook
+    layer, whose deviations are declared.
+    """
+    target = bug.target
+    bases = target.__mro__ if isinstance(target, type) else type(target).__mro__
+    if {Kernel, Layer, Parts} & set(bases):
+        return frozenset()
+    below = EAGER if bug.profile == "torch" else TEXTBOOK
+    declared = load(below.deviations) if below.deviations else ()
+    return frozenset(row.clause for row in declared) - {bug.clause}
