@@ -171,6 +171,24 @@ class TestCommand:
         assert "TraceInTheEntries: gone" in out
         assert "failed" in out
 
+    @pytest.mark.parametrize("terminal", [True, False])
+    def test_shows_a_bar_on_a_terminal_only(
+        self, terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("FORCE_COLOR", "1" if terminal else "")
+        monkeypatch.setattr(pool, "each", lambda *_: iter([(BUGS[0], found())]))
+        self.call(monkeypatch, BUGS[:1])
+        assert ("planted bugs and right embeddings" in capsys.readouterr().err) == terminal
+
+    def test_json_on_stdout_is_alone_there(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(pool, "each", lambda *_: iter([(BUGS[0], found())]))
+        assert self.call(monkeypatch, BUGS[:1], "--json", "-") == 1
+        seen = capsys.readouterr()
+        assert not json.loads(seen.out)["passed"]
+        assert "Survivors" in seen.err
+
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
