@@ -32,7 +32,11 @@ class Raised:
 def raised_from(error: BaseException) -> Raised:
     """Describe an exception as plain data."""
     bases = tuple(base.__name__ for base in type(error).__mro__)
-    return Raised(type(error).__name__, bases, str(error))
+    try:
+        message = str(error)
+    except Exception:
+        message = "(an exception whose text can't be had)"
+    return Raised(type(error).__name__, bases, message)
 
 
 @dataclass(frozen=True)
