@@ -17,7 +17,6 @@ from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.optimisers import (
     OPTIMISER_PROBE,
     Stepper,
-    UnusableError,
     judge_padding,
     judge_steps,
     observe_steps,
@@ -135,8 +134,11 @@ def test_a_dense_gradient_where_a_sparse_one_is_due_says_so() -> None:
         return torch.nn.functional.embedding(input, weight)
 
     plan = make_plan(0, padding=False)
-    with pytest.raises(UnusableError, match=r"needs a gradient of torch\.sparse_coo"):
-        observe_steps(Backend("b", ignores_sparse), RECIPES[-1], plan, "cpu", as_module=False)
+    seen = observe_steps(Backend("b", ignores_sparse), RECIPES[-1], plan, "cpu", as_module=False)
+    assert seen.fault.startswith("step 1 needs a gradient of torch.sparse_coo")
+    finding = judge_steps(RECIPES[-1], plan, seen, Profile.TORCH)
+    assert finding is not None
+    assert finding.message == f"{RECIPES[-1].name}: {seen.fault}"
 
 
 @pytest.mark.parametrize("seed", range(20))

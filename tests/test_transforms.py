@@ -15,7 +15,7 @@ from embconform.conformance.engine import RunOptions, run
 from embconform.conformance.probes import Probe
 from embconform.conformance.report import Report, Status
 from embconform.conformance.transforms import TRANSFORM_PROBES
-from embconform.conformance.transforms_common import Lookup
+from embconform.conformance.transforms_claims import Lookup
 from embconform.conformance.transforms_programs import PROGRAM_PROBES
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import Planted, all_planted
