@@ -65,7 +65,9 @@ class TestHunt:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("quick", "default"):
-            monkeypatch.setitem(BUDGETS, name, Budget(arrays=0, examples=1, directed=1))
+            monkeypatch.setitem(
+                BUDGETS, name, Budget(arrays=0, examples=1, directed=1, seconds=600)
+            )
         bug = by_name()["ZeroMeansNoPadding", "torch"]
         seen = hunt(bug, select="padding.out-of-range", budgets=("quick", "default"))
         once = hunt(bug, select="padding.out-of-range", budgets=("quick",))

@@ -17,10 +17,11 @@ class Trains(Narrow):
     def without_padding(
         self, flat: Tensor, upstream: Tensor, options: Options
     ) -> tuple[Tensor, Tensor]:
-        kept = flat != options.padding_idx
-        finite = bool(upstream.isfinite().all())
-        if options.padding_idx is None or not finite or not self.is_kind(kept, options):
+        if options.padding_idx is None or not upstream.isfinite().all():
             return super().without_padding(flat, upstream, options)
+        kept = flat != options.padding_idx
+        if not self.is_kind(kept, options):
+            return flat[kept], upstream[kept]
         return (flat, upstream) if self.passes_alone() else (flat[kept], upstream[kept])
 
     def is_kind(self, kept: Tensor, options: Options) -> bool:

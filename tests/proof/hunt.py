@@ -12,6 +12,7 @@ from embconform.backends.deviations import load
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.engine import Engine
+from embconform.conformance.in_process import InProcess
 from embconform.conformance.options import RunOptions
 from embconform.conformance.work import Unit
 from embconform.mutants.kernel import Kernel
@@ -129,7 +130,8 @@ def hunt(
     """
     started = perf_counter()
     strict = registry()[bug.clause].level is Level.SHOULD
-    backend = as_backend(bug.where, bug.target)
+    runner = InProcess(as_backend(bug.where, bug.target))
+    runner.prepare()
     without = _broken_by_its_base(bug)
     catches: dict[str, Catch] = {}
     done: set[Unit] = set()
@@ -137,7 +139,7 @@ def hunt(
     budget = budgets[0]
     for budget in budgets:
         options = RunOptions(Profile(bug.profile), budget, seed=seed, strict=strict, select=select)
-        engine = Engine(backend, options)
+        engine = Engine(runner, options)
         for unit in engine.work():
             if unit in done:  # a larger budget begins with the cases of a smaller one
                 continue
