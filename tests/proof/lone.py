@@ -20,7 +20,10 @@ from embconform.proof.log import Log, go_on
 from embconform.proof.tasks import HuntTask
 from embconform.reference.clause import registry
 
-NEVER_ALONE: Mapping[str, str] = {}
+NEVER_ALONE: Mapping[str, str] = {
+    "gradient.hot-rows": "thousands of equal indices are many indices, and gradient.many-indices "
+    "compares the same gradient",
+}
 """Clauses that no bug can break alone, and why."""
 
 
