@@ -131,6 +131,7 @@ def hunt(
     started = perf_counter()
     strict = registry()[bug.clause].level is Level.SHOULD
     runner = InProcess(as_backend(bug.where, bug.target))
+    runner.prepare()
     without = _broken_by_its_base(bug)
     catches: dict[str, Catch] = {}
     done: set[Unit] = set()

@@ -114,7 +114,7 @@ def go_on(module: str, wished: Sequence[Task], out: Path, workers: int) -> int:
         return 0
     code = 0
     with out.open("a", encoding="utf-8") as stream:
-        command = shlex.join(["python", "-m", module, *sys.argv[1:]])
+        command = shlex.join(["python", "-m", module, *_without_out(sys.argv[1:])])
         told = {"kind": "run", "commit": commit(), "command": command} | environment("cpu")
         stream.write(json.dumps(told) + "\n")
         try:
@@ -131,6 +131,12 @@ def go_on(module: str, wished: Sequence[Task], out: Path, workers: int) -> int:
             _say(f"interrupted; {out} keeps what was done")
             return 130
     return code
+
+
+def _without_out(arguments: Sequence[str]) -> list[str]:
+    """Leave out where the file lies: that is nobody else's concern."""
+    at = arguments.index("--out") if "--out" in arguments else len(arguments)
+    return [*arguments[:at], *arguments[at + 2 :]]
 
 
 def line_of(result: Hunt | Acceptance) -> str:
