@@ -174,7 +174,8 @@ class Observer:
             indices = self.indices[step.reuse].tensor
         if self.embed is None:
             self.embed = self._make()
-        with _CONTEXTS.get(self.case.mode, nullcontext)():
+        mode = "no_grad" if step.no_grad else self.case.mode
+        with _CONTEXTS.get(mode, nullcontext)():
             output = self.embed(indices)
         if not isinstance(output, torch.Tensor):
             return {"returned": type(output).__name__}

@@ -35,7 +35,7 @@ class Budget:
 
 BUDGETS = {
     "quick": Budget(arrays=1, examples=2, directed=4),
-    "default": Budget(arrays=7, examples=6, directed=14),
+    "default": Budget(arrays=18, examples=3, directed=10),
     "thorough": Budget(arrays=40, examples=20, directed=60),
 }
 
