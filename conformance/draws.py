@@ -208,50 +208,68 @@ class _Builder:
 
     def program(self) -> tuple[Step, ...]:
         """Draw the steps of a legal program."""
-        first = Call(self.indices())
-        again = Call(first.indices, reuse=0)
-        match self.s.program:
-            case "repeat":
-                return self._repeat(first, again)
-            case "accumulate":
-                second = Call(self.indices())
-                return (first, *self.backward(0, first), second, *self.backward(2, second))
-            case "retain":
-                (once,) = self.backward(0, first)
-                return (first, Backward((0,), once.upstream, retain_graph=True), once)
-            case "two-uses":
-                same = self.draw(st.booleans())
-                second = Call(self.indices(first.indices.values.shape if same else None))
-                upstream = (self.upstream(first.indices), self.upstream(second.indices))
-                return (first, second, Backward((0, 1), upstream))
-            case "update-weight":
-                fresh = self._rewritten(
-                    self.table, _draw_table(self.random, self.s, self.rows, self.width)
-                )
-                passed = (first, *self.backward(0, first), WriteWeight(fresh), again)
-                return (*passed, *self.backward(len(passed) - 1, again))
-            case "update-indices":
-                other = self.indices(first.indices.values.shape).values
-                if first.indices.layout not in ZERO_STRIDES:
-                    other = self._rewritten(first.indices.values, other)
-                again = Call(Placed(other, first.indices.layout), reuse=0)
-                back = self.backward(0, first)
-                # torch's sparse gradient shares the memory of the indices: it must not be kept
-                cleared = (ClearGradient(),) if back else ()
-                passed = (first, *back, *cleared, WriteIndices(0, other), again)
-                return (*passed, *self.backward(len(passed) - 1, again))
-            case "served":
-                served = [Call(self.indices(), no_grad=True) for _ in range(2)]
-                return (served[0], first, served[1], *self.backward(1, first))
-            case "steps":
-                return self._steps(first)
-            case "stale-backward":
-                other = self.indices(first.indices.values.shape).values
-                return (first, WriteIndices(0, other), *self.backward(0, first))
-            case "double-backward":
-                direction = TABLE_FILLS["plain"](self.table.shape, self.s.dtype, self.random())
-                return (first, DoubleBackward(0, self.upstream(first.indices), direction))
+        programs = {
+            "single": self._single,
+            "repeat": self._repeat,
+            "accumulate": self._accumulate,
+            "retain": self._retain,
+            "two-uses": self._two_uses,
+            "update-weight": self._update_weight,
+            "update-indices": self._update_indices,
+            "stale-backward": self._stale_backward,
+            "double-backward": self._second_derivative,
+            "served": self._served,
+            "steps": self._steps,
+        }
+        return programs[self.s.program](Call(self.indices()))
+
+    def _single(self, first: Call) -> tuple[Step, ...]:
         return (first, *self.backward(0, first))
+
+    def _accumulate(self, first: Call) -> tuple[Step, ...]:
+        second = Call(self.indices())
+        return (first, *self.backward(0, first), second, *self.backward(2, second))
+
+    def _retain(self, first: Call) -> tuple[Step, ...]:
+        (once,) = self.backward(0, first)
+        return (first, Backward((0,), once.upstream, retain_graph=True), once)
+
+    def _two_uses(self, first: Call) -> tuple[Step, ...]:
+        same = self.draw(st.booleans())
+        second = Call(self.indices(first.indices.values.shape if same else None))
+        upstream = (self.upstream(first.indices), self.upstream(second.indices))
+        return (first, second, Backward((0, 1), upstream))
+
+    def _update_weight(self, first: Call) -> tuple[Step, ...]:
+        fresh = _draw_table(self.random, self.s, self.rows, self.width)
+        again = Call(first.indices, reuse=0)
+        written = WriteWeight(self._rewritten(self.table, fresh))
+        passed = (first, *self.backward(0, first), written, again)
+        return (*passed, *self.backward(len(passed) - 1, again))
+
+    def _update_indices(self, first: Call) -> tuple[Step, ...]:
+        other = self.indices(first.indices.values.shape).values
+        if first.indices.layout not in ZERO_STRIDES:
+            other = self._rewritten(first.indices.values, other)
+        again = Call(Placed(other, first.indices.layout), reuse=0)
+        back = self.backward(0, first)
+        # torch's sparse gradient shares the memory of the indices: it must not be kept
+        cleared = (ClearGradient(),) if back else ()
+        passed = (first, *back, *cleared, WriteIndices(0, other), again)
+        return (*passed, *self.backward(len(passed) - 1, again))
+
+    def _stale_backward(self, first: Call) -> tuple[Step, ...]:
+        other = self.indices(first.indices.values.shape).values
+        return (first, WriteIndices(0, other), *self.backward(0, first))
+
+    def _second_derivative(self, first: Call) -> tuple[Step, ...]:
+        direction = TABLE_FILLS["plain"](self.table.shape, self.s.dtype, self.random())
+        return (first, DoubleBackward(0, self.upstream(first.indices), direction))
+
+    def _served(self, first: Call) -> tuple[Step, ...]:
+        """Look up without grad before and after the call that is differentiated."""
+        before, after = (Call(self.indices(), no_grad=True) for _ in range(2))
+        return (before, first, after, *self.backward(1, first))
 
     def _steps(self, first: Call) -> tuple[Step, ...]:
         """Train for three steps: other indices, of other shapes, on a table that moves."""
@@ -276,7 +294,8 @@ class _Builder:
         mixed[len(before) // 2] = after[len(before) // 2]
         return mixed
 
-    def _repeat(self, first: Call, again: Call) -> tuple[Step, ...]:
+    def _repeat(self, first: Call) -> tuple[Step, ...]:
+        again = Call(first.indices, reuse=0)
         if self.s.mode != "grad":
             return (first, again)
         (back,) = self.backward(0, first)

@@ -243,6 +243,7 @@ def read_gradient(gradient: torch.Tensor | None) -> GradientSeen | None:
             rows=to_numpy(gradient._indices())[0],
             entries=to_numpy(gradient._values()),
             sparse_dim=gradient.sparse_dim(),
+            coalesced=gradient.is_coalesced(),
         )
     if gradient.layout is torch.strided:
         return GradientSeen(*common, dense=to_numpy(gradient))

@@ -365,7 +365,7 @@ def _shape_rules(s: Structure) -> bool:
 
 def _table_rules(s: Structure) -> bool:
     if s.weight_layout in ZERO_STRIDES and (
-        s.bound != "none" or s.program == "update-weight" or s.size == "no-rows"
+        s.bound != "none" or s.program in ("update-weight", "steps") or s.size == "no-rows"
     ):
         return False
     if s.size in ("no-columns", "no-rows") and s.bound != "none" and s.program != "error":

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mutants.hard_parts import Noted, all_distinct, most_frequent
 from mutants.kernel import HALVES, Kernel, Options
+from mutants.percall import as_if_contiguous
 from mutants.registry import planted
 
 
@@ -92,12 +93,12 @@ class SparseCoalescedFlag(Noted):
 
 
 @planted("sparse.equals-dense")
-class SparseValuesOfExpanded(Noted):
-    """An expanded upstream gradient becomes values without a copy, which accumulation then hits."""
+class SparseValuesOfStrided(Noted):
+    """A strided upstream gradient becomes the values of a sparse one in memory order."""
 
     def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
-        if options.sparse and upstream.dim() >= 2 and upstream.stride(-1) == 0:
-            upstream = upstream[..., :1].expand(upstream.shape) * (upstream.shape[-1] > 1)
+        if options.sparse and not upstream.is_contiguous():
+            upstream = as_if_contiguous(upstream)
         return super().gradient(upstream, indices, height, options)
 
 
@@ -140,15 +141,13 @@ class CountsInASignedByte(Noted):
         return counts.clamp(max=127) if self.ids.dtype == torch.int32 else counts
 
 
-@planted("gradient.scale-by-freq")
+@planted("gradient.scale-by-freq-many")
 class CountsAsHalf(Noted):
-    """The division of a half gradient is by a half count, which is even beyond 2048."""
+    """The counts of a float16 table stop at 2048, where adding one to a half changes nothing."""
 
     def counts(self, flat: Tensor, height: int) -> Tensor:
         counts = super().counts(flat, height)
-        if self.table.dtype == torch.bfloat16:
-            return counts.bfloat16().long()
-        return counts
+        return counts.clamp(max=2048) if self.table.dtype == torch.float16 else counts
 
 
 @planted("gradient.scale-by-freq-nd")

@@ -35,7 +35,7 @@ class GradientJvpOfBoth(Parts):
         return super().tangent_of_gradient(direction, ids, height, options)
 
 
-@wrong("transforms.vmap-gradient")
+@wrong("transforms.jacobian")
 class LastMemberOnly(Parts):
     """The gradient of more than two members is written by the last one of equal indices."""
 
@@ -46,7 +46,7 @@ class LastMemberOnly(Parts):
         return right
 
 
-@wrong("transforms.vmap-padding")
+@wrong("transforms.per-sample-gradient")
 class FirstMembersPadding(Parts):
     """Only the first member's padding row is masked, rows being numbered through all tables."""
 
