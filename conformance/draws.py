@@ -85,7 +85,7 @@ def _cases(draw: Draw, structure: Structure, profile: Profile, salt: int, compil
     random = _Seeds(draw, salt)
     rows, width = _draw_table_shape(draw, structure, least)
     table = _draw_table(random, structure, rows, width)
-    options = _draw_options(draw, structure, rows, compiled=compiled)
+    options = _draw_options(draw, structure, table, compiled=compiled)
     build = _Builder(
         draw, random=random, structure=structure, options=options, table=table, least=least
     )
@@ -118,8 +118,9 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
         case "some":
             return draw(st.integers(least, 24)), draw(st.integers(least, 24))
         case "block":
-            rows = _log(draw, 2, 3_000)
-            return rows, min(_log(draw, 5, 150), max(60_000 // rows, 1))
+            rows, most = _log(draw, 2, 3_000), 60_000
+            width = _log(draw, 5, 150) if draw(st.booleans()) else 150
+            return rows, min(width, max(most // rows, 1))
         case "many" | "most" | "hot" | "vast":
             return draw(st.integers(least, 40)), draw(st.integers(least, 4))
     floor = 4 if s.fault.startswith("far") else max(least, 1 + (s.padding != "none"))
@@ -150,10 +151,10 @@ def _draw_table(random: _Seeds, s: Structure, rows: int, width: int) -> Array:
     return np.broadcast_to(values, (rows, width)).copy()
 
 
-def _draw_options(draw: Draw, s: Structure, rows: int, *, compiled: bool) -> Options:
+def _draw_options(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> Options:
     return Options(
-        padding_idx=_draw_padding(draw, s, rows),
-        max_norm=None if s.bound == "none" else _draw_bound(draw, s, compiled=compiled),
+        padding_idx=_draw_padding(draw, s, len(table)),
+        max_norm=None if s.bound == "none" else _draw_bound(draw, s, table, compiled=compiled),
         norm_type=float(s.bound[1:]) if s.bound.startswith("p") else 2.0,
         scale_grad_by_freq=s.gradient.endswith("scaled"),
         sparse=s.gradient.startswith("sparse"),
@@ -178,13 +179,16 @@ def _draw_padding(draw: Draw, s: Structure, rows: int) -> int | None:
     return None
 
 
-def _draw_bound(draw: Draw, s: Structure, *, compiled: bool) -> float:
+def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> float:
     if s.bound == "zero":
         return 0.0
     if s.table == "spike":
         if compiled:
             return 4.0
-        return float(draw(st.integers(1, 9)) * draw(st.sampled_from((1.0, 2.0**-6))))
+        if draw(st.booleans()):
+            return float(draw(st.integers(1, 9)))
+        row = table[draw(st.integers(0, len(table) - 1))]
+        return float(np.abs(row.astype(np.float64)).max())  # the norm of a row, whatever p
     ordinary = 1.0 if compiled else draw(st.sampled_from((1.0, 0.5, 2.0, 0.25, 4.0)))
     return float(ordinary * 2.0**-12 if s.table == "tiny" else ordinary)
 

@@ -34,8 +34,8 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget(arrays=1, examples=2, directed=4),
-    "default": Budget(arrays=18, examples=3, directed=10),
+    "quick": Budget(arrays=1, examples=2, directed=3),
+    "default": Budget(arrays=15, examples=2, directed=14),
     "thorough": Budget(arrays=40, examples=20, directed=60),
 }
 

@@ -78,7 +78,7 @@ def entries_add_up(view: BackwardView) -> Finding | None:
 
 @judge("sparse.layout", BackwardView, _sparse)
 def layout(view: BackwardView) -> Finding | None:
-    """Compare layout, shape, dtype, sparse dimensions, the entries' rows and what it says of them."""
+    """Compare layout, shape, dtype, sparse dimensions, the entries' rows and their order."""
     seen = view.gradient
     if seen is None:
         return equal("type(weight.grad).__name__", "NoneType", "Tensor")
