@@ -35,7 +35,7 @@ class Budget:
 
 BUDGETS = {
     "quick": Budget(arrays=1, examples=2, directed=3),
-    "default": Budget(arrays=15, examples=2, directed=14),
+    "default": Budget(arrays=17, examples=2, directed=14),
     "thorough": Budget(arrays=40, examples=20, directed=60),
 }
 
