@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 import numpy as np
@@ -319,5 +320,5 @@ class _Builder(Programs):
         return Placed(values, placed.layout)
 
     def _zeros(self) -> Placed:
-        shape = {0: (), 1: (2,), 2: (2, 2)}[self.s.rank]
+        shape = {0: (), 1: (2,), 2: (2, 2)}.get(self.s.rank, (2, 1, 2))
         return Placed(np.zeros(shape, self.s.index_dtype), self.s.index_layout)
