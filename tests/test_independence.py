@@ -12,10 +12,16 @@ from types import ModuleType
 
 import pytest
 
+from embconform.mutants.registry import all_planted
+
+PLANTS = {"mutants", "right", "proof"}
 FORBIDDEN = {
-    "reference": {"backends", "conformance", "commands"},
-    "backends": {"conformance", "commands"},
-    "conformance": {"commands"},
+    "reference": {"backends", "conformance", "commands", *PLANTS},
+    "backends": {"conformance", "commands", *PLANTS},
+    "conformance": {"commands", *PLANTS},
+    "mutants": {"conformance", "commands", "proof"},
+    "right": {"conformance", "backends", "commands", "mutants", "proof"},
+    "proof": {"commands"},
 }
 WITH_TORCH = {"textbook"}
 
@@ -84,9 +90,10 @@ def loaded() -> list[ModuleType]:
     return [module for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
 
 
-@pytest.mark.parametrize("package", ["reference", "conformance", "backends", "commands"])
+@pytest.mark.parametrize("package", [*FORBIDDEN, "commands"])
 def test_no_file_is_loaded_under_two_names(package: str) -> None:
     files = {path.resolve() for path in modules(package)}
+    all_planted()
     names: dict[Path, set[str]] = {}
     for module in loaded():
         path = Path(str(module.__file__)).resolve()

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mutants.hard_parts import Noted
-from mutants.kernel import Kernel, Options
-from mutants.lookup_caches import Cached, bits, ids
-from mutants.registry import planted
+from embconform.mutants.hard_parts import Noted
+from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.lookup_caches import Cached, bits, ids
+from embconform.mutants.registry import planted
 
 
 def version_of(tensor: Tensor) -> Any:

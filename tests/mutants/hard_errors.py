@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mutants.errors import Lenient
-from mutants.hard_parts import Noted, is_sorted
-from mutants.kernel import HALVES, Kernel, Options
-from mutants.registry import planted
+from embconform.mutants.errors import Lenient
+from embconform.mutants.hard_parts import Noted, is_sorted
+from embconform.mutants.kernel import HALVES, Kernel, Options
+from embconform.mutants.registry import planted
 
 
 @planted("errors.int32")

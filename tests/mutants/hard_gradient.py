@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mutants.hard_parts import Loses, Noted, all_distinct, is_sorted, most_frequent
-from mutants.kernel import HALVES, Kernel, Options
-from mutants.percall import as_if_contiguous
-from mutants.registry import planted
+from embconform.mutants.hard_parts import Loses, Noted, all_distinct, is_sorted, most_frequent
+from embconform.mutants.kernel import HALVES, Kernel, Options
+from embconform.mutants.percall import as_if_contiguous
+from embconform.mutants.registry import planted
 
 
 @planted("gradient.sum")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mutants.hard_parts import all_distinct
-from mutants.kernel import HALVES, Kernel, Options
-from mutants.registry import planted
+from embconform.mutants.hard_parts import all_distinct
+from embconform.mutants.kernel import HALVES, Kernel, Options
+from embconform.mutants.registry import planted
 
 
 @planted("lookup.rows")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mutants.hard_parts import Noted, all_distinct, is_sorted
-from mutants.kernel import HALVES, Kernel, Options
-from mutants.percall import rank_among_equals
-from mutants.registry import planted
+from embconform.mutants.hard_parts import Noted, all_distinct, is_sorted
+from embconform.mutants.kernel import HALVES, Kernel, Options
+from embconform.mutants.percall import rank_among_equals
+from embconform.mutants.registry import planted
 
 
 class Forgets(Noted):

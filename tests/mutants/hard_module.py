@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mutants.module import Layer
-from mutants.registry import planted
+from embconform.mutants.module import Layer
+from embconform.mutants.registry import planted
 
 
 @planted("module.eval-mode")

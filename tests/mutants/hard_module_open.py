@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mutants.module import Layer
+from embconform.mutants.module import Layer
 
 OPEN: list[tuple[str, type[Layer]]] = []
 """The clause that ought to catch a module, and the module."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mutants.hard_parts import LeaksPadding, Noted, is_sorted
-from mutants.kernel import HALVES, Kernel, Options
-from mutants.registry import planted
+from embconform.mutants.hard_parts import LeaksPadding, Noted, is_sorted
+from embconform.mutants.kernel import HALVES, Kernel, Options
+from embconform.mutants.registry import planted
 
 
 @planted("padding.gradient-is-zero")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mutants.kernel import Options
-from mutants.percall import PerCall
+from embconform.mutants.kernel import Options
+from embconform.mutants.percall import PerCall
 
 
 class Noted(PerCall):

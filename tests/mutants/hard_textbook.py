@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embconform.mutants.hard_parts import all_distinct, is_sorted
+from embconform.mutants.textbook import Formula, wrong
 from embconform.reference import textbook as right
-from mutants.hard_parts import all_distinct, is_sorted
-from mutants.textbook import Formula, wrong
 
 
 class Told(Formula):

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mutants.kernel import Options
-from mutants.percall import PerTable
-from mutants.registry import planted
-from mutants.transforms_parts import Parts, wrong
+from embconform.mutants.kernel import Options
+from embconform.mutants.percall import PerTable
+from embconform.mutants.registry import planted
+from embconform.mutants.transforms_parts import Parts, wrong
 
 
 @wrong("transforms.forward-mode")

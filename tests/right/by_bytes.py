@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from right.common import checked
+from embconform.right.common import checked
 
 MARGIN = 16
 """Bytes beside each row of the output: a multiple of every dtype's size."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from right.common import HALVES, checked, renormed
+from embconform.right.common import HALVES, checked, renormed
 
 
 def _array(tensor: Tensor) -> Any:
