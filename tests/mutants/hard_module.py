@@ -126,7 +126,7 @@ class ZeroGradKeepsPadded(Layer):
         if there is not None and not there.is_sparse and self.padding_idx is not None:
             kept = there[(self.padding_idx + 1) % len(there)].clone()
         super().zero_grad(set_to_none)
-        if kept is not None and not set_to_none:
+        if kept is not None and self.padding_idx is not None and not set_to_none:
             self.weight.grad[(self.padding_idx + 1) % len(kept)] = kept  # type: ignore[index]
 
 

@@ -115,7 +115,7 @@ class PretrainedStridedCopied(Layer):
     @classmethod
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, **options: Any) -> Any:
         packed = embeddings.contiguous()
-        return Layer.from_pretrained.__func__(cls, packed, freeze, **options)
+        return Layer.from_pretrained.__func__(cls, packed, freeze, **options)  # type: ignore[attr-defined]
 
 
 @ought_to_break("module.from-pretrained-options")
@@ -127,4 +127,4 @@ class PretrainedNegativePadding(Layer):
         padding = options.get("padding_idx")
         if padding is not None and padding < 0 and not freeze:
             options["padding_idx"] = None
-        return Layer.from_pretrained.__func__(cls, embeddings, freeze, **options)
+        return Layer.from_pretrained.__func__(cls, embeddings, freeze, **options)  # type: ignore[attr-defined]

@@ -252,9 +252,9 @@ class FrozenByVersion(Told):
             return super().rows(indices, weight)
         ids = tuple(indices.reshape(-1).tolist())
         key = (weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, weight._version)
-        key = (*key, ids, indices.shape)
-        if key != self.key:
-            self.key, self.kept = key, (weight, super().rows(indices, weight))
+        asked = (key, ids, indices.shape)
+        if asked != self.key:
+            self.key, self.kept = asked, (weight, super().rows(indices, weight))
         return self.kept[1].clone()
 
 
