@@ -95,6 +95,8 @@ class GradientSeen:
         Where the layout is sparse_coo: the row of each entry, shape (nnz,), and its values,
         shape (nnz, d), as stored.
     sparse_dim : int
+    coalesced : bool
+        Whether a sparse_coo gradient says that no row has two entries and that they are in order.
     """
 
     layout: str
@@ -104,6 +106,7 @@ class GradientSeen:
     rows: NDArray[np.int64] | None = None
     entries: Array | None = None
     sparse_dim: int = 0
+    coalesced: bool = False
 
 
 @dataclass(frozen=True, eq=False)
