@@ -109,7 +109,8 @@ def test_our_own_fault_is_exit_3(folder, runs, cli):
         raise AssertionError("a bug of ours")
 
     runs.act = fail
-    code, out, err = cli(*"validate good.py:embed --json x.json --isolation none --seed 5".split())
+    given = "validate", "good.py:embed", "--json", "x.json", "--isolation", "none", "--seed", "5"
+    code, out, err = cli(*given)
     assert (code, out) == (3, "")
     assert "Traceback (most recent call last)" in err
     assert "AssertionError: a bug of ours" in err
