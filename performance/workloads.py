@@ -158,12 +158,13 @@ def find(pattern: str | None) -> list[Workload]:
     Returns
     -------
     list of Workload
-        In the order of the table; empty if nothing matches.
+        In the order of the patterns, and for each of the table; empty if nothing matches.
     """
     if pattern is None:
         return [workload for workload in WORKLOADS if workload.default]
     wanted = [part.strip() for part in pattern.split(",")]
-    return [w for w in WORKLOADS if any(fnmatchcase(w.name, part) for part in wanted)]
+    found = [w for part in wanted for w in WORKLOADS if fnmatchcase(w.name, part)]
+    return list(dict.fromkeys(found))
 
 
 def fit(workload: Workload, free: int | None = None) -> Workload:
