@@ -100,7 +100,9 @@ class Inputs:
     saved: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def save(self) -> None:
-        """Keep copies of all rows that calls may change."""
+        """Keep copies of all rows that calls may change, unless they are kept already."""
+        if self.saved:
+            return
         for indices in self.indices:
             rows = torch.unique(indices)
             self.saved[id(indices)] = rows, self.weight[rows]

@@ -86,8 +86,9 @@ def kind_of(path: Path) -> str:
 def _roofline(axes: Axes, report: BenchReport, colours: dict[str, str]) -> None:
     sizes = sorted(report.bandwidth)
     rates = [max(report.bandwidth[s] for s in sizes if s >= size) / 1e9 for size in sizes]
-    axes.step(sizes, rates, where="post", color="black", label="ceiling: copies of this run")
-    axes.hlines(rates[-1], sizes[-1], 16 * sizes[-1], color="black")
+    # the copy of a size bounds every pass that moves as much or less, down to the next smaller one
+    x, y = [sizes[0] / 256, *sizes, 16 * sizes[-1]], [rates[0], *rates, rates[-1]]
+    axes.step(x, y, where="pre", color="black", label="ceiling: copies of this run")
     seen = set()
     for result in report.results:
         if not (result.ranked and result.seconds and result.moved and result.moved.total):
