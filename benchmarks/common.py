@@ -73,9 +73,9 @@ def measure_all():
 def _measure(name, device, sizes):
     """Measure the passes of one workload."""
     from embconform.conformance.quiet import captured_output
+    from embconform.performance import passes
     from embconform.performance.floors import Bandwidth
     from embconform.performance.measure import Cell, measure
-    from embconform.performance import passes
     from embconform.performance.render.json import result_dict
     from embconform.performance.workloads import find, fit
 
