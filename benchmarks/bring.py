@@ -17,8 +17,8 @@ SCHEMA = 1
 NUMBERS = {
     "speed.Speed.track_seconds": lambda r: r["time"] and r["time"]["value"],
     "speed.Speed.track_share_of_ceiling": lambda r: r["share_of_ceiling"],
-    "speed.Speed.track_peak_memory": lambda r: r["memory"] and r["memory"]["peak_bytes"],
-    "speed.Speed.track_allocated": lambda r: r["memory"] and r["memory"]["allocated_bytes"],
+    "speed.Memory.track_peak_memory": lambda r: r["memory"] and r["memory"]["peak_bytes"],
+    "speed.Memory.track_allocated": lambda r: r["memory"] and r["memory"]["allocated_bytes"],
     "speed.Compiling.track_first_call": lambda r: (
         r["compiled"] and r["compiled"]["first_call_seconds"]
     ),

@@ -4,39 +4,28 @@ import os
 from contextlib import suppress
 from importlib.util import find_spec
 
-BACKENDS = ("eager", "textbook", "compile")
-WORKLOADS = (
+ALL_BACKENDS = ("eager", "textbook", "compile")
+ALL_WORKLOADS = (
     "bert-batch-zipf-float32",
     "bert-batch-zipf-pad30-float32",
     "gpt2-token-zipf-float32",
     "movielens-users-batch-uniform-float32",
 )
-PASSES = ("forward", "backward", "sparse", "max_norm", "scale", "sgd")
+ALL_PASSES = ("forward", "backward", "sparse", "max_norm", "scale", "sgd")
 DEVICES = ("cpu", "cuda")
 THREADS = 1
 SEED = 0
 
-PROFILES = {
-    "quick": {"workloads": WORKLOADS[3:], "passes": PASSES[:2], "backends": 2, "seconds": 0.1},
-    "regular": {"workloads": WORKLOADS, "passes": PASSES, "backends": 3, "seconds": 0.5},
-}
 PROFILE = os.environ.get("EMBCONFORM_BENCHMARKS", "regular")
 """``regular``, or ``quick``: one workload, two passes, two backends, short times."""
-
-Key = tuple[str, str, str, str]
-
-
-def profile():
-    """Give the sizes that the environment asks for.
-
-    Raises
-    ------
-    ValueError
-        With one line, for a profile that there isn't.
-    """
-    if PROFILE not in PROFILES:
-        raise ValueError(f"EMBCONFORM_BENCHMARKS={PROFILE}: it is one of {', '.join(PROFILES)}")
-    return PROFILES[PROFILE]
+if PROFILE not in ("regular", "quick"):
+    raise ValueError(f"EMBCONFORM_BENCHMARKS={PROFILE}: it is regular or quick")
+QUICK = PROFILE == "quick"
+BACKENDS = ALL_BACKENDS[:2] if QUICK else ALL_BACKENDS
+WORKLOADS = ALL_WORKLOADS[3:] if QUICK else ALL_WORKLOADS
+PASSES = ALL_PASSES[:2] if QUICK else ALL_PASSES
+SECONDS = 0.1 if QUICK else 0.4
+"""A backend and cell, at least; slow cells take longer for their fewest rounds."""
 
 
 def why_not(device):
@@ -60,17 +49,16 @@ def measure_all():
         under the name of a device alone why it can't be measured.
     """
     found = {device: why_not(device) for device in DEVICES}
-    sizes = profile()
     for device in DEVICES:
         if not found[device]:
-            for name in sizes["workloads"]:
-                for result in _measure(name, device, sizes):
+            for name in WORKLOADS:
+                for result in _measure(name, device):
                     key = (result["target"], result["workload"], result["pass"], device)
                     found[key] = result
     return found
 
 
-def _measure(name, device, sizes):
+def _measure(name, device):
     """Measure the passes of one workload."""
     from embconform.conformance.quiet import captured_output
     from embconform.performance import passes
@@ -79,17 +67,17 @@ def _measure(name, device, sizes):
     from embconform.performance.render.json import result_dict
     from embconform.performance.workloads import find, fit
 
-    targets = list(_targets(sizes["backends"]))
+    targets = list(_targets())
     bandwidth = Bandwidth(device, threads=THREADS)
     (workload,) = find(name)
     with captured_output():
-        for pass_name in sizes["passes"]:
+        for pass_name in PASSES:
             cell = Cell(fit(workload), passes.PASSES[pass_name], device=device)
             for result in measure(
                 cell,
                 targets,
                 bandwidth=bandwidth,
-                seconds=sizes["seconds"],
+                seconds=SECONDS,
                 seed=SEED,
                 threads=THREADS,
             ):
@@ -98,13 +86,13 @@ def _measure(name, device, sizes):
                 yield plain
 
 
-def _targets(count):
+def _targets():
     """Make targets of the backends that can run here."""
     from embconform.backends.backend import TargetError
     from embconform.backends.targets import resolve
     from embconform.performance.measure import Target
 
-    for name in BACKENDS[:count]:
+    for name in BACKENDS:
         with suppress(TargetError):
             yield Target(name, resolve(name))
 
@@ -126,14 +114,13 @@ def look_up(results, key):
     Raises
     ------
     NotImplementedError
-        Where the device isn't there, the profile leaves the cell out, or the backend can't do it;
-        asv shows it as skipped.
+        Where device or backend aren't there, or the backend can't do it; asv shows it as skipped.
     """
     reason = results.get(key[3], "")
     if reason:
         raise NotImplementedError(reason)
     if key not in results:
-        raise NotImplementedError(f"the {PROFILE} profile leaves it out, or the backend is absent")
+        raise NotImplementedError(f"{key[0]} can't run here")
     found = results[key]
     if found["status"] == "unsupported":
         raise NotImplementedError(found["detail"])

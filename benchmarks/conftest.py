@@ -12,13 +12,12 @@ def pytest_generate_tests(metafunc):
         return
     if ROOT not in sys.path:
         sys.path.insert(0, ROOT)
-    from benchmarks.common import BACKENDS, profile
+    from benchmarks.common import BACKENDS, PASSES, WORKLOADS
 
-    sizes = profile()
     cells = [
         (workload, name, backend)
-        for workload in sizes["workloads"]
-        for name in sizes["passes"]
-        for backend in BACKENDS[: sizes["backends"]]
+        for workload in WORKLOADS
+        for name in PASSES
+        for backend in BACKENDS
     ]
     metafunc.parametrize("cell_name", cells, ids=["-".join(cell) for cell in cells])

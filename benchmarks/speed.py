@@ -32,6 +32,16 @@ class Speed:
         """Track the time that the bytes must take at this machine's copy bandwidth, over it."""
         return self.found["share_of_ceiling"]
 
+    track_seconds.unit = "seconds"
+    track_share_of_ceiling.unit = "share"
+
+
+class Memory(Speed):
+    """What a call takes of memory."""
+
+    params = (BACKENDS, WORKLOADS, PASSES[:2], DEVICES)
+    track_seconds = track_share_of_ceiling = None
+
     def track_peak_memory(self, *_):
         """Track how far the resident set rises in a call."""
         return self.found["memory"]["peak_bytes"]
@@ -40,8 +50,6 @@ class Speed:
         """Track the bytes that torch allocates in a call."""
         return self.found["memory"]["allocated_bytes"]
 
-    track_seconds.unit = "seconds"
-    track_share_of_ceiling.unit = "share"
     track_peak_memory.unit = "bytes"
     track_allocated.unit = "bytes"
 
@@ -50,7 +58,7 @@ class Compiling(Speed):
     """What compiling costs."""
 
     params = (("compile",), WORKLOADS, ("forward",), DEVICES)
-    track_seconds = track_share_of_ceiling = track_peak_memory = track_allocated = None
+    track_seconds = track_share_of_ceiling = None
 
     def track_first_call(self, *_):
         """Track the seconds of the first call, compilation included."""
