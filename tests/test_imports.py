@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("reference", "conformance", "backends", "commands")
+PACKAGES = ("reference", "conformance", "backends", "performance", "commands")
 TESTS = ("tests/test_commands.py", "tests/test_mutants.py", "tests/test_skipgram.py")
 LOOK = """
 import json, os, sys
@@ -82,7 +82,7 @@ def test_clauses_named_by_their_folder(look: Any, tmp_path: Path) -> None:
 
 
 def test_folders_of_the_repository_without_a_backend(look: Any) -> None:
-    code, out, modules = look("--co", "-q", ".", "--ignore=tests")
+    code, out, modules = look("--co", "-q", ".", "--ignore=tests", "--ignore=benchmarks")
     assert code == pytest.ExitCode.NO_TESTS_COLLECTED, out
     one_name_a_file(modules)
 

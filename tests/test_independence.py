@@ -13,9 +13,10 @@ from types import ModuleType
 import pytest
 
 FORBIDDEN = {
-    "reference": {"backends", "conformance", "commands"},
-    "backends": {"conformance", "commands"},
-    "conformance": {"commands"},
+    "reference": {"backends", "conformance", "performance", "commands"},
+    "backends": {"conformance", "performance", "commands"},
+    "conformance": {"performance", "commands"},
+    "performance": {"conformance", "commands"},
 }
 WITH_TORCH = {"textbook"}
 
@@ -84,7 +85,9 @@ def loaded() -> list[ModuleType]:
     return [module for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
 
 
-@pytest.mark.parametrize("package", ["reference", "conformance", "backends", "commands"])
+@pytest.mark.parametrize(
+    "package", ["reference", "conformance", "backends", "performance", "commands"]
+)
 def test_no_file_is_loaded_under_two_names(package: str) -> None:
     files = {path.resolve() for path in modules(package)}
     names: dict[Path, set[str]] = {}
