@@ -145,7 +145,7 @@ class _Session:
         for chosen, variable in plan:
             label = f"growth with {variable}, {chosen.name}"
             count = points(variable, largest)
-            if self.left <= 0:
+            if self.left <= 0 and self.growth:
                 self.left_out.append(label)
                 self.done += count
                 continue
@@ -189,7 +189,7 @@ def run(
         for name in request.passes
         for cache in request.caches
     ]
-    plan = [(PASSES[name], v) for v in "NV" for name in GROWTH_PASSES if name in request.passes]
+    plan = [(PASSES[name], v) for name in GROWTH_PASSES if name in request.passes for v in "NV"]
     plan = plan if request.growth else []
     largest = SMALLEST_GROWTH if request.quick else None
     session.total = len(cells) + sum(points(v, largest) for _, v in plan)

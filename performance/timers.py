@@ -23,6 +23,7 @@ BLOCK_NS: Final = 1_000_000
 STABLE: Final = 0.05
 """Warm-up ends when the medians of two successive groups of blocks differ by less than this."""
 GROUP: Final = 3
+NOISY_SPREAD: Final = 0.1
 _DEFAULT_CACHE: Final = 32 * 2**20
 
 
@@ -241,7 +242,7 @@ class Noise:
     def said(self) -> str:
         """One line where the machine was too noisy to trust small differences; else empty."""
         causes = []
-        if self.spread > 0.1:
+        if self.spread > NOISY_SPREAD:
             causes.append(f"samples spread by {self.spread:.0%}")
         if self.stolen > 0.02:
             causes.append(f"the hypervisor took {self.stolen:.0%}")

@@ -9,6 +9,7 @@ from embconform.performance.growth import Growth
 from embconform.performance.measure import Result, Status
 from embconform.performance.render import words
 from embconform.performance.run import BenchReport
+from embconform.performance.timers import NOISY_SPREAD
 
 RESULT_HEADS: Final = ("target", "time", "ratio", "ceiling", "peak", "allocated", "remarks")
 GROWTH_HEADS: Final = ("growth", "target", "exponent", "smallest", "largest")
@@ -51,13 +52,17 @@ def result_blocks(report: BenchReport) -> list[Block]:
 def _result(result: Result, against: str) -> Row:
     """Write one target's line; a time that doesn't count has no ratio."""
     ratio = "1" if result.target == against else words.ratio(result.ratio)
+    if result.status is Status.UNSUPPORTED:
+        ratio = ""
+    elif not result.ranked:
+        ratio = "not ranked"
     time = words.seconds(result.seconds.value) if result.seconds else ""
     memory = result.memory
     return Row(
         (
             result.target,
             time,
-            ratio if result.ranked else "not ranked",
+            ratio,
             words.share(result.share_of_ceiling) if result.ranked else "",
             words.bytes_(memory.peak_bytes) if memory else "",
             words.bytes_(memory.allocated_bytes) if memory else "",
@@ -88,10 +93,8 @@ def remarks(result: Result) -> str:
         said.append(f"first call {words.seconds(made.first_call_seconds)}, {made.graphs} graphs")
     if made and made.recompilations:
         said.append(f"{made.recompilations} recompilations for {made.sizes} sizes")
-    if result.noise and result.noise.said and result.samples:
-        said.append(result.noise.said)
-    if result.warm and not result.warm.stable:
-        said.append("times had not settled")
+    if result.noise and result.noise.spread > NOISY_SPREAD and result.samples:
+        said.append(f"noisy: samples spread by {result.noise.spread:.0%}")
     return "; ".join(said)
 
 
