@@ -145,7 +145,7 @@ class _Session:
         for chosen, variable in plan:
             label = f"growth with {variable}, {chosen.name}"
             count = points(variable, largest)
-            if self.left <= 0 and self.growth:
+            if self.left <= 0:
                 self.left_out.append(label)
                 self.done += count
                 continue

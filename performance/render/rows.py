@@ -90,7 +90,7 @@ def remarks(result: Result) -> str:
         said.append(f"keeps {words.bytes_(result.memory.kept_bytes)} a call")
     made = result.compiled
     if made and made.graphs:
-        said.append(f"first call {words.seconds(made.first_call_seconds)}, {made.graphs} graphs")
+        said.append(f"first call {words.seconds(made.first_call_seconds)}, graphs: {made.graphs}")
     if made and made.recompilations:
         said.append(f"{made.recompilations} recompilations for {made.sizes} sizes")
     if result.noise and result.noise.spread > NOISY_SPREAD and result.samples:

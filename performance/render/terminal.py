@@ -46,8 +46,8 @@ def render(report: BenchReport, console: Console) -> None:
         for row in grown:
             _add(table, row)
         _show(table, console)
-    for note in report.notes:
-        console.print(Text(f"\n{note}", "yellow"), soft_wrap=True)
+    for k, note in enumerate(report.notes):
+        console.print(Text("\n" * (k == 0) + note, "yellow"), soft_wrap=True)
     for name in report.left_out[:5]:
         console.print(Text(f"  left out: {name}", "dim"), soft_wrap=True)
     if len(report.left_out) > 5:
