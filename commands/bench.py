@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from embconform.backends.backend import Backend, TargetError
-from embconform.commands.show import emit, show
+from embconform.commands.bench_files import STDOUT, BenchFiles
+from embconform.commands.show import show
 from embconform.conformance.quiet import captured_output
 
 if TYPE_CHECKING:
@@ -24,79 +24,10 @@ if TYPE_CHECKING:
     from embconform.performance.workloads import Workload
 
 _FILE: Final = click.Path(path_type=Path)
-_STDOUT: Final = Path("-")
 _SECONDS: Final = 75.0
 _QUICK_SECONDS: Final = 10.0
 _QUICK_PASSES: Final = ("forward", "backward")
 _QUICK_WORKLOADS: Final = "movielens-items-batch-zipf-float32,gpt2-token-zipf-float32"
-
-
-@dataclass(frozen=True)
-class BenchFiles:
-    """The files that a run writes."""
-
-    json: Path | None
-    html: Path | None
-    plots: tuple[Path, ...]
-
-    def check(self) -> None:
-        """Find out before the run whether everything can be written; nothing is.
-
-        Raises
-        ------
-        click.UsageError
-            With one line on the first that can't.
-        """
-        from embconform.conformance.render.files import why_not_writable
-        from embconform.performance.render import plot
-
-        seen: dict[Path, str] = {}
-        for option, path in self._named():
-            if path == _STDOUT and option == "--json":
-                continue
-            if path == _STDOUT:
-                raise click.UsageError(f"{option} - : only --json may go to stdout")
-            if option == "--plot" and not plot.kind_of(path):
-                raise click.UsageError(f"--plot {path}: the name must end in .png or .svg")
-            if reason := why_not_writable(path):
-                raise click.UsageError(f"can't write {option} {path}: {reason}")
-            other = seen.setdefault(path.resolve(), option)
-            if other != option:
-                raise click.UsageError(f"{other} and {option} are the same file, {path}")
-        if self.plots and (reason := plot.why_not()):
-            raise click.UsageError(f"can't draw --plot {self.plots[0]}: {reason}")
-
-    def write(self, report: BenchReport) -> None:
-        """Write everything that was asked for.
-
-        Parameters
-        ----------
-        report : BenchReport
-
-        Raises
-        ------
-        click.ClickException
-            With one line, if a file can't be written after all.
-        """
-        from embconform.conformance.render.files import write_whole
-        from embconform.performance.render import html, json, plot
-
-        for option, path in self._named():
-            try:
-                if path == _STDOUT:
-                    emit(json.render(report), sys.stdout)
-                elif option == "--plot":
-                    path.write_bytes(plot.render(report, plot.kind_of(path)))
-                else:
-                    write_whole(path, (json if option == "--json" else html).render(report))
-            except OSError as error:
-                said = error.strerror or str(error)
-                raise click.ClickException(f"can't write {option} {path}: {said}") from error
-
-    def _named(self) -> list[tuple[str, Path]]:
-        single = [("--json", self.json), ("--html", self.html)]
-        named = [(option, path) for option, path in single if path is not None]
-        return named + [("--plot", path) for path in self.plots]
 
 
 def _list_workloads(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -191,7 +122,7 @@ def bench(
     backends = [_resolve(name, device) for name in names]
     with captured_output() as captured, _progress(captured.terminal) as tick:
         report = _measure(list(zip(names, backends, strict=True)), request, tick)
-    to_stderr = json_ == _STDOUT
+    to_stderr = json_ == STDOUT
     from embconform.performance.render import terminal
 
     show(lambda console: terminal.render(report, console), err=to_stderr)

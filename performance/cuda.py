@@ -1,7 +1,8 @@
 """The clock of a CUDA device: events, an emptied L2, and the state of the chip.
 
-Nothing in this file has run on a device yet: the project's machines had none. docs/performance.md
-says so too, and every result carries the device that it was made on.
+Nothing in this file has run on a device yet: there was none where it was written.
+docs/how-to/track-performance.md says so too, tests/test_performance_cuda.py is what must pass on
+one, and every result carries the device that it was made on.
 """
 
 from __future__ import annotations
