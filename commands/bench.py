@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _FILE: Final = click.Path(path_type=Path)
 _SECONDS: Final = 75.0
 _QUICK_SECONDS: Final = 10.0
+_FEWEST_JUDGING: Final = 15.0
+"""Seconds that a target is judged for at least, where its cases take that long."""
 _QUICK_PASSES: Final = ("forward", "backward")
 _QUICK_WORKLOADS: Final = "movielens-items-batch-zipf-float32,gpt2-token-zipf-float32"
 
@@ -261,6 +263,7 @@ def _judged(name: str, backend: Backend, request: Request) -> tuple[dict[str, fr
         device=request.device,
         select=",".join(chosen),
         deviations=active(load(backend.deviations)) if backend.deviations else (),
+        seconds=max(_FEWEST_JUDGING, request.seconds / 3),
     )
     with TemporaryDirectory(prefix="embconform-") as folder:
         set_hypothesis_home_dir(folder)

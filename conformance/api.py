@@ -5,20 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import torch
 from hypothesis import configuration
 
 from embconform.backends.adapt import as_backend
-from embconform.backends.backend import Backend, TargetError
+from embconform.backends.backend import Backend, Description, TargetError
 from embconform.backends.deviations import active, load
 from embconform.backends.targets import resolve
 from embconform.conformance.engine import run
+from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.render.text import failure_text
 from embconform.conformance.report import BROKEN, ClauseResult, Report, Status
@@ -49,7 +49,7 @@ class Plan:
     """A target that can be run, and what became of it."""
 
     name: str
-    backend: Backend
+    subject: Backend | Isolated
     options: RunOptions
     _made: Report | BaseException | None = field(default=None, repr=False)
 
@@ -65,7 +65,7 @@ class Plan:
             try:
                 with _scratch(), warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the verdict is the same under -W error
-                    self._made = run(self.backend, self.options, target=self.name)
+                    self._made = _ran(self.name, self.subject, self.options)
             except SystemExit as error:
                 self._made = TargetError(f"{self.name} left the process: exit({error.code})")
             except Exception as error:
@@ -110,6 +110,7 @@ def plan(
     select: str,
     deviations: str | Path | None,
     strict: bool,
+    isolation: str,
 ) -> Plan:
     """See that a target can be run as is wished; arguments as :func:`check_backend` takes.
 
@@ -118,7 +119,10 @@ def plan(
     TargetError
         If it can't; the message is one line.
     """
-    name, backend = _found(target)
+    if isolation not in ("process", "none"):
+        raise TargetError(f"no isolation {isolation!r}; there are process and none")
+    name, subject = _found(target, isolation, device)
+    backend = subject if isinstance(subject, Backend) else subject.description
     chosen = _profile(name, backend, profile)
     if budget not in BUDGETS:
         raise TargetError(f"no budget {budget!r}; there are {', '.join(BUDGETS)}")
@@ -127,8 +131,11 @@ def plan(
     if device not in backend.capabilities.devices:
         serves = ", ".join(backend.capabilities.devices)
         raise TargetError(f"{name} runs on {serves}, not on {device}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TargetError(f"torch {torch.__version__} finds no CUDA device here")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise TargetError(f"torch {torch.__version__} finds no CUDA device here")
     files = [Path(deviations)] if deviations else []
     files += [backend.deviations] if backend.deviations else []
     rows = {row.clause: row for file in reversed(files) for row in active(load(file))}
@@ -141,7 +148,7 @@ def plan(
         deviations=tuple(rows.values()),
         strict=strict,
     )
-    made = Plan(name, backend, options)
+    made = Plan(name, subject, options)
     if not made.clauses:
         raise TargetError(f"{select!r} matches no clause of the {chosen.value} profile")
     return made
@@ -157,6 +164,7 @@ def check_backend(
     select: str = "*",
     deviations: str | Path | None = None,
     strict: bool = False,
+    isolation: str = "process",
 ) -> Report:
     """Validate an embedding, as :command:`embconform validate` does.
 
@@ -181,6 +189,9 @@ def check_backend(
         addition to the backend's own.
     strict : bool
         Let SHOULD clauses and unexpected passes count.
+    isolation : str
+        ``process`` runs a target that is given by its name in a process of its own, so that it can
+        crash or hang; ``none`` runs it here, as every other target is.
 
     Returns
     -------
@@ -208,6 +219,7 @@ def check_backend(
         select=select,
         deviations=deviations,
         strict=strict,
+        isolation=isolation,
     ).report
     if not report.conformant:
         raise NonconformantError(report)
@@ -239,6 +251,7 @@ def parametrize_with_clauses(
     select: str = "*",
     deviations: str | Path | None = None,
     strict: bool = False,
+    isolation: str = "process",
 ) -> pytest.MarkDecorator:
     """Parametrise a test with every clause of every target, after scikit-learn's checks.
 
@@ -247,7 +260,7 @@ def parametrize_with_clauses(
     Parameters
     ----------
     targets : iterable of str, callable, class or Backend
-    profile, budget, seed, device, select, deviations, strict
+    profile, budget, seed, device, select, deviations, strict, isolation
         As :func:`check_backend` takes.
 
     Returns
@@ -281,6 +294,7 @@ def parametrize_with_clauses(
         select=select,
         deviations=deviations,
         strict=strict,
+        isolation=isolation,
     )
     parameters = [
         pytest.param(
@@ -310,10 +324,14 @@ def _end_test(result: ClauseResult, *, counts: bool) -> None:
         pytest.skip(f"{result.status.value}: {result.detail}")
 
 
-def _found(target: Target) -> tuple[str, Backend]:
-    """Name a target and make a backend of it."""
+def _found(target: Target, isolation: str, device: str) -> tuple[str, Backend | Isolated]:
+    """Name a target and make something of it that can be run."""
     if isinstance(target, str):
-        return target, resolve(target)
+        if isolation == "none":
+            return target, resolve(target)
+        isolated = Isolated(target, device)
+        isolated.rest()
+        return target, isolated
     if isinstance(target, Backend):
         return target.name, as_backend(target.name, target)
     home = target if hasattr(target, "__qualname__") else type(target)
@@ -321,7 +339,15 @@ def _found(target: Target) -> tuple[str, Backend]:
     return name, as_backend(name, target)
 
 
-def _profile(name: str, backend: Backend, wanted: str | None) -> Profile:
+def _ran(name: str, subject: Backend | Isolated, options: RunOptions) -> Report:
+    if isinstance(subject, Backend):
+        return run(subject, options, target=name)
+    with subject:
+        report = run(subject, options, target=name)
+        return replace(report, tampered=subject.finish())
+
+
+def _profile(name: str, backend: Backend | Description, wanted: str | None) -> Profile:
     """Choose the profile, or raise a TargetError for one that the backend doesn't serve."""
     if wanted is None:
         return backend.profiles[0]

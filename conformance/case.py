@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -156,3 +156,13 @@ class Case:
             + sum(step.indices.layout != "contiguous" for _, step in self.calls)
         )
         return elements + len(self.steps) + 8 * plain
+
+
+def keyword_options(options: Options) -> dict[str, Any]:
+    """Give the options that are not at their default as keyword arguments."""
+    plain = Options()
+    return {
+        name: getattr(options, name)
+        for name in Options.__dataclass_fields__
+        if getattr(options, name) != getattr(plain, name)
+    }

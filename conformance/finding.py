@@ -56,6 +56,8 @@ class Finding:
     check : Check or None
     refused : bool
         The embedding refused with an exception something that it may refuse.
+    lost : str
+        ``crash`` or ``timeout`` where the target's process did not survive; else empty.
     """
 
     message: str
@@ -66,6 +68,7 @@ class Finding:
     step: int = 0
     check: Check | None = None
     refused: bool = False
+    lost: str = ""
 
 
 def _place(position: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from embconform.conformance.case import Case
 from embconform.conformance.finding import Check, Finding
-from embconform.conformance.outcome import Outcome
+from embconform.conformance.outcome import Lost, Outcome
 from embconform.conformance.views import CallView, DoubleBackwardView, FaultView, View, views
 from embconform.reference.clause import registry
 
@@ -126,25 +126,44 @@ def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> 
         A clause can come more than once, for different steps.
     """
     for view in views(case, outcome):
-        failed = view.seen.raised is not None and not isinstance(view, FaultView)
         for entry in judges()[type(view)]:
             if wanted is not None and entry.clause not in wanted:
                 continue
-            if failed and _is_sparse_call(view) and not entry.clause.startswith("sparse."):
-                continue
-            if (failed and not entry.value) or (not failed and entry.value and not view.readable):
+            if not _speaks(entry, view):
                 continue
             if case.profile not in registry()[entry.clause].profiles or not entry.applies(view):
                 continue
             started = perf_counter()
-            if failed:
-                finding = None if entry.may_refuse else _exception(view)
-            else:
-                finding = entry.check(view)
+            finding = _decide(entry, view)
             if finding is not None:
                 check = finding.check and replace(finding.check, may_raise=entry.may_refuse)
                 finding = replace(finding, step=finding.step or view.position, check=check)
             yield Ruling(entry.clause, finding, perf_counter() - started)
+
+
+def _broke_off(view: View) -> bool:
+    """Tell whether a step that had to work raised, or the target's process was lost in it."""
+    raised = view.seen.raised is not None and not isinstance(view, FaultView)
+    return raised or view.seen.lost is not None
+
+
+def _speaks(entry: Judge, view: View) -> bool:
+    """Tell whether a judge has something to say on a step that ended as this one did."""
+    if not _broke_off(view):
+        return not entry.value or view.readable
+    if isinstance(view, FaultView):
+        return True
+    if _is_sparse_call(view) and not entry.clause.startswith("sparse."):
+        return False
+    return entry.value
+
+
+def _decide(entry: Judge, view: View) -> Finding | None:
+    if view.seen.lost is not None:
+        return _lost(view, view.seen.lost)
+    if _broke_off(view):
+        return None if entry.may_refuse else _exception(view)
+    return entry.check(view)
 
 
 def _is_sparse_call(view: View) -> bool:
@@ -160,3 +179,25 @@ def _exception(view: View) -> Finding:
         check=Check("", "works"),
         refused=isinstance(view, DoubleBackwardView),
     )
+
+
+def lost_finding(lost: Lost) -> Finding:
+    """Word a loss of the target's process.
+
+    Parameters
+    ----------
+    lost : Lost
+
+    Returns
+    -------
+    Finding
+    """
+    said = "crashed" if lost.kind == "crash" else "did not come back"
+    return Finding(f"{said}: {lost.detail}", lost.detail, lost=lost.kind)
+
+
+def _lost(view: View, lost: Lost) -> Finding:
+    fault = isinstance(view, FaultView)
+    wanted = "an exception" if fault else "an answer"
+    check = Check("", "raises" if fault else "works")
+    return replace(lost_finding(lost), exact=wanted, check=check)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from functools import partial
 from typing import Final
 
 import torch
@@ -10,26 +10,24 @@ import torch
 from embconform.backends.backend import Backend
 from embconform.conformance import (
     modules_copies,
-    modules_draws,
     modules_made,
     modules_pretrained,
     modules_use,
 )
-from embconform.conformance.finding import Finding
-from embconform.conformance.judging import Ruling
+from embconform.conformance.claims import Record, judge_records
 from embconform.conformance.modules_common import Check, Subject
-from embconform.conformance.observe import raised_from
 from embconform.conformance.probes import Probe
+from embconform.conformance.recording import record
 from embconform.reference.clause import Profile, registry
 
 CHECKS: Final[dict[str, Check]] = {
     "module.weight-is-parameter": modules_made.parameter,
-    "module.init-normal": modules_draws.drawn,
-    "module.init-scaled-normal": modules_draws.drawn,
+    "module.init-normal": modules_made.drawn,
+    "module.init-scaled-normal": modules_made.drawn,
     "module.padding-row-zeroed": modules_made.padding_row,
     "module.padding-row-drawn": modules_made.padding_row,
     "module.seeded-init": modules_made.seeded,
-    "module.reset-parameters": modules_draws.redrawn,
+    "module.reset-parameters": modules_made.redrawn,
     "module.dtype": modules_made.dtype_argument,
     "module.padding-out-of-range": modules_made.padding_out_of_range,
     "module.weight-argument": modules_made.weight_shape,
@@ -53,25 +51,21 @@ CHECKS: Final[dict[str, Check]] = {
 }
 
 
-def _run(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
-    subject = Subject(backend, profile, seed)
-    rulings = []
-    for clause, check in CHECKS.items():
-        entry = registry()[clause]
-        if profile not in entry.profiles or not entry.needs <= backend.able:
-            continue
-        with (
-            torch.random.fork_rng(devices=[]),
-            torch.device(device),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            try:
-                finding = check(subject)
-            except Exception as error:
-                finding = Finding(f"raised {raised_from(error)}", str(raised_from(error)))
-        rulings.append(Ruling(clause, finding))
-    return rulings
+def _observe(
+    clause: str, backend: Backend, profile: Profile, seed: int, device: str
+) -> tuple[Record, ...]:
+    """Run a check, if profile and backend have its clause."""
+    entry = registry()[clause]
+    if profile not in entry.profiles or not entry.needs <= backend.able:
+        return ()
+    with torch.device(device):
+        return (record(clause, partial(CHECKS[clause], Subject(backend, profile, seed))),)
 
 
-MODULE_PROBE = Probe("module", frozenset(CHECKS), frozenset({"module"}), _run)
+MODULE_PROBES = tuple(
+    Probe(
+        clause, frozenset({clause}), frozenset({"module"}), partial(_observe, clause), judge_records
+    )
+    for clause in CHECKS
+)
+"""One a clause: a target that crashes in one of them has the others judged."""

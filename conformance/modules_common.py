@@ -8,14 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from embconform.backends.backend import Backend
-from embconform.conformance.finding import Finding
+from embconform.conformance.claims import Claim
+from embconform.conformance.modules_claims import Behaviour
 from embconform.conformance.observe import to_numpy
+from embconform.conformance.recording import plain
 from embconform.reference.clause import Profile
-from embconform.reference.dtypes import Array, bits
+from embconform.reference.dtypes import Array
 
 ROWS: Final = 5
 WIDTH: Final = 4
@@ -32,8 +33,6 @@ _OPTION_SETS: Final[tuple[dict[str, Any], ...]] = (
     {"sparse": True},
     {"padding_idx": PADDING, "max_norm": 2.0, "scale_grad_by_freq": True},
 )
-
-Behaviour = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,8 @@ class Subject:
                 yield dict(options)
 
 
-Check = Callable[[Subject], Finding | None]
-
-
-def refused(reason: str) -> Finding:
-    """Say that a class does not offer what a clause speaks of: the clause is ``unsupported``."""
-    return Finding(reason, got=reason, refused=True)
+Claims = Iterator[Claim]
+Check = Callable[[Subject], Claims]
 
 
 def described(options: dict[str, Any]) -> str:
@@ -142,15 +137,15 @@ def run(module: Any, ids: Tensor) -> Behaviour:
     Returns
     -------
     dict
-        By name: arrays, and plain values to be compared with ==.
+        A behaviour.
     """
     module.weight.grad = None
     output = module(ids)
     seen: Behaviour = {
         "the output": to_numpy(output),
         "the dtype of the output": str(output.dtype),
-        "requires_grad of the output": output.requires_grad,
-        "requires_grad of the table": module.weight.requires_grad,
+        "requires_grad of the output": plain(output.requires_grad),
+        "requires_grad of the table": plain(module.weight.requires_grad),
     }
     gradient = None
     if output.requires_grad:
@@ -164,69 +159,3 @@ def run(module: Any, ids: Tensor) -> Behaviour:
         seen["the gradient"] = to_numpy(gradient.to_dense())
     module.weight.grad = None
     return {**seen, "the table after the call": table_of(module)}
-
-
-def difference(got: Behaviour, wanted: Behaviour, which: str) -> Finding | None:
-    """Compare two behaviours to the bit.
-
-    Parameters
-    ----------
-    got, wanted : dict
-        As :func:`run` gives them.
-    which : str
-        What `got` is of, for the message.
-
-    Returns
-    -------
-    Finding or None
-    """
-    for name in dict.fromkeys((*wanted, *got)):
-        one, other = got.get(name, "none"), wanted.get(name, "none")
-        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-            finding = unlike(one, other, f"{name} of {which}")
-        elif type(one) is type(other) and one == other:
-            finding = None
-        else:
-            finding = Finding(f"{name} of {which} is {_brief(one)}, must be {_brief(other)}")
-        if finding:
-            return finding
-    return None
-
-
-def _brief(value: Any) -> str:
-    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else str(value)
-
-
-def unlike(got: Array, wanted: Array, what: str) -> Finding | None:
-    """Compare two arrays to the bit.
-
-    Parameters
-    ----------
-    got, wanted : ndarray
-    what : str
-        What `got` is, for the message.
-
-    Returns
-    -------
-    Finding or None
-        The first element that differs, or the shape or dtype.
-    """
-    if got.shape != wanted.shape or got.dtype != wanted.dtype:
-        return Finding(
-            f"{what} is {got.dtype} of shape {got.shape}, must be {wanted.dtype} of shape "
-            f"{wanted.shape}",
-            f"{got.dtype} {got.shape}",
-            f"{wanted.dtype} {wanted.shape}",
-        )
-    different: NDArray[np.bool_] = bits(got) != bits(wanted)
-    if not different.any():
-        return None
-    place = tuple(int(k) for k in np.argwhere(different)[0])
-    one, other = float(got[place]), float(wanted[place])
-    return Finding(
-        f"{what} has {one!r} at {list(place)}, must have {other!r}; {int(different.sum())} of "
-        f"{different.size} elements differ",
-        repr(one),
-        repr(other),
-        "0 (equal bits)",
-    )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtr, chdtrc, ndtr
 
+from embconform.conformance.claims import Claim
 from embconform.conformance.finding import Finding
-from embconform.conformance.modules_common import Subject, refused, table_of
 from embconform.reference.clause import Profile
+from embconform.reference.dtypes import Array
 
 Floats = NDArray[np.float64]
 
@@ -146,43 +148,35 @@ def undrawn(table: Floats, deviation: float, what: str) -> Finding | None:
     )
 
 
-def _deviation(profile: Profile, width: int) -> float:
-    return 1.0 if profile is Profile.TORCH else float(width**-0.5)
+@dataclass(frozen=True, eq=False)
+class Drawn(Claim):
+    """A table that must be a draw as the profile says.
 
+    Attributes
+    ----------
+    what : str
+        Names the table.
+    table : ndarray
+    shape : tuple of int
+        As the constructor was told.
+    profile : Profile
+    padding : int or None
+        A row that does not count.
+    """
 
-def drawn(subject: Subject) -> Finding | None:
-    """Judge new tables of two shapes."""
-    import torch
+    what: str
+    table: Array
+    shape: tuple[int, int]
+    profile: Profile
+    padding: int | None = None
 
-    torch.manual_seed(subject.seed)
-    for rows, width in SHAPES:
-        table = table_of(subject.make(rows, width)).astype(np.float64)
-        finding = undrawn(table, _deviation(subject.profile, width), "a new table")
-        if finding:
-            return finding
-    return None
-
-
-def redrawn(subject: Subject) -> Finding | None:
-    """Judge what reset_parameters draws, and that the padding row is as in a new table."""
-    import torch
-
-    torch.manual_seed(subject.seed + 1)
-    rows, width = SHAPES[1]
-    padding = 3 if "padding_idx" in subject.able else None
-    module = subject.make(rows, width, **({} if padding is None else {"padding_idx": padding}))
-    if not callable(getattr(module, "reset_parameters", None)):
-        return refused(f"{type(module).__name__} has no reset_parameters")
-    weight = module.weight
-    weight.data.fill_(7.0)
-    module.reset_parameters()
-    if module.weight is not weight:
-        return Finding("reset_parameters puts another Parameter in the place of weight")
-    table = table_of(module).astype(np.float64)
-    if padding is not None:
-        zeroed = bool((table[padding] == 0).all())
-        if zeroed is not (subject.profile is Profile.TORCH):
-            right = "zeros" if subject.profile is Profile.TORCH else "drawn like the others"
-            return Finding(f"reset_parameters leaves row padding_idx={padding} not {right}")
-        table = np.delete(table, padding, axis=0)
-    return undrawn(table, _deviation(subject.profile, width), "a table after reset_parameters")
+    def judge(self) -> Finding | None:
+        """Test at :data:`LEVEL`."""
+        if sorted(self.table.shape) != sorted(self.shape):  # which way round is another clause's
+            seen = self.table.shape
+            return Finding(f"{self.what} has shape {seen}, must have {self.shape}", str(seen))
+        table = self.table.astype(np.float64)
+        if self.padding is not None:
+            table = np.delete(table, self.padding, axis=0)
+        deviation = 1.0 if self.profile is Profile.TORCH else float(self.shape[1] ** -0.5)
+        return undrawn(table, deviation, self.what)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import ml_dtypes
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from embconform.backends.backend import Backend
+from embconform.conformance import marker
 from embconform.conformance.case import (
     Backward,
     Call,
@@ -20,18 +22,18 @@ from embconform.conformance.case import (
     Placed,
     WriteIndices,
     WriteWeight,
+    keyword_options,
 )
 from embconform.conformance.layouts import Laid, lay_out
 from embconform.conformance.outcome import (
     GradientSeen,
     MemorySeen,
     Outcome,
-    Raised,
     StepSeen,
     TensorSeen,
+    raised_from,
 )
 from embconform.reference.dtypes import Array
-from embconform.reference.oracle import Options
 
 _CARRIERS: dict[torch.dtype, tuple[torch.dtype, Any]] = {
     torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
@@ -84,20 +86,23 @@ _CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 }
 
 
-def raised_from(error: BaseException) -> Raised:
-    """Describe an exception as plain data."""
-    bases = tuple(base.__name__ for base in type(error).__mro__)
-    return Raised(type(error).__name__, bases, str(error))
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask for deterministic algorithms.
 
-
-def keyword_options(options: Options) -> dict[str, Any]:
-    """Give the options that are not at their default as keyword arguments."""
-    plain = Options()
-    return {
-        name: getattr(options, name)
-        for name in Options.__dataclass_fields__
-        if getattr(options, name) != getattr(plain, name)
-    }
+    ``torch.use_deterministic_algorithms`` tells Inductor as well, and imports it for that, which
+    takes seconds; the debug mode sets the same flag and does not.
+    """
+    before = torch.get_deterministic_debug_mode()
+    if "torch._inductor.config" in sys.modules:
+        torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
+    try:
+        yield
+    finally:
+        if "torch._inductor.config" in sys.modules:
+            torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode(before)
 
 
 class Observer:
@@ -115,15 +120,12 @@ class Observer:
 
     def run(self) -> Outcome:
         """Take the steps up to the first that raises without having to."""
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(self.case.deterministic or before)
-        try:
+        with _deterministic() if self.case.deterministic else nullcontext():
             return self._run()
-        finally:
-            torch.use_deterministic_algorithms(before)
 
     def _run(self) -> Outcome:
         for position, step in enumerate(self.case.steps):
+            marker.mark(position)
             seen = self._take(position, step)
             self.steps.append(seen)
             if seen.raised and not (isinstance(step, Call) and step.must_raise):

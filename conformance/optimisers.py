@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from embconform.backends.backend import Backend
-from embconform.conformance.finding import Finding, same_bits, within
+from embconform.backends.backend import Backend, Described
+from embconform.conformance.claims import compare_arrays
+from embconform.conformance.finding import Finding, within
 from embconform.conformance.judging import Ruling
-from embconform.conformance.observe import raised_from, to_numpy
+from embconform.conformance.observe import to_numpy
+from embconform.conformance.outcome import raised_from
 from embconform.conformance.probes import Probe
 from embconform.reference.clause import Profile, registry
 from embconform.reference.dtypes import Array
@@ -128,13 +130,16 @@ class Seen:
         After each step.
     outputs : list of ndarray
         What each step looked up.
+    fault : str
+        Why the steps broke off: what can't be trained with, or an exception's type and text.
     """
 
     tables: list[Array]
     outputs: list[Array]
+    fault: str = ""
 
 
-class UnusableError(Exception):
+class _UnusableError(Exception):
     """What a backend gave can't be trained with; its message says why."""
 
 
@@ -142,9 +147,6 @@ def observe_steps(
     backend: Backend, recipe: Recipe, plan: Plan, device: str, *, as_module: bool
 ) -> Seen:
     """Take a recipe's steps through a backend.
-
-    After the first step the gradient is filled with zeros, after the second it is dropped: both
-    of the ways of ``zero_grad``.
 
     Parameters
     ----------
@@ -158,32 +160,48 @@ def observe_steps(
     Returns
     -------
     Seen
+        An exception of the backend is recorded, not raised; so is that no gradient, or none of
+        the right layout, reached the table.
+    """
+    seen = Seen([], [])
+    try:
+        _take_steps(seen, backend, recipe, plan, device, as_module=as_module)
+    except _UnusableError as error:
+        return replace(seen, fault=str(error))
+    except (Exception, SystemExit) as error:
+        return replace(seen, fault=f"raised {raised_from(error)}")
+    return seen
 
-    Raises
-    ------
-    UnusableError
-        If no gradient, or none of the right layout and shape, reaches the table.
+
+def _take_steps(
+    seen: Seen, backend: Backend, recipe: Recipe, plan: Plan, device: str, *, as_module: bool
+) -> None:
+    """Add what is seen to `seen`, step by step.
+
+    After the first step the gradient is filled with zeros, after the second it is dropped: both
+    of the ways of ``zero_grad``.
     """
     look_up, weight = _table(backend, recipe, plan, device, as_module)
     taken = backend.capabilities.index_dtypes
     dtype = torch.int64 if "int64" in taken else getattr(torch, taken[0])
-    optimiser, seen = Stepper(recipe, weight), Seen([], [])
+    optimiser = Stepper(recipe, weight)
     for at in range(len(plan.ids)):
         if weight.grad is not None:
             weight.grad = None if at == 2 else weight.grad.zero_()
         output = look_up(torch.tensor(plan.ids[at], dtype=dtype, device=device))
         if not isinstance(output, Tensor) or output.dtype != weight.dtype:
-            raise UnusableError(f"the lookup of step {at + 1} is no tensor of {weight.dtype}")
+            raise _UnusableError(f"the lookup of step {at + 1} is no tensor of {weight.dtype}")
         seen.outputs.append(to_numpy(output))
         upstream = torch.tensor(plan.upstream[at], device=device).to(weight.dtype)
         torch.autograd.backward([output], [upstream])
         layout = torch.sparse_coo if recipe.sparse else torch.strided
         if weight.grad is None or weight.grad.layout is not layout:
             found = "no gradient" if weight.grad is None else f"one of {weight.grad.layout}"
-            raise UnusableError(f"step {at + 1} needs a gradient of {layout}, and {found} came")
+            raise _UnusableError(f"step {at + 1} needs a gradient of {layout}, and {found} came")
         optimiser.step()
         seen.tables.append(to_numpy(weight))
-    return seen
+        if seen.tables[-1].shape != plan.table.shape or seen.tables[-1].dtype != recipe.dtype:
+            raise _UnusableError(f"step {at + 1} leaves a table of another shape or dtype")
 
 
 def _table(
@@ -218,21 +236,21 @@ def judge_steps(recipe: Recipe, plan: Plan, seen: Seen, profile: Profile) -> Fin
     -------
     Finding or None
     """
+    if seen.fault:
+        return Finding(f"{recipe.name}: {seen.fault}", seen.fault)
     rows = np.arange(len(plan.table))
     counted = np.broadcast_to((rows != plan.padding)[:, np.newaxis], plan.table.shape)
-    before = plan.table.astype(seen.tables[0].dtype)
+    before = plan.table.astype(recipe.dtype)
     for at, (exact, table) in enumerate(zip(trajectory(recipe, plan), seen.tables, strict=True)):
         where = f"{recipe.name}, step {at + 1}:"
         wanted = before[plan.ids[at]]
         if profile is Profile.TEXTBOOK:
             wanted[plan.ids[at] == plan.padding] = 0
-        if seen.outputs[at].shape != wanted.shape:
-            return Finding(f"{where} the lookup has shape {seen.outputs[at].shape}")
-        finding = same_bits(f"{where} output", seen.outputs[at], wanted) or within(
+        finding = compare_arrays(f"{where} the output", seen.outputs[at], wanted) or within(
             f"{where} weight", table, exact.value, exact.error, counted
         )
         if finding:
-            return finding
+            return replace(finding, check=None)
         before = table
     return None
 
@@ -260,37 +278,50 @@ def judge_padding(recipe: Recipe, plan: Plan, seen: Seen) -> Finding | None:
     return None
 
 
-def _rule(
-    backend: Backend, recipe: Recipe, plan: Plan, profile: Profile, device: str
-) -> list[Ruling]:
-    """Judge one recipe through every form that the backend has."""
-    forms = [False] * (backend.functional is not None) + [True] * (backend.module is not None)
-    rulings = []
-    for as_module in forms[:1] if backend.compiled else forms:
-        try:
-            seen = observe_steps(backend, recipe, plan, device, as_module=as_module)
-            finding = judge_steps(recipe, plan, seen, profile)
-            if plan.padding is not None:
-                rulings.append(Ruling(PADDING, judge_padding(recipe, plan, seen)))
-        except UnusableError as error:
-            finding = Finding(f"{recipe.name}: {error}")
-        except Exception as error:
-            raised = raised_from(error)
-            finding = Finding(f"{recipe.name}: raised {raised}", str(raised))
-        rulings.append(Ruling(clause_of(recipe), finding))
-    return rulings
+def _forms(described: Described) -> list[bool]:
+    """List the forms that are trained: the functional one, and as a module."""
+    forms = [form == "module" for form in ("functional", "module") if form in described.forms]
+    return forms[:1] if described.compiled else forms
 
 
-def _run(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
-    plan = make_plan(seed, padding="padding_idx" in backend.able)
-    rulings: list[Ruling] = []
+def _recipes(described: Described, profile: Profile) -> Iterator[Recipe]:
+    """List the recipes that the profile and the backend have."""
+    for recipe in RECIPES:
+        clause = registry()[clause_of(recipe)]
+        able = recipe.dtype in described.capabilities.dtypes and clause.needs <= described.able
+        if able and profile in clause.profiles:
+            yield recipe
+
+
+def _runs(described: Described, profile: Profile) -> list[tuple[Recipe, bool]]:
+    """List the recipes by form, module or not."""
+    forms = _forms(described)
+    return [(recipe, form) for recipe in _recipes(described, profile) for form in forms]
+
+
+def _plan(described: Described, seed: int) -> Plan:
+    return make_plan(seed, padding="padding_idx" in described.able)
+
+
+def _observe(backend: Backend, profile: Profile, seed: int, device: str) -> tuple[Seen, ...]:
+    """Take every recipe's steps through every form that the backend has."""
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")
-        for recipe in RECIPES:
-            clause = registry()[clause_of(recipe)]
-            able = recipe.dtype in backend.capabilities.dtypes and clause.needs <= backend.able
-            if able and profile in clause.profiles:
-                rulings += _rule(backend, recipe, plan, profile, device)
+        return tuple(
+            observe_steps(backend, recipe, _plan(backend, seed), device, as_module=as_module)
+            for recipe, as_module in _runs(backend, profile)
+        )
+
+
+def _judge(
+    observation: tuple[Seen, ...], described: Described, profile: Profile, seed: int
+) -> list[Ruling]:
+    """Rule on every recipe, and on the padding row where none broke off."""
+    plan, rulings = _plan(described, seed), []
+    for (recipe, _), seen in zip(_runs(described, profile), observation, strict=True):
+        if plan.padding is not None and not seen.fault:
+            rulings.append(Ruling(PADDING, judge_padding(recipe, plan, seen)))
+        rulings.append(Ruling(clause_of(recipe), judge_steps(recipe, plan, seen, profile)))
     return rulings
 
 
@@ -298,5 +329,6 @@ OPTIMISER_PROBE: Final = Probe(
     "optimisers",
     frozenset({*map(clause_of, RECIPES), PADDING}),
     frozenset({"gradient"}),
-    _run,
+    _observe,
+    _judge,
 )

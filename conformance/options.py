@@ -21,11 +21,15 @@ class Budget:
         Cases for each stratum of these arrays.
     directed : int
         Cases for each stratum that is made for a clause.
+    seconds : float
+        How long a run may take before it is cut, by default; four times that where each new
+        structure of a call is compiled.
     """
 
     arrays: int
     examples: int
     directed: int
+    seconds: float
 
     def cases(self, structure: Structure) -> int:
         """Give the number of cases for a stratum; those of tens of thousands of indices get few."""
@@ -34,9 +38,9 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget(arrays=1, examples=2, directed=4),
-    "default": Budget(arrays=7, examples=6, directed=14),
-    "thorough": Budget(arrays=40, examples=20, directed=60),
+    "quick": Budget(arrays=1, examples=2, directed=4, seconds=600),
+    "default": Budget(arrays=7, examples=6, directed=14, seconds=3600),
+    "thorough": Budget(arrays=40, examples=20, directed=60, seconds=8 * 3600),
 }
 
 
@@ -62,6 +66,8 @@ class RunOptions:
         SHOULD failures and unexpected passes count against the verdict.
     fail_fast : bool
         Stop after the first stratum that breaks a clause that counts.
+    seconds : float or None
+        How long the run may take before it is cut; None for the budget's time.
     """
 
     profile: Profile
@@ -73,3 +79,8 @@ class RunOptions:
     deviations: tuple[Deviation, ...] = ()
     strict: bool = False
     fail_fast: bool = False
+    seconds: float | None = None
+
+    def seconds_allowed(self, *, compiled: bool) -> float:
+        """Give the time after which the run is cut, in seconds."""
+        return self.seconds or BUDGETS[self.budget].seconds * (4 if compiled else 1)

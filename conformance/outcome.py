@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,31 @@ class Raised:
         if not text:
             return self.type
         return f"{self.type}: {text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
+
+
+def raised_from(error: BaseException) -> Raised:
+    """Describe an exception as plain data."""
+    bases = tuple(base.__name__ for base in type(error).__mro__)
+    return Raised(type(error).__name__, bases, str(error))
+
+
+@dataclass(frozen=True)
+class Lost:
+    """How a target was lost: its process died, or was killed because it was late.
+
+    Attributes
+    ----------
+    kind : str
+        ``crash`` or ``timeout``.
+    detail : str
+        What was seen of it, such as ``the process died of SIGSEGV``.
+    mark : int
+        The step at which it was; -1 before the first.
+    """
+
+    kind: Literal["crash", "timeout"]
+    detail: str
+    mark: int = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +142,8 @@ class StepSeen:
         What the output shares memory with: ``weight``, ``indices``, ``output of step k``.
     gradient : GradientSeen or None
         Of the table, after the step; of the upstream gradient after a double backward.
+    lost : Lost or None
+        Where the target's process ended in this step; `memory` is then that before it.
     """
 
     raised: Raised | None
@@ -125,6 +153,7 @@ class StepSeen:
     requires_grad: bool = False
     shares: tuple[str, ...] = ()
     gradient: GradientSeen | None = None
+    lost: Lost | None = None
 
 
 @dataclass(frozen=True, eq=False)

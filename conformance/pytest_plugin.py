@@ -49,6 +49,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Only clauses whose id matches; several patterns joined by commas",
     )
     group.addoption("--embedding-deviations", metavar="FILE", help="TOML of known deviations")
+    group.addoption(
+        "--embedding-isolation",
+        choices=("process", "none"),
+        default="process",
+        help="Run the target in a process of its own, or in this one (default: process)",
+    )
     group.addoption("--embedding-strict", action="store_true", help="Let SHOULD clauses count")
 
 
@@ -140,6 +146,7 @@ def _plan(config: pytest.Config) -> Plan:
             select=option.embedding_select,
             deviations=option.embedding_deviations,
             strict=option.embedding_strict,
+            isolation=option.embedding_isolation,
         )
     return config.stash[_PLAN]
 

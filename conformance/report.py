@@ -116,6 +116,10 @@ class Report:
         Whether SHOULD failures and unexpected passes count.
     replay : str
         The command line that repeats the run.
+    interrupted : bool
+        Whether somebody stopped the run before its end.
+    tampered : tuple of str
+        Functions of torch, NumPy, time or the suite that the target has replaced.
     """
 
     target: str
@@ -130,6 +134,8 @@ class Report:
     notes: tuple[str, ...] = ()
     strict: bool = False
     replay: str = ""
+    interrupted: bool = False
+    tampered: tuple[str, ...] = ()
 
     def with_status(self, *statuses: Status) -> list[ClauseResult]:
         """List the results that have one of the statuses."""
@@ -151,7 +157,8 @@ class Report:
     @property
     def conformant(self) -> bool:
         """Whether nothing counts against the target."""
-        return not any(self.counts_against(result) for result in self.clauses)
+        broken = any(self.counts_against(result) for result in self.clauses)
+        return not (broken or self.interrupted or self.tampered)
 
     @property
     def verdict(self) -> str:

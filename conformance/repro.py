@@ -17,11 +17,11 @@ from embconform.conformance.case import (
     Step,
     WriteIndices,
     WriteWeight,
+    keyword_options,
 )
 from embconform.conformance.finding import Check, Finding
 from embconform.conformance.layouts import lay_out
 from embconform.conformance.literals import tensor_code
-from embconform.conformance.observe import keyword_options
 
 _MODES = {"no_grad": "torch.no_grad()", "inference": "torch.inference_mode()"}
 _BITS = {1: "torch.uint8", 2: "torch.int16", 4: "torch.int32", 8: "torch.int64"}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import psutil
 import torch
 
-from embconform.backends.backend import Backend
+from embconform.backends.backend import Backend, Described
+from embconform.conformance.claims import Returned
 from embconform.conformance.finding import Finding, same_bits
 from embconform.conformance.judging import Ruling
-from embconform.conformance.observe import raised_from, to_numpy, to_torch
+from embconform.conformance.observe import to_torch
+from embconform.conformance.outcome import Raised, raised_from
 from embconform.conformance.probes import Probe
+from embconform.conformance.recording import read
 from embconform.reference.clause import Profile
+from embconform.reference.dtypes import Array
 
 OTHER_DTYPES = (
     *(np.dtype(name) for name in ("int8", "uint8", "int16", "int32", "int64", "bool")),
@@ -28,89 +34,135 @@ MEMORY = 3 * 2 * HUGE_ROWS * WIDTH
 """Bytes wanted free: the table in a 16-bit dtype, should the target copy it, twice over."""
 
 
-def _other_dtypes(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
-    """Look up in tables of integers, booleans, complex numbers and 8-bit floats."""
-    del profile
-    functional = backend.functional
-    assert functional is not None
-    rng = np.random.default_rng(seed)
-    findings: list[Finding | None] = []
-    for dtype in OTHER_DTYPES:
-        raw = rng.integers(0, 2 if dtype.kind == "b" else 256, (5, 3 * dtype.itemsize), np.uint8)
-        table = raw.view(dtype)
-        ids = np.array([[4, 0], [2, 4]])
-        try:
-            with torch.no_grad():
-                out = functional(to_torch(ids).to(device), to_torch(table.copy()).to(device))
-        except Exception as error:
-            reason = f"{dtype.name} table: {raised_from(error)}"
-            findings.append(Finding(reason, reason, refused=True))
-            continue
-        try:
-            got = to_numpy(out)
-        except Exception as error:
-            kind = type(out).__name__
-            reason = f"a {dtype.name} table gives a {kind} that can't be read: {raised_from(error)}"
-            findings.append(Finding(reason, kind, dtype.name))
-            continue
-        finding: Finding | None
-        if got.dtype != dtype or got.shape != (2, 2, 3):
-            seen = f"{got.dtype} of shape {got.shape}"
-            finding = Finding(f"a {dtype.name} table gives {seen}", seen, dtype.name)
-        else:
-            found = same_bits("out", got, table[ids])
-            finding = found and replace(
-                found, message=f"{dtype.name} table: {found.message}", check=None
-            )
-        findings.append(finding)
-    return [_worst("lookup.other-dtypes", findings)]
+@dataclass(frozen=True)
+class TooLittleMemory:
+    """Why a table was not made: the bytes that are free."""
+
+    free: int
 
 
-def _worst(clause: str, findings: list[Finding | None]) -> Ruling:
-    """Rule by the first wrong value, else by a refusal if everything was refused, else pass."""
-    wrong = [f for f in findings if f is not None and not f.refused]
-    refused = [f for f in findings if f is not None and f.refused]
-    if wrong:
-        return Ruling(clause, wrong[0])
-    return Ruling(clause, refused[0] if len(refused) == len(findings) else None)
+Seen = Returned | Raised | TooLittleMemory
 
 
-def _huge(backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
-    """Look up the last rows of a table that only its first pages and these rows are written of."""
-    del profile
-    return [Ruling("lookup.huge-table", _huge_finding(backend, seed, device))]
-
-
-def _huge_finding(backend: Backend, seed: int, device: str) -> Finding | None:
-    functional = backend.functional
-    assert functional is not None
-    free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
-    if free < MEMORY:
-        reason = f"only {free / 2**30:.1f} GiB are free here, and {MEMORY / 2**30:.1f} are wanted"
-        return Finding(reason, reason, refused=True)
-    rows = np.array([0, HUGE_ROWS - 1, 5, HUGE_ROWS - 7, 2**30 // WIDTH + 1])
-    rng = np.random.default_rng(seed)
-    values = rng.standard_normal((len(rows), WIDTH)).astype(ml_dtypes.bfloat16)
-    table = torch.empty(HUGE_ROWS, WIDTH, dtype=torch.bfloat16, device=device)
-    table[to_torch(rows).to(device)] = to_torch(values).to(device)
+def _call(backend: Backend, ids: Array, table: torch.Tensor) -> Returned | Raised:
+    """Look up without a gradient."""
+    assert backend.functional is not None
     try:
         with torch.no_grad():
-            got = to_numpy(functional(to_torch(rows).to(device), table))
-    except Exception as error:
-        return Finding(f"raised {raised_from(error)} for a table of {HUGE_ROWS} x {WIDTH}")
-    if got.shape != values.shape or got.dtype != values.dtype:
-        return Finding(f"a table of {HUGE_ROWS} x {WIDTH} gives {got.dtype} of shape {got.shape}")
-    found = same_bits("out", got, values)
-    return found and replace(
-        found,
-        message=f"ids {rows.tolist()} of a table of {HUGE_ROWS} x {WIDTH}: {found.message}",
-        check=None,
-    )
+            out = backend.functional(to_torch(ids.copy()).to(table.device), table)
+    except (Exception, SystemExit) as error:
+        return raised_from(error)
+    return read(out)
+
+
+# Other dtypes
+
+OTHER_IDS = np.array([[4, 0], [2, 4]])
+
+
+def _other_tables(seed: int) -> Iterator[Array]:
+    """Draw a table of each dtype, all bit patterns alike."""
+    rng = np.random.default_rng(seed)
+    for dtype in OTHER_DTYPES:
+        raw = rng.integers(0, 2 if dtype.kind == "b" else 256, (5, 3 * dtype.itemsize), np.uint8)
+        yield raw.view(dtype)
+
+
+def _observe_other(
+    backend: Backend, profile: Profile, seed: int, device: str
+) -> tuple[Returned | Raised, ...]:
+    """Look up in tables of integers, booleans, complex numbers and 8-bit floats."""
+    del profile
+    tables = (to_torch(table).to(device) for table in _other_tables(seed))
+    return tuple(_call(backend, OTHER_IDS, table) for table in tables)
+
+
+def _judge_other(
+    observation: tuple[Returned | Raised, ...], described: Described, profile: Profile, seed: int
+) -> list[Ruling]:
+    """Rule by the first wrong value, else by a refusal if everything was refused, else pass."""
+    del described, profile
+    findings = [
+        _other(table, seen) for table, seen in zip(_other_tables(seed), observation, strict=True)
+    ]
+    wrong = [f for f in findings if f is not None and not f.refused]
+    refused = [f for f in findings if f is not None and f.refused]
+    finding = wrong[0] if wrong else refused[0] if len(refused) == len(findings) else None
+    return [Ruling("lookup.other-dtypes", finding)]
+
+
+def _other(table: Array, seen: Returned | Raised) -> Finding | None:
+    name = table.dtype.name
+    if isinstance(seen, Raised):
+        return Finding(f"{name} table: {seen}", f"{name} table: {seen}", refused=True)
+    exact = table[OTHER_IDS]
+    return _compare(f"a {name} table", f"{name} table", seen, exact)
+
+
+def _compare(what: str, head: str, seen: Returned, exact: Array) -> Finding | None:
+    """Compare what a table gave, bit for bit; a tensor that can't be read is wrong."""
+    if (seen.dtype, seen.shape) != (exact.dtype.name, exact.shape):
+        kind = f"{seen.dtype} of shape {seen.shape}" if seen.dtype else f"a {seen.kind}"
+        return Finding(f"{what} gives {kind}", kind, f"{exact.dtype.name} of shape {exact.shape}")
+    if seen.values is None:
+        reason = f"{what} gives a {seen.kind} that can't be read: {seen.raised}"
+        return Finding(reason, seen.kind, exact.dtype.name)
+    found = same_bits("out", seen.values, exact)
+    return found and replace(found, message=f"{head}: {found.message}", check=None)
+
+
+# A huge table
+
+HUGE_IDS = np.array([0, HUGE_ROWS - 1, 5, HUGE_ROWS - 7, 2**30 // WIDTH + 1])
+
+
+def _huge_rows(seed: int) -> Array:
+    rng = np.random.default_rng(seed)
+    values: Any = rng.standard_normal((len(HUGE_IDS), WIDTH))
+    return np.asarray(values.astype(ml_dtypes.bfloat16))
+
+
+def _observe_huge(backend: Backend, profile: Profile, seed: int, device: str) -> Seen:
+    """Look up the last rows of a table that only its first pages and these rows are written of."""
+    del profile
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
+    if free < MEMORY:
+        return TooLittleMemory(free)
+    table = torch.empty(HUGE_ROWS, WIDTH, dtype=torch.bfloat16, device=device)
+    table[to_torch(HUGE_IDS.copy()).to(device)] = to_torch(_huge_rows(seed)).to(device)
+    return _call(backend, HUGE_IDS, table)
+
+
+def _judge_huge(seen: Seen, described: Described, profile: Profile, seed: int) -> list[Ruling]:
+    """Compare the rows bit for bit."""
+    del described, profile
+    return [Ruling("lookup.huge-table", _huge(seen, seed))]
+
+
+def _huge(seen: Seen, seed: int) -> Finding | None:
+    what = f"a table of {HUGE_ROWS} x {WIDTH}"
+    if isinstance(seen, TooLittleMemory):
+        wanted = f"{MEMORY / 2**30:.1f} are wanted"
+        reason = f"only {seen.free / 2**30:.1f} GiB are free here, and {wanted}"
+        return Finding(reason, reason, refused=True)
+    if isinstance(seen, Raised):
+        return Finding(f"raised {seen} for {what}", str(seen), "no exception")
+    return _compare(what, f"ids {HUGE_IDS.tolist()} of {what}", seen, _huge_rows(seed))
 
 
 TABLE_PROBES = (
     Probe(
-        "other dtypes", frozenset({"lookup.other-dtypes"}), frozenset({"functional"}), _other_dtypes
+        "other dtypes",
+        frozenset({"lookup.other-dtypes"}),
+        frozenset({"functional"}),
+        _observe_other,
+        _judge_other,
     ),
-    Probe("huge table", frozenset({"lookup.huge-table"}), frozenset({"functional", "half"}), _huge),
+    Probe(
+        "huge table",
+        frozenset({"lookup.huge-table"}),
+        frozenset({"functional", "half"}),
+        _observe_huge,
+        _judge_huge,
+    ),
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from embconform.conformance.case import Case
 from embconform.conformance.finding import Finding
 from embconform.conformance.judging import Ruling
+from embconform.conformance.report import Status
 from embconform.conformance.strata import Structure
 
 
@@ -25,6 +26,8 @@ class Tally:
 
     exercised: int = 0
     failed: int = 0
+    crashed: int = 0
+    late: int = 0
     refused: int = 0
     seconds: float = 0.0
     smallest: Broken | None = None
@@ -38,10 +41,19 @@ class Tally:
         wrong = [finding for finding in findings if not finding.refused]
         if wrong:
             self.failed += 1
+            self.crashed += wrong[0].lost == "crash"
+            self.late += wrong[0].lost == "timeout"
             self.keep(Broken(wrong[0], case, structure))
         elif findings:
             self.refused += 1
             self.refusal = findings[0].got
+
+    @property
+    def status(self) -> Status:
+        """How a clause that failed did: by a wrong answer, a crash, or no answer in time."""
+        if self.failed > self.crashed + self.late:
+            return Status.FAIL
+        return Status.CRASH if self.crashed else Status.TIMEOUT
 
     def keep(self, broken: Broken) -> None:
         """Keep the case that is easiest to read."""

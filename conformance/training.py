@@ -11,9 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embconform.backends.backend import Backend
+from embconform.backends.backend import Backend, Described
 from embconform.conformance.finding import Finding
-from embconform.reference.skipgram import Floats, Plan, Trajectory, upstream
+from embconform.conformance.judging import Ruling
+from embconform.conformance.probes import Probe
+from embconform.reference.clause import Profile
+from embconform.reference.skipgram import Floats, Plan, Trajectory, make_plan, oracle, upstream
+from embconform.reference.text import python_documentation
 
 NAMES: Final = ("input", "output")
 PART: Final = 5
@@ -77,8 +81,9 @@ def observe_training(backend: Backend, plan: Plan, device: str = "cpu") -> Train
                     for ids in (plan.centres, plan.contexts, plan.negatives)
                 ]
                 losses.append(_step(pairs, batch, device))
-                for _, weight in pairs:
+                for (_, weight), values in zip(pairs, plan.tables, strict=True):
                     _descend(weight, plan.rate)
+                    _refuse_changed(weight, values)
         first, second = (weight.detach().cpu().numpy().copy() for _, weight in pairs)
     except _UnusableError as error:
         return TrainingSeen(None, np.array(losses), str(error))
@@ -141,6 +146,12 @@ def _descend(weight: Tensor, rate: float) -> None:
     weight.grad = None
 
 
+def _refuse_changed(weight: Tensor, values: NDArray[np.float32]) -> None:
+    """Raise unless a table has the shape and dtype that it began with."""
+    if tuple(weight.shape) != values.shape or weight.dtype != torch.float32:
+        raise _UnusableError(f"the table has become {weight.dtype} of shape {tuple(weight.shape)}")
+
+
 def judge_training(
     plan: Plan, trajectory: Trajectory, seen: TrainingSeen
 ) -> dict[str, Finding | None]:
@@ -175,8 +186,6 @@ def _judge_tables(
 ) -> Finding | None:
     """Compare every row with the oracle's; the padding row has a clause of its own."""
     exact, limits = np.stack(trajectory.tables), np.stack(trajectory.bounds)
-    if any(table.shape != exact[0].shape for table in tables):
-        return Finding(f"the tables have shapes {[t.shape for t in tables]}, not {exact[0].shape}")
     got = np.stack(tables).astype(np.float64)
     with np.errstate(all="ignore"):
         errors = np.sqrt(((got - exact) ** 2).sum(axis=2))
@@ -249,3 +258,36 @@ def _judge_losses(trajectory: Trajectory, seen: TrainingSeen) -> Finding | None:
         got=f"{first:.6g} to {last:.6g}",
         exact=f"{exact[:part].mean():.6g} to {exact[-part:].mean():.6g}",
     )
+
+
+def _plan(described: Described, seed: int) -> Plan:
+    padding = "padding_idx" in described.capabilities.options
+    return make_plan(python_documentation(), seed, padding=padding)
+
+
+def _observe(backend: Backend, profile: Profile, seed: int, device: str) -> TrainingSeen | None:
+    """Train on Python's documentation; None where the backend takes no float32."""
+    del profile
+    if "float32" not in backend.capabilities.dtypes:
+        return None
+    return observe_training(backend, _plan(backend, seed), device)
+
+
+def _judge(
+    seen: TrainingSeen | None, described: Described, profile: Profile, seed: int
+) -> list[Ruling]:
+    """Compare with the oracle's trajectory."""
+    if seen is None:
+        return []
+    plan = _plan(described, seed)
+    found = judge_training(plan, oracle(plan, profile), seen)
+    return [Ruling(clause, finding) for clause, finding in found.items()]
+
+
+TRAINING_PROBE: Final = Probe(
+    "training",
+    frozenset({"training.skip-gram", "training.padding-row-unmoved", "training.loss-falls"}),
+    frozenset({"gradient"}),
+    _observe,
+    _judge,
+)

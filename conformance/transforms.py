@@ -10,20 +10,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embconform.conformance.finding import Finding
+from embconform.conformance.claims import Must, SameBits, judge_refusable
+from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes import Probe
+from embconform.conformance.recording import attempt, read
+from embconform.conformance.transforms_claims import (
+    Bounded,
+    GradientOf,
+    Jacobian,
+    Lookup,
+    Rows,
+    Tangent,
+)
 from embconform.conformance.transforms_common import (
     Check,
+    Claims,
     Lab,
-    Lookup,
     Trial,
-    compare,
-    compare_bounded,
-    must_raise,
-    run_check,
-    stacked,
+    members,
+    observe_check,
 )
 from embconform.reference.clause import Profile
+from embconform.reference.dtypes import Array
 
 MEMBERS = np.array([[2, 2, 1], [2, 1, 1], [0, 3, 2]])
 """Indices of three members: unequal counts, and each index in several members."""
@@ -37,20 +45,15 @@ def _forward_mode(lab: Lab) -> Iterator[Trial]:
             yield partial(_tangent, lab, lookup, trained)
 
 
-def _tangent(lab: Lab, lookup: Lookup, trained: bool) -> Finding | None:
+def _tangent(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
     f, direction = lab.bind(lookup), lab.table(*lookup.table.shape)
     weight = lab.tensor(lookup.table).requires_grad_(trained)
     results: Any = torch.func.jvp(
         lambda w: f(lab.tensor(lookup.ids), w), (weight,), (lab.tensor(direction),)
     )
     out, tangent = results
-    exact = lookup.rows(direction)
-    if isinstance(tangent, Tensor) and tangent.shape == exact.shape:  # at padding 0 is right, too
-        zero = ~tangent.detach().cpu().numpy().any(axis=-1) & lookup.padded
-        tangent = tangent.masked_fill(lab.tensor(zero)[..., None], 0.0)
-        exact = np.where(zero[..., None], np.float32(0), exact)
-    found = compare(f"the primal output of jvp for {lookup}", out, lookup.rows())
-    return found or compare(f"the tangent of jvp for {lookup}", tangent, exact)
+    yield Rows(f"the primal output of jvp for {lookup}", read(out), lookup)
+    yield Tangent(f"the tangent of jvp for {lookup}", read(tangent), lookup, direction)
 
 
 def _forward_over_reverse(lab: Lab) -> Iterator[Trial]:
@@ -58,18 +61,17 @@ def _forward_over_reverse(lab: Lab) -> Iterator[Trial]:
         yield partial(_tangent_of_gradient, lab, lookup)
 
 
-def _tangent_of_gradient(lab: Lab, lookup: Lookup) -> Finding | None:
+def _tangent_of_gradient(lab: Lab, lookup: Lookup) -> Claims:
     f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.tensor(lookup.table)
-    shape = lookup.rows().shape
-    upstream, direction = lab.upstream(*shape), lab.upstream(*shape)
+    upstream, direction = lab.upstream(*lookup.shape), lab.upstream(*lookup.shape)
 
     def pull(u: Tensor) -> Any:
         return torch.func.vjp(lambda w: f(ids, w), weight)[1](u)[0]
 
     both = torch.func.jvp(pull, (lab.tensor(upstream),), (lab.tensor(direction),))
-    found = compare(f"the gradient for {lookup}", both[0], *lookup.gradient(upstream))
+    yield GradientOf(f"the gradient for {lookup}", read(both[0]), lookup, upstream)
     what = f"the tangent of the gradient for {lookup}"
-    return found or compare(what, both[1], *lookup.gradient(direction))
+    yield GradientOf(what, read(both[1]), lookup, direction)
 
 
 def _func_grad(lab: Lab) -> Iterator[Trial]:
@@ -77,21 +79,17 @@ def _func_grad(lab: Lab) -> Iterator[Trial]:
         yield partial(_grad_and_vjp, lab, lookup)
 
 
-def _grad_and_vjp(lab: Lab, lookup: Lookup) -> Finding | None:
+def _grad_and_vjp(lab: Lab, lookup: Lookup) -> Claims:
     f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.leaf(lookup.table)
-    upstream = lab.upstream(*lookup.rows().shape)
-    u, exact = lab.tensor(upstream), lookup.gradient(upstream)
+    upstream = lab.upstream(*lookup.shape)
+    u = lab.tensor(upstream)
     gradient = torch.func.grad(lambda w: (f(ids, w) * u).sum())(weight)
-    found = compare(f"torch.func.grad for {lookup}", gradient, *exact)
-    if found:
-        return found
+    yield GradientOf(f"torch.func.grad for {lookup}", read(gradient), lookup, upstream)
     results: Any = torch.func.vjp(lambda w: f(ids, w), weight)
     out, pull = results
-    found = compare(f"the output of torch.func.vjp for {lookup}", out, lookup.rows())
-    found = found or compare(f"torch.func.vjp for {lookup}", pull(u)[0], *exact)
-    if found is None and weight.grad is not None:
-        return Finding(f"torch.func.grad for {lookup} wrote to .grad")
-    return found
+    yield Rows(f"the output of torch.func.vjp for {lookup}", read(out), lookup)
+    yield GradientOf(f"torch.func.vjp for {lookup}", read(pull(u)[0]), lookup, upstream)
+    yield Must(weight.grad is None, f"torch.func.grad for {lookup} wrote to .grad")
 
 
 def _jacobian(lab: Lab) -> Iterator[Trial]:
@@ -99,13 +97,10 @@ def _jacobian(lab: Lab) -> Iterator[Trial]:
         yield partial(_ones_at_the_indices, lab, lookup)
 
 
-def _ones_at_the_indices(lab: Lab, lookup: Lookup) -> Finding | None:
+def _ones_at_the_indices(lab: Lab, lookup: Lookup) -> Claims:
     f, ids = lab.bind(lookup), lab.tensor(lookup.ids)
     got = torch.func.jacrev(lambda w: f(ids, w))(lab.tensor(lookup.table))
-    height, width = lookup.table.shape
-    rows = np.eye(height)[lookup.ids] * ~lookup.padded[..., None]
-    exact = np.einsum("...v,de->...dve", rows, np.eye(width))
-    return compare(f"torch.func.jacrev for {lookup}", got, exact, np.zeros(exact.shape))
+    yield Jacobian(f"torch.func.jacrev for {lookup}", read(got), lookup)
 
 
 # vmap
@@ -117,16 +112,16 @@ def _vmap(lab: Lab, lookups: list[Lookup], kind: str, ids: Tensor, weight: Tenso
     return torch.vmap(lab.bind(lookups[0]), in_dims=axes)(ids, weight)
 
 
-def _sharing(lookups: list[Lookup], kind: str) -> tuple[list[Lookup], Any, Any]:
+def _sharing(lookups: list[Lookup], kind: str) -> tuple[list[Lookup], Array, Array]:
     """Let members share a table or indices; give them, and the arguments of the call."""
-    first, options, profile = lookups[0], lookups[0].options, lookups[0].profile
+    first = lookups[0]
     if kind == "indices":
-        lookups = [Lookup(k.ids, first.table, options, profile) for k in lookups]
-        return lookups, stacked([k.ids for k in lookups]), first.table
+        lookups = [lookup.into(first.table) for lookup in lookups]
+        return lookups, members(lookups, "ids"), first.table
     if kind == "tables":
-        lookups = [Lookup(first.ids, k.table, options, profile) for k in lookups]
-        return lookups, first.ids, stacked([k.table for k in lookups])
-    return lookups, stacked([k.ids for k in lookups]), stacked([k.table for k in lookups])
+        lookups = [first.into(lookup.table) for lookup in lookups]
+        return lookups, first.ids, members(lookups, "table")
+    return lookups, members(lookups, "ids"), members(lookups, "table")
 
 
 def _member_ids(lab: Lab) -> list[Any]:
@@ -145,7 +140,7 @@ def _vmapped(kind: str, lab: Lab) -> Iterator[Trial]:
                 yield partial(_nested, lab, lookups)
 
 
-def _rows_of_members(lab: Lab, lookups: list[Lookup], kind: str, axis: int) -> Finding | None:
+def _rows_of_members(lab: Lab, lookups: list[Lookup], kind: str, axis: int) -> Claims:
     """Put the members of the batched argument, of the tables where both are, on an axis."""
     lookups, ids, weight = _sharing(lookups, kind)
     axes = {"indices": (axis, None), "tables": (None, axis), "both": (ids.ndim - 1, axis)}[kind]
@@ -155,17 +150,16 @@ def _rows_of_members(lab: Lab, lookups: list[Lookup], kind: str, axis: int) -> F
     )
     f = lab.bind(lookups[0])
     got = torch.vmap(f, in_dims=axes)(lab.tensor(ids), lab.tensor(weight))
-    exact = stacked([lookup.rows() for lookup in lookups])
-    return compare(f"vmap with in_dims={axes} of {_told(lookups)}", got, exact)
+    yield Rows(f"vmap with in_dims={axes} of {_told(lookups)}", read(got), lookups)
 
 
-def _nested(lab: Lab, lookups: list[Lookup]) -> Finding | None:
+def _nested(lab: Lab, lookups: list[Lookup]) -> Claims:
     """Look all members' indices up in all members' tables."""
     _, ids, weight = _sharing(lookups, "both")
     inner = torch.vmap(lab.bind(lookups[0]), in_dims=(0, None))
     got = torch.vmap(inner, in_dims=(None, 0))(lab.tensor(ids), lab.tensor(weight))
-    exact = stacked([stacked([i.rows(w.table) for i in lookups]) for w in lookups])
-    return compare(f"vmap over tables of vmap over indices of {_told(lookups)}", got, exact)
+    every = [[lookup.into(other.table) for lookup in lookups] for other in lookups]
+    yield Rows(f"vmap over tables of vmap over indices of {_told(lookups)}", read(got), every)
 
 
 def _told(lookups: list[Lookup]) -> str:
@@ -183,18 +177,14 @@ def _vmap_range(lab: Lab) -> Iterator[Trial]:
                 yield partial(_out_of_range, lab, lookups, kind, past, member)
 
 
-def _out_of_range(
-    lab: Lab, lookups: list[Lookup], kind: str, past: int, member: int
-) -> Finding | None:
+def _out_of_range(lab: Lab, lookups: list[Lookup], kind: str, past: int, member: int) -> Claims:
     lookups, ids, weight = _sharing(lookups, kind)
     _vmap(lab, lookups, kind, lab.tensor(ids), lab.tensor(weight))  # raises: it refuses vmap
     wrong, height = ids.copy(), len(lookups[0].table)
     place = (0,) if kind == "tables" else (member, 0)
     wrong[place] = past if past < 0 else height + past
     what = f"vmap over {kind} with index {wrong[place]} in a table of {height} rows"
-    return must_raise(
-        what, lambda: _vmap(lab, lookups, kind, lab.tensor(wrong), lab.tensor(weight))
-    )
+    yield attempt(what, lambda: _vmap(lab, lookups, kind, lab.tensor(wrong), lab.tensor(weight)))
 
 
 def _vmap_gradient(option: str | None, lab: Lab) -> Iterator[Trial]:
@@ -205,17 +195,14 @@ def _vmap_gradient(option: str | None, lab: Lab) -> Iterator[Trial]:
                     yield partial(_gradient_of_members, lab, lookups, kind)
 
 
-def _gradient_of_members(lab: Lab, lookups: list[Lookup], kind: str) -> Finding | None:
+def _gradient_of_members(lab: Lab, lookups: list[Lookup], kind: str) -> Claims:
     lookups, ids, table = _sharing(lookups, kind)
     weight = lab.leaf(table)
     out = _vmap(lab, lookups, kind, lab.tensor(ids), weight)
-    upstream = lab.upstream(*stacked([lookup.rows() for lookup in lookups]).shape)
+    upstream = lab.upstream(len(lookups), *lookups[0].shape)
     (got,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
-    each = [lookup.gradient(u) for lookup, u in zip(lookups, upstream, strict=True)]
-    exact, bound = (stacked(part) for part in zip(*each, strict=True))
-    if kind == "indices":
-        exact, bound = exact.sum(0), bound.sum(0) * 2  # twice, for the sum over the members
-    return compare(f"the gradient of vmap over {kind} of {_told(lookups)}", got, exact, bound)
+    what = f"the gradient of vmap over {kind} of {_told(lookups)}"
+    yield GradientOf(what, read(got), lookups, upstream, shared=kind == "indices")
 
 
 def _vmap_max_norm(lab: Lab) -> Iterator[Trial]:
@@ -226,16 +213,13 @@ def _vmap_max_norm(lab: Lab) -> Iterator[Trial]:
                     yield partial(_bounded_members, lab, lookups, kind)
 
 
-def _bounded_members(lab: Lab, lookups: list[Lookup], kind: str) -> Finding | None:
+def _bounded_members(lab: Lab, lookups: list[Lookup], kind: str) -> Claims:
     lookups, ids, table = _sharing(lookups, kind)
     weight = lab.tensor(table)
     out = _vmap(lab, lookups, kind, lab.tensor(ids), weight)
     for number, lookup in enumerate(lookups):
         what = f"member {number} of vmap over {kind} of {lookup}"
-        found = compare_bounded(what, lookup, out[number], weight[number])
-        if found:
-            return found
-    return None
+        yield Bounded(what, read(out[number]), read(weight[number]), lookup)
 
 
 def _per_sample(lab: Lab) -> Iterator[Trial]:
@@ -245,16 +229,15 @@ def _per_sample(lab: Lab) -> Iterator[Trial]:
                 yield partial(_gradient_by_member, lab, lookups, kind)
 
 
-def _gradient_by_member(lab: Lab, lookups: list[Lookup], kind: str) -> Finding | None:
+def _gradient_by_member(lab: Lab, lookups: list[Lookup], kind: str) -> Claims:
     lookups, ids, table = _sharing(lookups, kind)
     f = lab.bind(lookups[0])
-    upstream = lab.upstream(*stacked([lookup.rows() for lookup in lookups]).shape)
+    upstream = lab.upstream(len(lookups), *lookups[0].shape)
     axes = {"indices": (None, 0, 0), "tables": (0, None, 0), "both": (0, 0, 0)}[kind]
     gradient = torch.func.grad(lambda w, i, u: (f(i, w) * u).sum())
     got = torch.vmap(gradient, axes)(lab.tensor(table), lab.tensor(ids), lab.tensor(upstream))
-    each = [lookup.gradient(u) for lookup, u in zip(lookups, upstream, strict=True)]
-    exact, bound = (stacked(part) for part in zip(*each, strict=True))
-    return compare(f"vmap over {kind} of torch.func.grad of {_told(lookups)}", got, exact, bound)
+    what = f"vmap over {kind} of torch.func.grad of {_told(lookups)}"
+    yield GradientOf(what, read(got), lookups, upstream)
 
 
 # Programs
@@ -265,29 +248,26 @@ def _functional_call(lab: Lab) -> Iterator[Trial]:
         yield partial(_other_weights, lab, lookup)
 
 
-def _other_weights(lab: Lab, lookup: Lookup) -> Finding | None:
+def _other_weights(lab: Lab, lookup: Lookup) -> Claims:
     """Call with two other tables, then plainly."""
     module, ids = lab.module(lookup), lab.tensor(lookup.ids)
     own = module.weight
     module(ids)
     for call in ("first", "second"):
-        other = lab.table(*lookup.table.shape)
-        weight = lab.leaf(other)
+        other = lookup.into(lab.table(*lookup.table.shape))
+        weight = lab.leaf(other.table)
         out = torch.func.functional_call(module, {"weight": weight}, (ids,))
         what = f"the {call} functional_call for {lookup}"
-        found = compare(f"the output of {what}", out, lookup.rows(other))
-        if found or "gradient" not in lab.able:
-            return found
-        upstream = lab.upstream(*lookup.rows().shape)
+        yield Rows(f"the output of {what}", read(out), other)
+        if "gradient" not in lab.able:
+            return
+        upstream = lab.upstream(*lookup.shape)
         out.backward(lab.tensor(upstream))
-        found = compare(f"the gradient of {what}", weight.grad, *lookup.gradient(upstream))
-        if found is None and own.grad is not None:
-            found = Finding(f"{what} gave the module's own table a gradient")
-        if found:
-            return found
+        yield GradientOf(f"the gradient of {what}", read(weight.grad), lookup, upstream)
+        yield Must(own.grad is None, f"{what} gave the module's own table a gradient")
     what = f"the module's output after functional_call for {lookup}"
-    found = compare(what, module(ids), lookup.rows())
-    return found or compare("the module's own table", own, lookup.table)
+    yield Rows(what, read(module(ids)), lookup)
+    yield SameBits("the module's own table", to_numpy(own), lookup.table)
 
 
 def _autocast(lab: Lab) -> Iterator[Trial]:
@@ -296,18 +276,17 @@ def _autocast(lab: Lab) -> Iterator[Trial]:
             yield partial(_cast, lab, lookup, dtype)
 
 
-def _cast(lab: Lab, lookup: Lookup, dtype: torch.dtype) -> Finding | None:
+def _cast(lab: Lab, lookup: Lookup, dtype: torch.dtype) -> Claims:
     f, weight = lab.bind(lookup), lab.tensor(lookup.table)
     weight.requires_grad_("gradient" in lab.able)
     with torch.autocast(lab.device, dtype):
         out = f(lab.tensor(lookup.ids), weight)
     what = f"under autocast to {dtype} for {lookup}"
-    found = compare(f"the output {what}", out, lookup.rows())
-    if found or not weight.requires_grad:
-        return found
-    upstream = lab.upstream(*lookup.rows().shape)
-    out.backward(lab.tensor(upstream))
-    return compare(f"the gradient {what}", weight.grad, *lookup.gradient(upstream))
+    yield Rows(f"the output {what}", read(out), lookup)
+    if weight.requires_grad:
+        upstream = lab.upstream(*lookup.shape)
+        out.backward(lab.tensor(upstream))
+        yield GradientOf(f"the gradient {what}", read(weight.grad), lookup, upstream)
 
 
 CHECKS: dict[str, Check] = {
@@ -330,6 +309,12 @@ CHECKS: dict[str, Check] = {
 
 
 TRANSFORM_PROBES = tuple(
-    Probe(clause, frozenset({clause}), frozenset(), partial(run_check, (clause, check)))
+    Probe(
+        clause,
+        frozenset({clause}),
+        frozenset(),
+        partial(observe_check, (clause, check)),
+        judge_refusable,
+    )
     for clause, check in CHECKS.items()
 )

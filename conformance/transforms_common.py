@@ -1,88 +1,27 @@
-"""What the checks of transforms share: lookups, what is right for them, and how they are run."""
+"""What the checks of transforms share: how lookups are drawn, and how the target is called."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from time import perf_counter
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from embconform.backends.backend import Backend
-from embconform.conformance.finding import Finding, equal, same_bits, within
-from embconform.conformance.judging import Ruling
-from embconform.conformance.observe import raised_from, to_numpy, to_torch
-from embconform.reference.bounds import gamma
+from embconform.conformance.claims import Claim, Record
+from embconform.conformance.observe import to_torch
+from embconform.conformance.recording import record
+from embconform.conformance.transforms_claims import Lookup
 from embconform.reference.clause import Profile, registry
-from embconform.reference.dtypes import Array, format_of
-from embconform.reference.oracle import Options, bound_rows
+from embconform.reference.dtypes import Array
 
-F64 = NDArray[np.float64]
 Function = Callable[[Tensor, Tensor], Any]
-Trial = Callable[[], Finding | None]
+Claims = Iterator[Claim]
+Trial = Callable[[], Claims]
 MAX_NORM: Final = 1.0
-_FLOAT32: Final = format_of("float32")
-
-
-@dataclass(frozen=True, eq=False)
-class Lookup:
-    """Indices, a table and options, and what torch-free arithmetic makes of them.
-
-    Attributes
-    ----------
-    ids : ndarray of int64
-    table : ndarray of float32
-        Of shape (V, D); no zero rows.
-    options : dict
-        Keyword arguments of the embedding.
-    profile : Profile
-    """
-
-    ids: Array
-    table: Array
-    options: dict[str, Any]
-    profile: Profile
-
-    def __str__(self) -> str:
-        """Name it in a message."""
-        words = [f"indices {self.ids.tolist()}", f"a table of {len(self.table)} rows"]
-        return ", ".join([*words, *(f"{name}={value}" for name, value in self.options.items())])
-
-    @property
-    def padded(self) -> NDArray[np.bool_]:
-        """Which indices are padding."""
-        padding = self.options.get("padding_idx")
-        if padding is None:
-            return np.zeros(self.ids.shape, np.bool_)
-        return np.asarray(self.ids == padding % len(self.table))
-
-    def rows(self, table: Array | None = None) -> Array:
-        """Look up, in the table itself or in another of its shape."""
-        found = (self.table if table is None else table)[self.ids]
-        if self.profile is Profile.TEXTBOOK:
-            found = np.where(self.padded[..., None], found.dtype.type(0), found)
-        return np.asarray(found)
-
-    def gradient(self, upstream: Array) -> tuple[F64, F64]:
-        """Give the gradient of the table and how far a right one may be from it.
-
-        Upstream gradients are small whole numbers, so only a division by counts can round.
-        """
-        height, width = self.table.shape
-        flat, terms = self.ids.reshape(-1), upstream.reshape(-1, width).astype(np.float64)
-        total, size = np.zeros((2, height, width))
-        kept = ~self.padded.reshape(-1)
-        np.add.at(total, flat[kept], terms[kept])
-        if not self.options.get("scale_grad_by_freq"):
-            return total, size
-        counts = np.bincount(flat, minlength=height).clip(1)[:, None]
-        np.add.at(size, flat[kept], np.abs(terms[kept]))
-        return total / counts, size / counts * gamma(flat.size + 3, _FLOAT32.unit_roundoff)
 
 
 @dataclass(frozen=True)
@@ -177,89 +116,22 @@ class Lab:
         return module
 
 
-def compare(what: str, got: Any, exact: Array, bound: F64 | None = None) -> Finding | None:
-    """Compare a tensor with an array: dtype, shape, and bits or values within a bound.
-
-    Parameters
-    ----------
-    what : str
-        Names the tensor and the call in messages.
-    got : object
-    exact : ndarray
-    bound : ndarray of float64, optional
-        None for equal bits.
-
-    Returns
-    -------
-    Finding or None
-    """
-    if not isinstance(got, Tensor):
-        return Finding(f"{what} is of type {type(got).__name__}, must be a tensor")
-    dtype = exact.dtype.name if bound is None else "float32"
-    found = equal("dtype", str(got.dtype).removeprefix("torch."), dtype, f"the dtype of {what}")
-    found = found or equal("shape", tuple(got.shape), exact.shape, f"the shape of {what}")
-    if found is None and bound is None:
-        found = same_bits(what, to_numpy(got), exact)
-    elif found is None and bound is not None:
-        found = within(what, to_numpy(got), exact, bound, np.ones(exact.shape, np.bool_))
-    return found and replace(found, check=None)
-
-
-def compare_bounded(what: str, lookup: Lookup, output: Any, after: Any) -> Finding | None:
-    """Compare a lookup under max_norm, and the table after it.
-
-    Parameters
-    ----------
-    what : str
-        Names the call in messages.
-    lookup : Lookup
-    output, after : object
-        The output and the table as tensors.
-
-    Returns
-    -------
-    Finding or None
-    """
-    options = Options(**lookup.options)
-    limit = bound_rows(lookup.table, options, lookup.profile, _FLOAT32)
-    values, bound = limit.values[lookup.ids], limit.bound[lookup.ids]
-    whole, slack = lookup.table.astype(np.float64), np.zeros(lookup.table.shape)
-    if lookup.profile is Profile.TEXTBOOK:
-        values, bound = (np.where(lookup.padded[..., None], 0.0, a) for a in (values, bound))
-    else:
-        named = np.unique(lookup.ids)
-        whole[named], slack[named] = limit.values[named], limit.bound[named]
-    found = compare(f"the output of {what}", output, values, bound)
-    return found or compare(f"the table after {what}", after, whole, slack)
-
-
-def must_raise(what: str, call: Callable[[], Any]) -> Finding | None:
-    """See that a call raises."""
-    try:
-        got = call()
-    except Exception:
-        return None
-    seen = str(got.tolist()) if isinstance(got, Tensor) else type(got).__name__
-    seen = seen if len(seen) < 100 else f"{seen[:99]}…"
-    return Finding(f"{what} gave {seen}, must raise", seen, "an exception")
-
-
-def stacked(arrays: Sequence[Array]) -> Array:
-    """Stack along a new first axis."""
-    return np.stack(list(arrays))
+def members(lookups: Sequence[Lookup], name: str) -> Array:
+    """Stack an attribute of lookups along a new first axis."""
+    return np.stack([getattr(lookup, name) for lookup in lookups])
 
 
 Check = Callable[[Lab], Iterator[Trial]]
 
 
-def run_check(
-    judged: tuple[str, Check], backend: Backend, profile: Profile, seed: int, device: str
-) -> list[Ruling]:
+def observe_check(
+    observed: tuple[str, Check], backend: Backend, profile: Profile, seed: int, device: str
+) -> tuple[Record, ...]:
     """Run every trial of a check, if profile and backend have its clause.
 
     Parameters
     ----------
-    judged : tuple of str and callable
+    observed : tuple of str and callable
         A clause's id and its check.
     backend : Backend
     profile : Profile
@@ -268,30 +140,13 @@ def run_check(
 
     Returns
     -------
-    list of Ruling
-        One for each trial; an exception is a refusal.
+    tuple of Record
+        One for each trial.
     """
-    clause, check = judged
+    clause, check = observed
     entry = registry()[clause]
     able = backend.able | {"float32"} if "float32" in backend.known_dtypes else backend.able
     if profile not in entry.profiles or not entry.needs | {"float32"} <= able:
-        return []
-    lab, rulings = (
-        Lab(backend, profile, device, np.random.default_rng([seed, *clause.encode()])),
-        [],
-    )
-    for trial in check(lab):
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            started = perf_counter()
-            finding = _outcome(trial)
-        rulings.append(Ruling(clause, finding, perf_counter() - started))
-    return rulings
-
-
-def _outcome(trial: Trial) -> Finding | None:
-    try:
-        return trial()
-    except (Exception, SystemExit) as error:
-        said = raised_from(error)
-        return Finding(f"raised {said}", str(said), "no exception", refused=True)
+        return ()
+    lab = Lab(backend, profile, device, np.random.default_rng([seed, *clause.encode()]))
+    return tuple(record(clause, trial) for trial in check(lab))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from typing import Any
@@ -14,19 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from embconform.backends.backend import Backend
-from embconform.conformance.finding import Finding
-from embconform.conformance.judging import Ruling
+from embconform.conformance.claims import Must, Record, Refused, judge_refusable
 from embconform.conformance.probes import Probe
-from embconform.conformance.transforms_common import (
-    Check,
-    Lab,
-    Lookup,
-    Trial,
-    compare,
-    compare_bounded,
-    must_raise,
-    run_check,
-)
+from embconform.conformance.recording import attempt, read
+from embconform.conformance.transforms_claims import Bounded, GradientOf, Lookup, Rows
+from embconform.conformance.transforms_common import Check, Claims, Lab, Trial, observe_check
 from embconform.reference.clause import Profile
 
 FIRST, LATER = np.array([1, 0, 3, 1, 1, 2, 3]), np.array([3, 0, 0, 2])
@@ -64,14 +57,18 @@ def _made(lab: Lab, lookup: Lookup, form: str) -> Any:
     return Held(functional, lab.tensor(lookup.table), lookup.options)
 
 
-def _judged_rows(
+Called = Callable[[Lab, str, Lookup, Callable[[Tensor], Any], Tensor], Claims]
+"""Calls a program that looks up as a lookup does; the tensor is its table."""
+
+
+def _called_for_rows(
     lab: Lab, what: str, lookup: Lookup, program: Callable[[Tensor], Any], weight: Tensor
-) -> Finding | None:
+) -> Claims:
     """Run a program whose gradient is not the lookup's; see docs/findings.md on torch.export."""
-    return _judged(lab, what, lookup, program, weight, trained=False)
+    return _called(lab, what, lookup, program, weight, trained=False)
 
 
-def _judged(
+def _called(
     lab: Lab,
     what: str,
     lookup: Lookup,
@@ -79,31 +76,26 @@ def _judged(
     weight: Tensor,
     *,
     trained: bool = True,
-) -> Finding | None:
-    """Run a program on the first indices and on others; compare rows and gradient."""
+) -> Claims:
+    """Run a program on the first indices and on others, forward and backward."""
     for ids in (lookup.ids, LATER):
-        now = Lookup(ids, lookup.table, lookup.options, lookup.profile)
+        now = replace(lookup, ids=ids)
         told = f"{what} for {now}"
         out = program(lab.tensor(ids))
-        found = compare(f"the output of {told}", out, now.rows())
-        if found:
-            return found
+        yield Rows(f"the output of {told}", read(out), now)
         if trained and "gradient" in lab.able:
-            upstream = lab.upstream(*now.rows().shape)
+            upstream = lab.upstream(*now.shape)
             (gradient,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
-            exact = now.gradient(upstream)
-            found = compare(f"the gradient of {told}", gradient, *exact)
-        if found:
-            return found
-    return None
+            yield GradientOf(f"the gradient of {told}", read(gradient), now, upstream)
 
 
-def _bounded(
+def _called_with_max_norm(
     lab: Lab, what: str, lookup: Lookup, program: Callable[[Tensor], Any], weight: Tensor
-) -> Finding | None:
+) -> Claims:
     """Run a program with max_norm on indices that it was not built with."""
-    now = Lookup(LATER, lookup.table, lookup.options, lookup.profile)
-    return compare_bounded(f"{what} for {now}", now, program(lab.tensor(LATER)), weight)
+    now = replace(lookup, ids=LATER)
+    out = program(lab.tensor(LATER))
+    yield Bounded(f"{what} for {now}", read(out), read(weight), now)
 
 
 # torch.compile
@@ -139,23 +131,22 @@ def _compile(lab: Lab) -> Iterator[Trial]:
                 yield partial(_compiled_bound, lab, lookup, form)
 
 
-def _compiled_rows(lab: Lab, lookup: Lookup, form: str) -> Finding | None:
+def _compiled_rows(lab: Lab, lookup: Lookup, form: str) -> Claims:
     module = _made(lab, lookup, form)
     program = _compiled(module)
     what = f"the compiled {form}"
-    found = _judged(lab, what, lookup, program, module.weight)
+    yield from _called(lab, what, lookup, program, module.weight)
     bad = [HEIGHT, HEIGHT + 1, -1] if lab.profile is Profile.TORCH else [HEIGHT, HEIGHT + 1]
     for index in bad:
         wrong = lab.tensor(np.append(LATER, index))
-        found = found or must_raise(
-            f"{what} with index {index} in a table of {HEIGHT} rows", partial(program, wrong)
-        )
-    return found
+        told = f"{what} with index {index} in a table of {HEIGHT} rows"
+        yield attempt(told, partial(program, wrong))
 
 
-def _compiled_bound(lab: Lab, lookup: Lookup, form: str) -> Finding | None:
+def _compiled_bound(lab: Lab, lookup: Lookup, form: str) -> Claims:
     module = _made(lab, lookup, form)
-    return _bounded(lab, f"the compiled {form}", lookup, _compiled(module), module.weight)
+    program = _compiled(module)
+    return _called_with_max_norm(lab, f"the compiled {form}", lookup, program, module.weight)
 
 
 def _compile_once(lab: Lab) -> Iterator[Trial]:
@@ -163,14 +154,14 @@ def _compile_once(lab: Lab) -> Iterator[Trial]:
         yield partial(_counted, lab, lookup)
 
 
-def _counted(lab: Lab, lookup: Lookup) -> Finding | None:
+def _counted(lab: Lab, lookup: Lookup) -> Claims:
     """Compile for a first size, then call with others; a lone module keeps its table."""
     counting, functional = Counting(), lab.backend.functional
     if functional is None:
         alone = _compiled(lab.module(lookup), counting)
         sizes = [(number, HEIGHT, WIDTH) for number in (7, 4, 11, 2)]
     else:
-        both = _compiled(partial(_called, functional, lookup.options), counting)
+        both = _compiled(partial(_apply, functional, lookup.options), counting)
         sizes = [(7, 5, 3), (4, 9, 6), (11, 8, 2), (2, 13, 17)]
     first = 0
     for number, height, width in sizes:
@@ -180,17 +171,16 @@ def _counted(lab: Lab, lookup: Lookup) -> Finding | None:
         else:
             both(ids, lab.tensor(lab.table(height, width)))
         first = first or counting.count
-        if counting.count > first:
-            return Finding(
-                f"{number} indices into a table of {height} x {width} compiled anew, after "
-                f"{sizes[0][0]} into one of {sizes[0][1]} x {sizes[0][2]} ({lookup.options})",
-                f"{counting.count} compilations",
-                f"{first}",
-            )
-    return None
+        yield Must(
+            counting.count == first,
+            f"{number} indices into a table of {height} x {width} compiled anew, after "
+            f"{sizes[0][0]} into one of {sizes[0][1]} x {sizes[0][2]} ({lookup.options})",
+            f"{counting.count} compilations",
+            f"{first}",
+        )
 
 
-def _called(
+def _apply(
     functional: Callable[..., Any], options: dict[str, Any], ids: Tensor, weight: Tensor
 ) -> Any:
     return functional(ids, weight, **options)
@@ -202,46 +192,42 @@ def _called(
 def _export(lab: Lab) -> Iterator[Trial]:
     for form in _forms(lab):
         for lookup in _lookups(lab, "padding_idx"):
-            yield partial(_exported, lab, lookup, form, _judged_rows)
+            yield partial(_exported, lab, lookup, form, _called_for_rows)
         for lookup in _lookups(lab, "max_norm"):
             if lookup.options:
-                yield partial(_exported, lab, lookup, form, _bounded)
+                yield partial(_exported, lab, lookup, form, _called_with_max_norm)
 
 
-def _exported(
-    lab: Lab, lookup: Lookup, form: str, judged: Callable[..., Finding | None]
-) -> Finding | None:
+def _exported(lab: Lab, lookup: Lookup, form: str, called: Called) -> Claims:
     sizes = ({0: torch.export.Dim.AUTO},)
     made = _made(lab, lookup, form)
     exported = torch.export.export(made, (lab.tensor(FIRST),), dynamic_shapes=sizes)
     program = exported.module()
     weight = dict(program.named_parameters())["weight"]
-    return judged(lab, f"the exported {form}", lookup, program, weight)
+    return called(lab, f"the exported {form}", lookup, program, weight)
 
 
 def _script(lab: Lab) -> Iterator[Trial]:
     for form in _forms(lab):
         for lookup in _lookups(lab, "padding_idx", "scale_grad_by_freq"):
-            yield partial(_scripted, lab, lookup, form, _judged)
+            yield partial(_scripted, lab, lookup, form, _called)
 
 
 def _script_max_norm(lab: Lab) -> Iterator[Trial]:
     for form in _forms(lab):
         for lookup in _lookups(lab, "max_norm"):
             if lookup.options:
-                yield partial(_scripted, lab, lookup, form, _bounded)
+                yield partial(_scripted, lab, lookup, form, _called_with_max_norm)
 
 
-def _scripted(
-    lab: Lab, lookup: Lookup, form: str, judged: Callable[..., Finding | None]
-) -> Finding | None:
+def _scripted(lab: Lab, lookup: Lookup, form: str, called: Called) -> Claims:
     made = _made(lab, lookup, form)
     if isinstance(made, Held):
         function = torch.jit.script(made.function)
-        program = partial(_called, function, lookup.options, weight=made.weight)
+        program = partial(_apply, function, lookup.options, weight=made.weight)
     else:
         program = torch.jit.script(made)
-    return judged(lab, f"the scripted {form}", lookup, program, made.weight)
+    return called(lab, f"the scripted {form}", lookup, program, made.weight)
 
 
 CHECKS: dict[str, Check] = {
@@ -253,16 +239,16 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def _run(
-    judged: tuple[str, Check], backend: Backend, profile: Profile, seed: int, device: str
-) -> list[Ruling]:
+def _observe(
+    observed: tuple[str, Check], backend: Backend, profile: Profile, seed: int, device: str
+) -> tuple[Record, ...]:
     if backend.compiled:
-        finding = Finding("not run", "the backend is compiled already", refused=True)
-        return [Ruling(judged[0], finding)]
+        refused = Refused("the backend is compiled already")
+        return (Record(observed[0], (refused,), None, 0.0),)
     logging.disable()  # torch logs, and prints, the graph that it can't export
     try:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            return run_check(judged, backend, profile, seed, device)
+            return observe_check(observed, backend, profile, seed, device)
     finally:
         logging.disable(logging.NOTSET)
         torch._dynamo.reset()
@@ -273,7 +259,8 @@ PROGRAM_PROBES = tuple(
         clause,
         frozenset({clause}),
         frozenset(),
-        partial(_run, (clause, check)),
+        partial(_observe, (clause, check)),
+        judge_refusable,
         budgets=frozenset({"default", "thorough"}),
     )
     for clause, check in CHECKS.items()

@@ -1,8 +1,3 @@
-"""Makes the planted bugs (mutants) and the right embeddings (right) importable by name."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
+"""Gives the tests pytest's own fixture for running pytest."""
 
 pytest_plugins = ["pytester"]

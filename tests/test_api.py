@@ -12,9 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mutants.registry import all_planted  # noqa: E402
-from right import by_gather  # noqa: E402
-
 from embconform import (  # noqa: E402
     Backend,
     Capabilities,
@@ -24,7 +21,9 @@ from embconform import (  # noqa: E402
 )
 from embconform.backends.backend import TargetError  # noqa: E402
 from embconform.conformance import api  # noqa: E402
+from embconform.mutants.registry import all_planted  # noqa: E402
 from embconform.reference.clause import Level, registry  # noqa: E402
+from embconform.right import by_gather  # noqa: E402
 
 torch.set_num_threads(1)
 

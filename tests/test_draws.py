@@ -17,9 +17,11 @@ from hypothesis import Phase
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.conformance.case import Backward, Call, Case, DoubleBackward, Placed, WriteIndices
 from embconform.conformance.engine import Engine
+from embconform.conformance.in_process import InProcess
 from embconform.conformance.layouts import lay_out, without_repeats
 from embconform.conformance.options import RunOptions
 from embconform.conformance.strata import PLAIN, Structure, strata
+from embconform.conformance.work import Draws
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, bits
 
@@ -30,8 +32,8 @@ STEP = 20
 def draw(structure: Structure, *, profile: Profile = Profile.TORCH, seed: int = 0) -> list[Case]:
     """Draw cases as a run does."""
     found: list[Case] = []
-    engine = Engine(EAGER, RunOptions(profile, seed=seed))
-    engine._drive(structure, 3, (Phase.generate,), found.append)
+    engine = Engine(InProcess(EAGER), RunOptions(profile, seed=seed))
+    engine._drive(Draws(structure, 3), (Phase.generate,), found.append)
     return found
 
 
@@ -261,6 +263,6 @@ class TestSizes:
 
     def test_duplicates_come_up_apart_from_each_other(self) -> None:
         ids = [
-            case.calls[0][1].indices.values for seed in range(9) for case in draw(PLAIN, seed=seed)
+            case.calls[0][1].indices.values for seed in range(30) for case in draw(PLAIN, seed=seed)
         ]
         assert any(len(v) > 2 and v[0] == v[-1] != v[1] for v in ids)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from mutants.kernel import Kernel
 from torch import Tensor
 from torch.nn.functional import embedding
 
@@ -19,6 +18,7 @@ from embconform.backends.deviations import Deviation
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.conformance.engine import RunOptions, run
 from embconform.conformance.report import ClauseResult, Report, Status
+from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile, registry
 
 KERNEL = as_backend("kernel", Kernel())

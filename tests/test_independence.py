@@ -12,11 +12,17 @@ from types import ModuleType
 
 import pytest
 
+from embconform.mutants.registry import all_planted
+
+PLANTS = {"mutants", "right", "proof"}
 FORBIDDEN = {
-    "reference": {"backends", "conformance", "performance", "commands"},
-    "backends": {"conformance", "performance", "commands"},
-    "conformance": {"performance", "commands"},
-    "performance": {"conformance", "commands"},
+    "reference": {"backends", "conformance", "performance", "commands", *PLANTS},
+    "backends": {"conformance", "performance", "commands", *PLANTS},
+    "conformance": {"performance", "commands", *PLANTS},
+    "performance": {"conformance", "commands", *PLANTS},
+    "mutants": {"conformance", "performance", "commands", "proof"},
+    "right": {"conformance", "backends", "performance", "commands", "mutants", "proof"},
+    "proof": {"performance", "commands"},
 }
 WITH_TORCH = {"textbook"}
 
@@ -85,11 +91,10 @@ def loaded() -> list[ModuleType]:
     return [module for module in list(sys.modules.values()) if getattr(module, "__file__", None)]
 
 
-@pytest.mark.parametrize(
-    "package", ["reference", "conformance", "backends", "performance", "commands"]
-)
+@pytest.mark.parametrize("package", [*FORBIDDEN, "commands"])
 def test_no_file_is_loaded_under_two_names(package: str) -> None:
     files = {path.resolve() for path in modules(package)}
+    all_planted()
     names: dict[Path, set[str]] = {}
     for module in loaded():
         path = Path(str(module.__file__)).resolve()

@@ -20,12 +20,14 @@ from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.case import Backward, Call, Case, Placed
 from embconform.conformance.engine import Engine
+from embconform.conformance.in_process import InProcess
 from embconform.conformance.judging import Ruling, rule
 from embconform.conformance.observe import observe
 from embconform.conformance.options import RunOptions
 from embconform.conformance.outcome import GradientSeen, Outcome, Raised, StepSeen, TensorSeen
 from embconform.conformance.repro import script, snippet
 from embconform.conformance.strata import strata
+from embconform.conformance.work import Draws
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
@@ -47,10 +49,10 @@ def _one_thread() -> Iterator[None]:
 def outcomes(profile: Profile) -> list[Seen]:
     """A case of every second stratum, the last of three since the first is the smallest."""
     backend, found = BACKENDS[profile], []
-    engine = Engine(backend, RunOptions(profile))
+    engine = Engine(InProcess(backend), RunOptions(profile))
     for structure in strata(backend, profile, arrays=1, seed=0)[::2]:
         cases: list[Case] = []
-        engine._drive(structure, 3, (Phase.generate,), cases.append)
+        engine._drive(Draws(structure, 3), (Phase.generate,), cases.append)
         if cases[-1].cost < 400:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

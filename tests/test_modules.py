@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mutants.module import Layer
-from right import RIGHT
 from torch import Tensor, nn
 
 from embconform.backends.adapt import as_backend
@@ -18,10 +16,12 @@ from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance import modules_draws
 from embconform.conformance.engine import RunOptions, run
-from embconform.conformance.modules import CHECKS, MODULE_PROBE
+from embconform.conformance.modules import CHECKS, MODULE_PROBES
 from embconform.conformance.modules_common import Subject
 from embconform.conformance.report import Status
+from embconform.mutants.module import Layer
 from embconform.reference.clause import Profile, registry
+from embconform.right import RIGHT
 
 BACKENDS = [EAGER, TEXTBOOK, as_backend("Table", RIGHT[-1]), as_backend("Layer", Layer)]
 
@@ -40,7 +40,8 @@ class Bare(nn.Module):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 def test_right_modules_pass(backend: Backend, seed: int) -> None:
-    rulings = MODULE_PROBE.run(backend, backend.profiles[0], seed, "cpu")
+    runs = [probe.run(backend, backend.profiles[0], seed, "cpu") for probe in MODULE_PROBES]
+    rulings = [ruling for each in runs for ruling in each]
     broken = [r for r in rulings if r.finding is not None and not r.finding.refused]
     assert broken == []
 
@@ -60,7 +61,9 @@ def test_a_class_that_pickle_cannot_import_is_exempt() -> None:
     class Local(Bare):
         pass
 
-    finding = CHECKS["module.pickle"](Subject(as_backend("Local", Local), Profile.TORCH, 0))
+    subject = Subject(as_backend("Local", Local), Profile.TORCH, 0)
+    (claim,) = CHECKS["module.pickle"](subject)
+    finding = claim.judge()
     assert finding is not None
     assert finding.refused
     assert "can't import" in finding.got

@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mutants.kernel import Kernel
-from mutants.module import Layer
-from right import RIGHT
 from torch import Tensor
 
 from embconform.backends.adapt import as_backend
@@ -20,11 +17,12 @@ from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.optimisers import (
     OPTIMISER_PROBE,
     Stepper,
-    UnusableError,
     judge_padding,
     judge_steps,
     observe_steps,
 )
+from embconform.mutants.kernel import Kernel
+from embconform.mutants.module import Layer
 from embconform.reference.clause import Profile
 from embconform.reference.optimisers import (
     RECIPES,
@@ -35,6 +33,7 @@ from embconform.reference.optimisers import (
     make_plan,
     trajectory,
 )
+from embconform.right import RIGHT
 
 BACKENDS = [
     EAGER,
@@ -135,8 +134,11 @@ def test_a_dense_gradient_where_a_sparse_one_is_due_says_so() -> None:
         return torch.nn.functional.embedding(input, weight)
 
     plan = make_plan(0, padding=False)
-    with pytest.raises(UnusableError, match=r"needs a gradient of torch\.sparse_coo"):
-        observe_steps(Backend("b", ignores_sparse), RECIPES[-1], plan, "cpu", as_module=False)
+    seen = observe_steps(Backend("b", ignores_sparse), RECIPES[-1], plan, "cpu", as_module=False)
+    assert seen.fault.startswith("step 1 needs a gradient of torch.sparse_coo")
+    finding = judge_steps(RECIPES[-1], plan, seen, Profile.TORCH)
+    assert finding is not None
+    assert finding.message == f"{RECIPES[-1].name}: {seen.fault}"
 
 
 @pytest.mark.parametrize("seed", range(20))

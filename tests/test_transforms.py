@@ -7,10 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mutants.module import Layer
-from mutants.registry import Planted, all_planted
-from mutants.transforms_parts import Parts
-from right.by_gather import by_gather
 from torch import Tensor
 
 from embconform.backends.adapt import as_backend
@@ -19,9 +15,13 @@ from embconform.conformance.engine import RunOptions, run
 from embconform.conformance.probes import Probe
 from embconform.conformance.report import Report, Status
 from embconform.conformance.transforms import TRANSFORM_PROBES
-from embconform.conformance.transforms_common import Lookup
+from embconform.conformance.transforms_claims import Lookup
 from embconform.conformance.transforms_programs import PROGRAM_PROBES
+from embconform.mutants.module import Layer
+from embconform.mutants.registry import Planted, all_planted
+from embconform.mutants.transforms_parts import Parts
 from embconform.reference.clause import Profile, registry
+from embconform.right.by_gather import by_gather
 
 GROUP = [bug for bug in all_planted() if bug.clause.startswith("transforms.")]
 OF_PROGRAMS = {clause for probe in PROGRAM_PROBES for clause in probe.clauses}

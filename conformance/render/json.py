@@ -35,6 +35,8 @@ def as_dict(report: Report) -> dict[str, Any]:
         "budget": report.budget,
         "strict": report.strict,
         "verdict": report.verdict,
+        "interrupted": report.interrupted,
+        "tampered": list(report.tampered),
         "cases": report.cases,
         "seconds": _rounded(report.seconds),
         "environment": dict(report.environment),

@@ -97,6 +97,9 @@ def render(report: Report, console: Console) -> None:
     _unexpected(page, report)
     _untested(page, report)
     _unsupported(page, report)
+    if report.tampered:
+        page.heading("Tampered with (functions that the target has replaced; this counts)")
+        page.prose(", ".join(report.tampered), indent=2, hang=2)
     if report.notes:
         page.heading("Notes")
         for note in report.notes:

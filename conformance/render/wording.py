@@ -78,6 +78,10 @@ def counts(report: Report) -> list[tuple[Status, int]]:
 def headline(report: Report) -> str:
     """Say in a few words what the verdict rests on."""
     words = [f"{report.profile.value} profile"]
+    if report.interrupted:
+        words.append("interrupted")
+    if report.tampered:
+        words.append("tampered with")
     failed, warned = (len(results) for results in broken(report))
     if failed:
         words.append(f"{failed} {_plural(failed, 'clause')} broken")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mutants.kernel import HALVES, Kernel, Options
-from mutants.percall import PerCall, as_if_contiguous, in_memory_order, rank_among_equals
-from mutants.registry import planted
+from embconform.mutants.kernel import HALVES, Kernel, Options
+from embconform.mutants.percall import PerCall, as_if_contiguous, in_memory_order, rank_among_equals
+from embconform.mutants.registry import planted
 
 
 @planted("gradient.sum")

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mutants.kernel import Kernel, Options
-from mutants.percall import PerCall, rank_among_equals
-from mutants.registry import planted
+from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.percall import PerCall, rank_among_equals
+from embconform.mutants.registry import planted
 
 
 @planted("gradient.empty")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mutants.kernel import Kernel, Options
-from mutants.registry import planted
+from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.registry import planted
 
 
 class Cached(Kernel):

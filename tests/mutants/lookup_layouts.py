@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mutants.kernel import HALVES, Kernel
-from mutants.registry import planted
+from embconform.mutants.kernel import HALVES, Kernel
+from embconform.mutants.registry import planted
 
 
 @planted("lookup.strided-weight")

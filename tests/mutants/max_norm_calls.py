@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mutants.kernel import Kernel, Options
-from mutants.registry import planted
+from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.registry import planted
 
 
 class RenormsSometimes(Kernel):
@@ -92,9 +92,10 @@ class GradientThroughScale(Kernel):
         self.scales = (after.norm(dim=1) / before.norm(dim=1)).nan_to_num(1.0, 1.0, 1.0)
 
     def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
-        known = self.scales is not None and self.scales.numel() == indices.numel()
-        if options.max_norm is not None and known:
-            scales = self.scales.reshape(*indices.shape, 1)
+        scales = self.scales
+        known = scales is not None and scales.numel() == indices.numel()
+        if options.max_norm is not None and scales is not None and known:
+            scales = scales.reshape(*indices.shape, 1)
             upstream = (upstream.double() * scales).to(upstream.dtype)
         return super().gradient(upstream, indices, height, options)
 
@@ -113,7 +114,8 @@ class GradientDetached(Kernel):
 
     def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
         summed = super().gradient(upstream, indices, height, options)
-        known = self.changed is not None and self.changed.shape[0] == height
-        if options.max_norm is None or not known or options.sparse:
+        if options.max_norm is None or options.sparse or self.changed is None:
+            return summed
+        if self.changed.shape[0] != height:
             return summed
         return summed.masked_fill(self.changed.unsqueeze(1), 0.0)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mutants.kernel import HALVES, Kernel, Options
-from mutants.registry import planted
+from embconform.mutants.kernel import HALVES, Kernel, Options
+from embconform.mutants.registry import planted
 
 
 @planted("max-norm.epsilon")

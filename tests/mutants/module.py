@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mutants.kernel import Kernel
-from mutants.registry import planted
+from embconform.mutants.kernel import Kernel
+from embconform.mutants.registry import planted
 
 
 class Layer(nn.Module):
@@ -48,7 +48,7 @@ class Layer(nn.Module):
             self.weight.requires_grad_(False)
 
     @property
-    def options(self) -> tuple[Any, ...]:
+    def options(self) -> tuple[int | None, float | None, float, bool, bool]:
         own = (self.padding_idx, self.max_norm, self.norm_type)
         return (*own, self.scale_grad_by_freq, self.sparse)
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mutants.module import Layer
-from mutants.registry import planted
+from embconform.mutants.module import Layer
+from embconform.mutants.registry import planted
 
 
 @planted("module.load-copies")
@@ -149,7 +149,8 @@ class CopyForgetsOptions(Layer):
     """A deepcopy is a new module with the old table; max_norm and its kind are left behind."""
 
     def __deepcopy__(self, memo: Any) -> Any:
-        made = type(self)(*self.weight.shape, dtype=self.weight.dtype)
+        rows, width = self.weight.shape
+        made = type(self)(rows, width, dtype=self.weight.dtype)
         made.weight = nn.Parameter(self.weight.detach().clone(), self.weight.requires_grad)
         return made.train(self.training)
 
@@ -168,7 +169,7 @@ class CopyIsThawed(Layer):
 class CopyReadsTheOriginal(Layer):
     """The lookup is a closure over the module: a deepcopy calls the original's."""
 
-    def __init__(self, *sizes: int, **options: Any) -> None:
+    def __init__(self, *sizes: Any, **options: Any) -> None:
         super().__init__(*sizes, **options)
         self.look = lambda ids: Layer.forward(self, ids)
 
@@ -193,7 +194,8 @@ class Pickled(Layer):
     """A right module with a pickle of its own; deepcopy does not go by it."""
 
     def __deepcopy__(self, memo: Any) -> Any:
-        made = type(self)(*self.weight.shape, *self.options, dtype=self.weight.dtype)
+        rows, width = self.weight.shape
+        made = type(self)(rows, width, *self.options, dtype=self.weight.dtype)
         made.weight = nn.Parameter(self.weight.detach().clone(), self.weight.requires_grad)
         return made.train(self.training)
 

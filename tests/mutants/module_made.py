@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mutants.module import Layer
-from mutants.registry import planted
+from embconform.mutants.module import Layer
+from embconform.mutants.registry import planted
 
 
 @planted("module.reset-parameters")
@@ -101,7 +101,7 @@ class WeightReshaped(Layer):
 class SizesSwapped(Layer):
     """The attributes num_embeddings and embedding_dim are swapped."""
 
-    def __init__(self, *sizes: int, **options: Any) -> None:
+    def __init__(self, *sizes: Any, **options: Any) -> None:
         super().__init__(*sizes, **options)
         self.num_embeddings, self.embedding_dim = self.embedding_dim, self.num_embeddings
 

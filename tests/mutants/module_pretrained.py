@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mutants.module import Layer
-from mutants.registry import planted
+from embconform.mutants.module import Layer
+from embconform.mutants.registry import planted
 
 
 class Pretrained(Layer):
@@ -16,7 +16,7 @@ class Pretrained(Layer):
 
     @classmethod
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, **options: Any) -> Any:
-        return cls.finished(Layer.from_pretrained.__func__(cls, embeddings, freeze, **options))
+        return cls.finished(super().from_pretrained(embeddings, freeze, **options))
 
     @classmethod
     def finished(cls, made: Any) -> Any:

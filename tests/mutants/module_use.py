@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mutants.module import Layer
-from mutants.registry import planted
+from embconform.mutants.module import Layer
+from embconform.mutants.registry import planted
 
 
 @planted("module.eval-mode")
@@ -40,7 +40,7 @@ class EvalSnapshot(Layer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         found = super().forward(input)
-        if not self.training and self.max_norm is None:
+        if not self.training and self.snapshot is not None and self.max_norm is None:
             found.data.copy_(self.snapshot[input.long()])
         return found
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mutants.kernel import Options
-from mutants.percall import PerTable
-from mutants.registry import planted
+from embconform.mutants.kernel import Options
+from embconform.mutants.percall import PerTable
+from embconform.mutants.registry import planted
 
 
 class Stepped(PerTable):

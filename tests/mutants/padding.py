@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mutants.kernel import HALVES, Kernel, Options
-from mutants.registry import planted
+from embconform.mutants.kernel import HALVES, Kernel, Options
+from embconform.mutants.registry import planted
 
 
 class ZeroesOutput(Kernel):
@@ -314,9 +314,9 @@ class ResetsPaddingRowInBackward(Kernel):
         return super().forward(indices, weight, options)
 
     def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
-        known = self.table is not None and self.table.shape[0] == height > 0
-        if known and options.padding_idx is not None and options.max_norm is None:
-            self.table[options.padding_idx] = 0.0
+        table, padding = self.table, options.padding_idx
+        if table is not None and padding is not None and options.max_norm is None:
+            table[padding : padding + (table.shape[0] == height)] = 0.0
         return super().gradient(upstream, indices, height, options)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mutants.kernel import Kernel, Options
+from embconform.mutants.kernel import Kernel, Options
 
 
 class PerCall(Kernel):
@@ -40,7 +40,7 @@ class PerTable(PerCall):
 
 def in_memory_order(tensor: Tensor) -> Tensor:
     """Permute the axes into the order in which they lie in memory."""
-    axes = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
+    axes = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
     return tensor.permute(axes)
 
 

@@ -6,11 +6,12 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
+from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile, registry
-from mutants.kernel import Kernel
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,16 @@ def _is_maker(made: Any) -> bool:
     return getattr(made, "__annotations__", {}).get("return") == "Backend"
 
 
+@cache
+def by_name() -> dict[tuple[str, str], Planted]:
+    """Give every planted bug by its name and profile."""
+    return {(bug.name, bug.profile): bug for bug in all_planted()}
+
+
 def all_planted() -> list[Planted]:
     """Import every module of mutants and list the planted bugs, by module and in their order."""
-    import mutants
+    from embconform import mutants
 
     for module in sorted(entry.name for entry in pkgutil.iter_modules(mutants.__path__)):
-        import_module(f"mutants.{module}")
+        import_module(f"embconform.mutants.{module}")
     return list(PLANTED)

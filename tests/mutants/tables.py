@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from embconform.backends.backend import Backend, Capabilities
-from mutants.kernel import Kernel, Options
-from mutants.registry import planted
+from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.registry import planted
 
 
 @planted("lookup.other-dtypes")
@@ -46,12 +47,12 @@ class OffsetsIn32Bits(Kernel):
 class SharedScratch(Kernel):
     """The indices go through a buffer that all threads share."""
 
-    scratch: Tensor = torch.empty(0, dtype=torch.long)
+    scratch: ClassVar[list[Tensor]] = [torch.empty(0, dtype=torch.long)]
 
     def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
-        type(self).scratch = indices.long().clone()
+        self.scratch[0] = indices.long().clone()
         weight.sum().item()  # time for another thread to come by
-        shared = type(self).scratch
+        shared = self.scratch[0]
         if shared.shape != indices.shape:
             shared = shared.reshape(-1).repeat(indices.numel() + 1)[: indices.numel()]
             shared = shared.reshape(indices.shape).clamp(max=len(weight) - 1)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from embconform.mutants.registry import planted
 from embconform.reference import textbook as right
-from mutants.registry import planted
 
 
 class Formula:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embconform.mutants.registry import planted
 from embconform.reference.textbook import Embedding, embedding
-from mutants.registry import planted
 
 
 @planted("module.init-scaled-normal", profile="textbook")

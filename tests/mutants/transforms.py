@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mutants.kernel import Options
-from mutants.transforms_parts import Parts, Rows, wrong
+from embconform.mutants.kernel import Options
+from embconform.mutants.transforms_parts import Parts, Rows, wrong
 
 # Derivatives
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mutants.kernel import Options
-from mutants.registry import planted
+from embconform.mutants.kernel import Options
+from embconform.mutants.registry import planted
 
 
 class Parts:
@@ -39,6 +39,7 @@ class Parts:
         return Rows.apply(weight, ids, self, options)
 
     def renorm(self, ids: Tensor, weight: Tensor, options: Options) -> None:
+        assert options.max_norm is not None
         torch.embedding_renorm_(weight, ids.reshape(-1), options.max_norm, options.norm_type)
 
     # Plain tensors

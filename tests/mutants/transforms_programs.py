@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from embconform.mutants.kernel import Options
+from embconform.mutants.module import Layer
+from embconform.mutants.registry import planted
+from embconform.mutants.transforms_parts import Parts, wrong
 from embconform.reference import textbook
-from mutants.kernel import Options
-from mutants.module import Layer
-from mutants.registry import planted
-from mutants.transforms_parts import Parts, wrong
 
 # functional_call and autocast
 
@@ -161,7 +161,7 @@ def scripted_by_indexing(
     padding_idx: int | None = None,
 ) -> Tensor:
     """TorchScript takes a path of its own, which is plain indexing: padding is trained."""
-    if torch.jit.is_scripting():
+    if torch._jit_internal.is_scripting():
         return weight[input]
     return functional.embedding(input, weight, padding_idx)
 
@@ -173,7 +173,7 @@ def scripted_in_half(
     padding_idx: int | None = None,
 ) -> Tensor:
     """The scripted path is for phones and reads the table in float16."""
-    if torch.jit.is_scripting():
+    if torch._jit_internal.is_scripting():
         return functional.embedding(input, weight.half(), padding_idx).float()
     return functional.embedding(input, weight, padding_idx)
 

@@ -1,12 +1,12 @@
 """Right embeddings, each written in another way: none may be found wrong."""
 
-from right.by_chunks import by_chunks
-from right.by_elements import by_elements
-from right.by_gather import by_gather
-from right.by_incidence import by_incidence
-from right.by_native_autograd import by_native_autograd
-from right.by_segments import by_segments
-from right.module import Table
+from embconform.right.by_chunks import by_chunks
+from embconform.right.by_elements import by_elements
+from embconform.right.by_gather import by_gather
+from embconform.right.by_incidence import by_incidence
+from embconform.right.by_native_autograd import by_native_autograd
+from embconform.right.by_segments import by_segments
+from embconform.right.module import Table
 
 RIGHT = (
     by_segments,

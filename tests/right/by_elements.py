@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from right.common import checked, renormed
+from embconform.right.common import checked, renormed
 
 
 class _Elements(torch.autograd.Function):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from right.common import HALVES, checked, renormed
+from embconform.right.common import HALVES, checked, renormed
 
 
 class _Gather(torch.autograd.Function):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from right.common import checked, wide
+from embconform.right.common import checked, wide
 
 
 class _Incidence(torch.autograd.Function):

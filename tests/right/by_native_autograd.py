@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from right.common import checked, renormed, wide
+from embconform.right.common import checked, renormed, wide
 
 
 def by_native_autograd(

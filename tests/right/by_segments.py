@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from right.common import checked, renormed, wide
+from embconform.right.common import checked, renormed, wide
 
 
 class _Segments(torch.autograd.Function):

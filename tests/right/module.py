@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from right.by_gather import by_gather
+from embconform.right.by_gather import by_gather
 
 
 class Table(nn.Module):

@@ -1,0 +1,151 @@
+"""From a target's name to something that can be run as the user wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from embconform.backends.backend import Backend, Description, TargetError
+from embconform.backends.deviations import Deviation, active, load
+from embconform.commands.request import Request
+from embconform.conformance.quiet import captured_output
+from embconform.reference.clause import Profile, registry, select
+
+if TYPE_CHECKING:
+    from embconform.conformance.isolation.isolated import Isolated
+    from embconform.conformance.isolation.limits import Limits
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A target that can be run.
+
+    Attributes
+    ----------
+    target : str
+        As the user named it.
+    subject : Backend or Isolated
+    profile : Profile
+    deviations : tuple of Deviation
+    printed : int
+        Bytes that it has printed so far.
+    """
+
+    target: str
+    subject: Backend | Isolated
+    profile: Profile
+    deviations: tuple[Deviation, ...]
+    printed: int = 0
+
+    def rest(self) -> None:
+        """End the process that it has, until it is needed."""
+        if not isinstance(self.subject, Backend):
+            self.subject.rest()
+
+
+def plan(
+    target: str, request: Request, own_rows: tuple[Deviation, ...], stop: Callable[[], bool]
+) -> Plan:
+    """Import a target and see that it can serve the request.
+
+    Parameters
+    ----------
+    target : str
+    request : Request
+    own_rows : tuple of Deviation
+        The user's; they go before the backend's own for the same clause.
+    stop : callable
+        Whether somebody wants to stop.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    TargetError
+        If the target can't be used, or not for this.
+    click.UsageError
+        If no clause is selected.
+    """
+    subject, backend, printed = _found(target, request, stop)
+    profile = request.profile or backend.profiles[0]
+    if profile not in backend.profiles:
+        serves = " and ".join(backend.profiles)
+        raise TargetError(
+            f"{target} serves the {serves} profile, not {profile.value}; leave --profile out or "
+            f"name {backend.profiles[0].value}"
+        )
+    check_selection(request.select, profile)
+    _check_device(target, backend, request.device)
+    theirs = load(backend.deviations) if backend.deviations else ()
+    mine = {row.clause for row in active(own_rows)}
+    rows = active((*own_rows, *(row for row in theirs if row.clause not in mine)))
+    return Plan(target, subject, profile, rows, printed)
+
+
+def _found(
+    target: str, request: Request, stop: Callable[[], bool]
+) -> tuple[Backend | Isolated, Backend | Description, int]:
+    """Import a target in the process that it is to run in."""
+    if request.isolation == "process":
+        from embconform.conformance.isolation.isolated import Isolated
+
+        isolated = Isolated(target, request.device, _limits(request), stop)
+        return isolated, isolated.description, 0
+    from embconform.backends.targets import resolve
+
+    with captured_output() as captured:
+        backend = resolve(target)
+    return backend, backend, captured.total_bytes
+
+
+def _limits(request: Request) -> Limits:
+    from embconform.conformance.isolation.limits import GIB, Limits
+
+    memory = None if request.memory is None else int(request.memory * GIB)
+    return Limits(case=request.case_timeout, memory=memory)
+
+
+def check_selection(pattern: str, profile: Profile) -> None:
+    """Refuse a pattern that no clause matches.
+
+    Parameters
+    ----------
+    pattern : str
+    profile : Profile
+
+    Raises
+    ------
+    click.UsageError
+    """
+    if select(profile, pattern):
+        return
+    from difflib import get_close_matches
+
+    said = f"--select {pattern!r} matches no clause of the {profile.value} profile"
+    other = next((p for p in Profile if p is not profile and select(p, pattern)), None)
+    if other:
+        raise click.UsageError(f"{said}; it matches some of the {other.value} profile")
+    close = get_close_matches(pattern, list(registry()), n=1)
+    if pattern in {clause.group for clause in registry().values()}:
+        close = [f"{pattern}.*"]
+    hint = f", did you mean {close[0]!r}?" if close else " (see: embconform clauses)"
+    raise click.UsageError(f"{said}{hint}")
+
+
+def _check_device(target: str, backend: Backend | Description, device: str) -> None:
+    """Refuse a device that isn't there or that the backend doesn't serve."""
+    if device not in backend.capabilities.devices:
+        serves = ", ".join(backend.capabilities.devices)
+        raise TargetError(f"{target} runs on {serves}, not on {device}")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise click.UsageError(
+                f"--device cuda: torch {torch.__version__} finds no CUDA device here"
+            )

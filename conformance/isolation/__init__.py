@@ -1,0 +1,1 @@
+"""The target in a process of its own: how it is started, asked, watched and ended."""

@@ -1,0 +1,193 @@
+"""Run a target in a process of its own, and replace the process when it is lost."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from embconform.backends.backend import Description, TargetError
+from embconform.conformance.case import Case
+from embconform.conformance.isolation.limits import Limits
+from embconform.conformance.isolation.messages import (
+    Ending,
+    Fault,
+    Finish,
+    Hello,
+    ObserveCase,
+    ObserveProbe,
+    Ready,
+    Seen,
+    Unusable,
+)
+from embconform.conformance.isolation.worker import Printed, Worker
+from embconform.conformance.outcome import Lost, MemorySeen, Outcome, StepSeen
+from embconform.reference.clause import Profile
+
+
+class WorkerFaultError(Exception):
+    """The suite failed in the target's process; the message is the traceback from there."""
+
+
+class Isolated:
+    """Runs a target in a process of its own.
+
+    Parameters
+    ----------
+    target : str
+        As the user named it; it is imported in the process only.
+    device : str
+        ``cpu`` or ``cuda``.
+    limits : Limits
+    stop : callable, optional
+        Asked while waiting; the case at hand is given up where it says yes.
+
+    Raises
+    ------
+    TargetError
+        If the target can't be found, imported or used.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        device: str = "cpu",
+        limits: Limits | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.target, self.limits, self.stop = target, limits or Limits(), stop
+        self.printed = Printed()
+        self.crashes = self.timeouts = 0
+        memory = self.limits.memory_bytes() if device == "cpu" else None
+        self._hello = Hello(
+            target, device, tuple(sys.path), str(Path.cwd()), dict(os.environ), memory
+        )
+        self._worker: Worker | None = self._start()
+        self._welcomed: Worker | None = None
+        self._ready: Ready | None = None
+
+    @property
+    def description(self) -> Description:
+        """What is known of the target; waits until it is imported."""
+        return self._known().description
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where it runs."""
+        return self._known().environment
+
+    @property
+    def losses(self) -> tuple[int, int]:
+        """How often the target crashed, and how often it was late."""
+        return self.crashes, self.timeouts
+
+    def observe(self, case: Case, *, parallel: bool) -> Outcome:
+        """Run a case.
+
+        A process that is lost costs this case only: what the case did before the step at which it
+        happened is observed again, in another process.
+        """
+        answer = self._ask(ObserveCase(case, parallel))
+        if isinstance(answer, Lost):
+            return self._up_to(case, answer, parallel=parallel)
+        assert isinstance(answer, Outcome)
+        return answer
+
+    def probe(self, name: str, profile: Profile, seed: int) -> Any | Lost:
+        """Run a probe's observation; a Lost where the process did not survive it."""
+        answer = self._ask(ObserveProbe(name, profile, seed))
+        return answer.observation if isinstance(answer, Seen) else answer
+
+    def rest(self) -> None:
+        """Learn what the target is, and end its process until it is needed."""
+        self._known()
+        self.close()
+
+    def finish(self) -> tuple[str, ...]:
+        """End the process, and name what the target had tampered with."""
+        worker = self._worker
+        living = worker is not None and worker is self._welcomed
+        answer = worker.ask(Finish(), self._seconds()) if worker and living else None
+        self.close()
+        return answer.tampered if isinstance(answer, Ending) else ()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _seconds(self) -> float:
+        known = self._ready
+        return self.limits.case_seconds(compiled=bool(known and known.description.compiled))
+
+    def _start(self) -> Worker:
+        return Worker(self._hello, self.printed)
+
+    def _known(self) -> Ready:
+        if self._ready is None:
+            assert self._worker is not None
+            self._ready = self._welcome(self._worker)
+        return self._ready
+
+    def _welcome(self, worker: Worker) -> Ready:
+        """Wait until a new process has imported the target."""
+        answer = worker.answer(self.limits.start, self.stop)
+        if isinstance(answer, Ready):
+            self._welcomed = worker
+            return answer
+        worker.close()
+        if self.stop():
+            raise KeyboardInterrupt
+        if isinstance(answer, Lost):
+            verb = "took too long" if answer.kind == "timeout" else "failed"
+            raise TargetError(f"{self.target}: importing it {verb}: {answer.detail}")
+        if isinstance(answer, Unusable):
+            raise TargetError(answer.message)
+        raise WorkerFaultError(answer.text if isinstance(answer, Fault) else repr(answer))
+
+    def _ask(self, message: Any) -> Any:
+        self._known()
+        worker = self._worker = self._worker or self._start()
+        if worker is not self._welcomed:
+            self._welcome(worker)
+        answer = worker.ask(message, self._seconds(), self.stop)
+        if isinstance(answer, Fault):
+            raise WorkerFaultError(answer.text)
+        if isinstance(answer, Lost) and not self.stop():
+            self._replace(answer)
+        return answer
+
+    def _replace(self, lost: Lost) -> None:
+        """Count a loss; the next question goes to another process."""
+        self.crashes += lost.kind == "crash"
+        self.timeouts += lost.kind == "timeout"
+        if self._worker is not None:
+            self._worker.close()
+        self._worker = None
+
+    def _up_to(self, case: Case, lost: Lost, *, parallel: bool) -> Outcome:
+        """Observe the steps before a loss, and add the loss as the step that it happened in."""
+        steps: tuple[StepSeen, ...] = ()
+        if lost.mark > 0 and not self.stop():
+            before = replace(case, steps=case.steps[: lost.mark])
+            answer = self._ask(ObserveCase(before, parallel))
+            if isinstance(answer, Outcome) and len(answer.steps) == lost.mark:
+                steps = answer.steps
+        memory = steps[-1].memory if steps else MemorySeen(case.weight.values, True, {}, True)
+        return Outcome((*steps, StepSeen(None, memory, lost=lost)))

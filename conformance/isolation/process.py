@@ -1,0 +1,136 @@
+"""The target's process: imports the target, runs what it is sent, and answers with what it saw."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import struct
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from embconform.conformance import marker
+from embconform.conformance.isolation.messages import (
+    Ending,
+    Fault,
+    Finish,
+    Hello,
+    ObserveCase,
+    ObserveProbe,
+    Ready,
+    Seen,
+    Unusable,
+)
+from embconform.conformance.isolation.transport import Channel, Memory
+from embconform.conformance.outcome import Lost
+
+if TYPE_CHECKING:
+    from embconform.conformance.in_process import InProcess
+
+MARK = struct.Struct("=q")
+
+
+def prepare_to_serve() -> None:
+    """Import all that a target's process needs, the target excepted."""
+    import torch
+
+    import embconform.backends.targets
+    import embconform.conformance.environment
+    import embconform.conformance.in_process
+    import embconform.conformance.isolation.tampering  # noqa: F401
+    from embconform.conformance.probes import probes
+
+    probes()
+    one = torch.ones(1, requires_grad=True)
+    torch.autograd.backward([one * 1], [torch.ones(1)])  # torch's late imports
+
+
+def serve(descriptors: list[int]) -> None:
+    """Serve one target until the other side hangs up.
+
+    Parameters
+    ----------
+    descriptors : list of int
+        The connection, shared memory out and in, marks, and where a crash writes its traceback.
+    """
+    connection, outgoing, incoming, marks, crashes = descriptors
+    end_with_parent()
+    faulthandler.enable(crashes, all_threads=False)
+    board = Memory(marks).view(MARK.size)
+    marker.listen(lambda position: MARK.pack_into(board, 0, position))
+    channel = Channel(Connection(connection), Memory(outgoing), Memory(incoming), distrust=False)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        _serve(channel, channel.receive())
+    os._exit(0)  # foreign threads and atexit hooks have no say in it
+
+
+def _serve(channel: Channel, hello: Hello) -> None:
+    from embconform.backends.backend import TargetError
+    from embconform.backends.targets import resolve
+    from embconform.conformance.environment import environment
+    from embconform.conformance.in_process import InProcess
+    from embconform.conformance.isolation.tampering import Seal
+
+    os.chdir(hello.folder)
+    os.environ.clear()
+    os.environ.update(hello.environment)
+    sys.path[:] = hello.search_path
+    seal = Seal()
+    _limit_memory(hello.memory)
+    try:
+        runner = InProcess(resolve(hello.target), hello.device)
+        runner.prepare()
+        channel.send(Ready(runner.description, environment(hello.device)))
+    except TargetError as error:
+        channel.send(Unusable(str(error)))
+        return
+    except Exception:
+        channel.send(Fault(traceback.format_exc()))
+        return
+    while True:
+        request = channel.receive()
+        if isinstance(request, Finish):
+            channel.send(Ending(seal.broken()))
+            return
+        channel.send(_answer(runner, request))
+
+
+def _answer(runner: InProcess, request: Any) -> Any:
+    try:
+        if isinstance(request, ObserveCase):
+            return runner.observe(request.case, parallel=request.parallel)
+        assert isinstance(request, ObserveProbe)
+        return Seen(runner.probe(request.name, request.profile, request.seed))
+    except Exception:
+        return Fault(traceback.format_exc())
+    except BaseException as error:  # only the target raises these: no signal reaches this process
+        return Lost("crash", f"raised {type(error).__name__}", -1)
+
+
+def end_with_parent() -> None:
+    """Ask Linux to kill this process when its parent is gone, however that happens."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() == 1:
+        os._exit(0)
+
+
+def _limit_memory(allowed: int | None) -> None:
+    """Let allocations fail beyond a limit, before the machine starts to swap."""
+    if allowed is None or sys.platform != "linux":
+        return
+    import resource
+
+    import psutil
+
+    now = psutil.Process().memory_info().vms
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = now + allowed if hard == resource.RLIM_INFINITY else min(now + allowed, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))

@@ -1,0 +1,103 @@
+"""Take down what a target does, beside it: the torch side of the claims."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from itertools import count
+from time import perf_counter
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embconform.conformance import marker
+from embconform.conformance.claims import Claim, MustRaise, Odd, Record, Returned
+from embconform.conformance.observe import to_numpy
+from embconform.conformance.outcome import Raised, raised_from
+
+MOST: Final = 2**22
+"""Elements of a tensor that are copied; whatever has more is wrong by its shape."""
+_trials: Final = count()
+LONGEST: Final = 100
+"""Characters of what a target gave that a message shows."""
+
+
+def record(clause: str, trial: Callable[[], Iterable[Claim]]) -> Record:
+    """Run a trial up to the first exception, with torch's random state and warnings kept apart.
+
+    Parameters
+    ----------
+    clause : str
+    trial : callable
+        Calls the target, and gives its claims one by one.
+
+    Returns
+    -------
+    Record
+    """
+    marker.mark(next(_trials))
+    claims: list[Claim] = []
+    raised: Raised | None = None
+    started = perf_counter()
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for claim in trial():
+                claims.append(claim)  # noqa: PERF402 - those before an exception count
+        except (Exception, SystemExit) as error:
+            raised = raised_from(error)
+    return Record(clause, tuple(claims), raised, perf_counter() - started)
+
+
+def read(got: object) -> Returned:
+    """Copy out what a target gave where a dense tensor is due."""
+    kind = type(got).__name__
+    if not isinstance(got, Tensor):
+        return Returned(kind)
+    dtype, shape = str(got.dtype).removeprefix("torch."), tuple(got.shape)
+    if got.numel() > MOST:
+        return Returned(kind, dtype, shape)
+    try:
+        return Returned(kind, dtype, shape, to_numpy(got))
+    except (Exception, SystemExit) as error:
+        return Returned(kind, dtype, shape, raised=raised_from(error))
+
+
+def attempt(what: str, call: Callable[[], Any]) -> MustRaise:
+    """Make a call that must raise."""
+    try:
+        got = call()
+    except Exception:
+        return MustRaise(what, None)
+    seen = str(got.tolist()) if isinstance(got, Tensor) else type(got).__name__
+    return MustRaise(what, _brief(seen))
+
+
+def plain(value: object) -> Any:
+    """Turn an attribute of a target into plain data: numbers, strings, lists and tuples of them.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    object
+        An :class:`~embconform.conformance.claims.Odd` for anything else.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, tuple):
+        return tuple(plain(each) for each in value)
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return value if value is None else Odd(_brief(" ".join(str(value).split())))
+
+
+def _brief(text: str) -> str:
+    return text if len(text) < LONGEST else f"{text[: LONGEST - 1]}…"

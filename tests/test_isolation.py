@@ -1,0 +1,234 @@
+"""Foreign code cannot hurt a run: a target that dies, hangs, eats or lies costs one case."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from embconform.backends.backend import TargetError
+from embconform.conformance.engine import run
+from embconform.conformance.isolation.isolated import Isolated
+from embconform.conformance.isolation.limits import GIB, Limits
+from embconform.conformance.options import RunOptions
+from embconform.conformance.report import ClauseResult, Report, Status
+from embconform.reference.clause import Profile
+
+HOSTILE = Path(__file__).with_name("hostile.py")
+LIMITS = Limits(case=20.0, memory=GIB)
+SELECT = "lookup.rows,lookup.float64,lookup.half-precision"
+
+
+def judged(name: str, select: str = SELECT, limits: Limits = LIMITS, cases: int = 120) -> Report:
+    options = RunOptions(Profile.TORCH, budget="quick", select=select, max_examples=cases)
+    with Isolated(f"{HOSTILE}:{name}", limits=limits) as target:
+        report = run(target, options, target=name)
+        return replace(report, tampered=target.finish())
+
+
+def results(report: Report) -> dict[str, ClauseResult]:
+    return {result.clause.id: result for result in report.clauses}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays() -> Iterator[None]:
+    """After each test only the process that starts targets is left, and no target."""
+    yield
+    for server in psutil.Process().children():
+        if "fork_server" in " ".join(server.cmdline()):
+            assert server.children(recursive=True) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("segfaults", "the process died of SIGSEGV at hostile.py:"),
+        ("aborts", "the process died of SIGABRT at hostile.py:"),
+        ("leaves", "the process ended itself with exit code 0"),
+        ("interrupts", "raised KeyboardInterrupt"),
+        ("kills_its_group", "the process died of SIGKILL"),
+        ("closes_everything", "the process"),
+        ("leaves_a_child", "the process ended itself with exit code 5"),
+    ],
+)
+def test_a_crash_costs_the_case_that_it_happened_in(name: str, said: str) -> None:
+    report = judged(name)
+    found = results(report)
+    crashed = found["lookup.float64"]
+    assert crashed.status is Status.CRASH
+    assert said in crashed.detail
+    assert crashed.failure is not None
+    assert "torch.float64" in crashed.failure.call
+    assert "dtype=torch.float64" in crashed.failure.script
+    assert found["lookup.rows"].status is Status.PASS
+    assert found["lookup.half-precision"].status is Status.PASS
+    assert not report.conformant
+
+
+def test_a_crash_in_the_backward_pass_is_the_gradients() -> None:
+    report = judged("segfaults_backward", "lookup.float64,gradient.float64")
+    found = results(report)
+    assert found["lookup.float64"].status is Status.PASS
+    assert found["gradient.float64"].status is Status.CRASH
+
+
+def test_a_hang_is_a_timeout() -> None:
+    report = judged("hangs", limits=Limits(case=1.5))
+    found = results(report)
+    assert found["lookup.float64"].status is Status.TIMEOUT
+    assert "no answer within 1.5 s" in found["lookup.float64"].detail
+    assert found["lookup.half-precision"].status is Status.PASS
+    assert not report.conformant
+
+
+def test_unbounded_allocation_ends_the_target_and_not_the_machine() -> None:
+    report = judged("eats")
+    found = results(report)
+    assert found["lookup.float64"].status in (Status.CRASH, Status.FAIL)
+    assert "emory" in found["lookup.float64"].detail
+    assert found["lookup.half-precision"].status is Status.PASS
+
+
+def test_a_flood_is_counted_and_kept_away(capfd: pytest.CaptureFixture[str]) -> None:
+    options = RunOptions(Profile.TORCH, budget="quick", select=SELECT, max_examples=60)
+    with Isolated(f"{HOSTILE}:floods") as target:
+        assert run(target, options, target="floods").conformant
+        target.finish()
+        assert target.printed.total_bytes > 4_000_000
+        assert len(target.printed.head) <= 64 * 1024
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_a_target_cannot_run_code_among_the_judges(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mark = tmp_path / "reached"
+    monkeypatch.setenv("EMBCONFORM_TEST_MARK", str(mark))
+    report = judged("sends_a_command")
+    crashed = results(report)["lookup.float64"]
+    assert crashed.status is Status.CRASH
+    assert "UnpicklingError" in crashed.detail
+    assert not mark.exists()
+
+
+def test_tampering_is_seen() -> None:
+    report = judged("patches_torch", cases=20)
+    assert report.tampered == ("time.perf_counter", "torch.equal")
+    assert not report.conformant
+
+
+def test_nothing_is_tampered_with_by_right_targets() -> None:
+    options = RunOptions(Profile.TORCH, budget="quick")
+    with Isolated("eager") as target:
+        run(target, options, target="eager")
+        assert target.finish() == ()
+
+
+def test_the_same_report_as_in_this_process() -> None:
+    from embconform.backends.eager import BACKEND
+
+    options = RunOptions(Profile.TORCH, budget="quick", select="l*,p*,module.*,transforms.vmap-*")
+    with Isolated("eager") as target:
+        apart = run(target, options, target="eager")
+    here = run(BACKEND, options, target="eager")
+    for one, other in zip(apart.clauses, here.clauses, strict=True):
+        assert replace(one, seconds=0.0) == replace(other, seconds=0.0)
+    assert apart.cases == here.cases
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "the process died of SIGSEGV"),
+        ("import os; os._exit(4)", "the process ended itself with exit code 4"),
+        ("raise KeyError('x')", "it.py failed: KeyError: 'x'"),
+    ],
+)
+def test_a_target_that_dies_when_imported(code: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "it.py").write_text(code)
+    with pytest.raises(TargetError) as raised, Isolated(str(tmp_path / "it.py") + ":x") as target:
+        assert target.description
+    assert said in str(raised.value)
+
+
+def test_arrays_of_every_size_cross() -> None:
+    from multiprocessing import Pipe
+
+    from embconform.conformance.isolation.transport import SHARED_FROM, Channel, Memory
+
+    ours, theirs = Pipe()
+    up, down = Memory(), Memory()
+    sender = Channel(ours, up, down, distrust=True)
+    receiver = Channel(
+        theirs, Memory(os.dup(down.number)), Memory(os.dup(up.number)), distrust=True
+    )
+    for size in (0, 1, SHARED_FROM // 8 - 1, SHARED_FROM // 8, 3 * SHARED_FROM, 10):
+        sent = {"a": np.arange(size), "b": np.ones((size, 2), np.float16)[:, ::2]}
+        sender.send(sent)
+        got = receiver.receive()
+        for name, array in sent.items():
+            np.testing.assert_array_equal(got[name], array)
+            assert got[name].dtype == array.dtype
+        got["a"][...] = 0  # it is ours to write to
+
+
+INTERRUPTED = """
+import sys
+from embconform.commands.main import run
+sys.exit(run({arguments!r}))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_report_and_nothing_else(number: int, tmp_path: Path) -> None:
+    arguments = ["validate", "eager", "--json", "out.json"]
+    code = INTERRUPTED.format(arguments=arguments)
+    shared = Path("/dev/shm")
+    files = set(shared.glob("*"))
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    family = _wait_for_target(child)
+    time.sleep(1.0)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert b"interrupted" in out
+    report = (tmp_path / "out.json").read_text()
+    assert '"interrupted": true' in report
+    assert '"verdict": "nonconformant"' in report
+    psutil.wait_procs(family, timeout=10)
+    assert not any(process.is_running() for process in family)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert {path for path in shared.glob("*") if "embconform" in path.name} <= files
+
+
+def _wait_for_target(child: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Wait until the child's target has its process, and name all that descend from the child."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        family = psutil.Process(child.pid).children(recursive=True)
+        if len(family) >= 2:
+            return family
+        time.sleep(0.1)
+    raise AssertionError("no target was started")
+
+
+def test_a_killed_judge_takes_its_targets_along(tmp_path: Path) -> None:
+    code = INTERRUPTED.format(arguments=["validate", "eager"])
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    family = _wait_for_target(child)
+    child.kill()
+    child.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
