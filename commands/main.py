@@ -15,6 +15,7 @@ import click
 from embconform import __version__
 from embconform.backends.backend import TargetError
 from embconform.commands.backends import backends
+from embconform.commands.bench import bench
 from embconform.commands.clauses import clauses
 from embconform.commands.selftest import selftest
 from embconform.commands.validate import validate
@@ -34,7 +35,7 @@ def embconform(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (validate, clauses, backends, selftest):
+for _command in (validate, bench, clauses, backends, selftest):
     embconform.add_command(_command)
 
 
