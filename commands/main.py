@@ -16,6 +16,7 @@ from embconform import __version__
 from embconform.backends.backend import TargetError
 from embconform.commands.backends import backends
 from embconform.commands.clauses import clauses
+from embconform.commands.merge import merge
 from embconform.commands.validate import validate
 
 OK, NONCONFORMANT, UNUSABLE, FAULT, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
@@ -33,7 +34,7 @@ def embconform(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (validate, clauses, backends):
+for _command in (validate, merge, clauses, backends):
     embconform.add_command(_command)
 
 

@@ -6,6 +6,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from embconform.reference.clause import Profile
 
 
@@ -13,7 +15,8 @@ from embconform.reference.clause import Profile
 class Request:
     """What the user asked for.
 
-    Attributes are the options of ``embconform validate``; times in seconds, memory in GiB.
+    Attributes are the options of ``embconform validate``; times in seconds, memory in GiB, a shard
+    as its number and how many there are.
     """
 
     profile: Profile | None
@@ -29,9 +32,40 @@ class Request:
     case_timeout: float | None
     timeout: float | None
     memory: float | None
+    workers: int = 1
+    shard: tuple[int, int] = (1, 1)
+    resume: Path | None = None
 
-    def replay(self, target: str, profile: Profile) -> str:
-        """Write the command line that repeats the run of one target."""
+    @property
+    def helpers(self) -> int:
+        """Processes that judge besides this one; none where the first failure ends the run."""
+        return 0 if self.fail_fast else self.workers - 1
+
+    def check(self, targets: int) -> None:
+        """Refuse options that do not go together.
+
+        Parameters
+        ----------
+        targets : int
+            How many targets there are.
+
+        Raises
+        ------
+        click.UsageError
+        """
+        if self.workers > 1 and self.isolation == "none":
+            raise click.UsageError("--workers needs --isolation process: one process a target")
+        if self.shard[1] > 1 and self.fail_fast:
+            raise click.UsageError(
+                "--fail-fast ends a run at its first failure, which no --shard knows; leave one out"
+            )
+        if self.resume and self.fail_fast:
+            raise click.UsageError("--resume goes on to the end; leave --fail-fast out")
+        if self.resume and targets > 1:
+            raise click.UsageError("--resume goes on with one target; name only that one")
+
+    def replay(self, target: str, profile: Profile, *, whole: bool = False) -> str:
+        """Write the command line that repeats the run of one target; `whole` leaves shards out."""
         words = ["embconform", "validate", target, "--profile", profile.value]
         words += ["--seed", str(self.seed)]
         for option, value, plain in (
@@ -47,5 +81,7 @@ class Request:
         ):
             if value != plain:
                 words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+        if self.shard[1] > 1 and not whole:
+            words += ["--shard", f"{self.shard[0]}/{self.shard[1]}"]
         words += ["--strict"] * self.strict + ["--fail-fast"] * self.fail_fast
         return shlex.join(words)

@@ -8,7 +8,7 @@ import pytest
 
 from embconform.backends.adapt import as_backend
 from embconform.conformance.case import Case
-from embconform.conformance.engine import Engine
+from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.options import RunOptions
 from embconform.conformance.probes import Probe, probes
@@ -27,7 +27,7 @@ def probe(name: str) -> Probe:
 
 def drawn(examples: int, number: int = 0, structure: Structure = PLAIN, seed: int = 0) -> list[Any]:
     """The cases of a round as something that can be compared."""
-    engine = Engine(InProcess(KERNEL), RunOptions(Profile.TORCH, seed=seed))
+    engine = Explorer(InProcess(KERNEL), RunOptions(Profile.TORCH, seed=seed))
     seen: list[Case] = []
     engine._rulings = lambda case, wanted=None: seen.append(case) or []  # type: ignore[func-returns-value,method-assign]
     engine.do(Draws(structure, examples, number))
