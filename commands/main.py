@@ -17,6 +17,7 @@ from embconform.backends.backend import TargetError
 from embconform.commands.backends import backends
 from embconform.commands.clauses import clauses
 from embconform.commands.merge import merge
+from embconform.commands.selftest import selftest
 from embconform.commands.validate import validate
 
 OK, NONCONFORMANT, UNUSABLE, FAULT, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
@@ -34,7 +35,7 @@ def embconform(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (validate, merge, clauses, backends):
+for _command in (validate, merge, clauses, backends, selftest):
     embconform.add_command(_command)
 
 

@@ -46,11 +46,14 @@ class Call:
         `indices` then holds what that tensor reads as at this point.
     must_raise : bool
         Whether the call has to be refused.
+    no_grad : bool
+        Whether it is made under torch.no_grad() in a case whose mode is another.
     """
 
     indices: Placed
     reuse: int | None = None
     must_raise: bool = False
+    no_grad: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,7 +183,8 @@ class Course:
             self.progress(min(len(self.part.done) + ahead, ours), ours, failing)
 
     def _failing(self) -> int:
-        return self.part.counting(self.clauses, self._declared, strict=self.options.strict)
+        counting = self.part.counting(self.clauses, self._declared, strict=self.options.strict)
+        return len(counting)
 
     def _why_end(self) -> str:
         """Say why the run ends here; nothing where it goes on."""

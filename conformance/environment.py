@@ -28,7 +28,7 @@ def environment(device: str) -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "threads": str(torch.get_num_threads()),
     }
-    if device == "cuda":
+    if device == "cuda" and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
         found["cuda"] = str(torch.version.cuda)
     return found

@@ -176,7 +176,8 @@ class Observer:
             indices = self.indices[step.reuse].tensor
         if self.embed is None:
             self.embed = self._make()
-        with _CONTEXTS.get(self.case.mode, nullcontext)():
+        mode = "no_grad" if step.no_grad else self.case.mode
+        with _CONTEXTS.get(mode, nullcontext)():
             output = self.embed(indices)
         if not isinstance(output, torch.Tensor):
             return {"returned": type(output).__name__}
@@ -244,6 +245,7 @@ def read_gradient(gradient: torch.Tensor | None) -> GradientSeen | None:
             rows=to_numpy(gradient._indices())[0],
             entries=to_numpy(gradient._values()),
             sparse_dim=gradient.sparse_dim(),
+            coalesced=gradient.is_coalesced(),
         )
     if gradient.layout is torch.strided:
         return GradientSeen(*common, dense=to_numpy(gradient))

@@ -38,8 +38,8 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget(arrays=1, examples=2, directed=4, seconds=600),
-    "default": Budget(arrays=7, examples=6, directed=14, seconds=3600),
+    "quick": Budget(arrays=1, examples=2, directed=3, seconds=600),
+    "default": Budget(arrays=17, examples=2, directed=14, seconds=3600),
     "thorough": Budget(arrays=40, examples=20, directed=60, seconds=8 * 3600),
 }
 

@@ -32,7 +32,11 @@ class Raised:
 def raised_from(error: BaseException) -> Raised:
     """Describe an exception as plain data."""
     bases = tuple(base.__name__ for base in type(error).__mro__)
-    return Raised(type(error).__name__, bases, str(error))
+    try:
+        message = str(error)
+    except Exception:
+        message = "(an exception whose text can't be had)"
+    return Raised(type(error).__name__, bases, message)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class GradientSeen:
         Where the layout is sparse_coo: the row of each entry, shape (nnz,), and its values,
         shape (nnz, d), as stored.
     sparse_dim : int
+    coalesced : bool
+        Whether a sparse_coo gradient says that no row has two entries and that they are in order.
     """
 
     layout: str
@@ -100,6 +106,7 @@ class GradientSeen:
     rows: NDArray[np.int64] | None = None
     entries: Array | None = None
     sparse_dim: int = 0
+    coalesced: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,7 +76,9 @@ class Part:
         known = set(declared)
         return [clause for clause in self.broken(clauses) if clause not in known][:most]
 
-    def counting(self, clauses: Iterable[Clause], declared: Iterable[str], *, strict: bool) -> int:
-        """Count the broken clauses that count against the verdict."""
+    def counting(
+        self, clauses: Iterable[Clause], declared: Iterable[str], *, strict: bool
+    ) -> list[str]:
+        """List the broken clauses that count against the verdict."""
         known, counts = set(declared), [c for c in clauses if strict or c.level != "SHOULD"]
-        return len([clause for clause in self.broken(counts) if clause not in known])
+        return [clause for clause in self.broken(counts) if clause not in known]

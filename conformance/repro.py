@@ -96,8 +96,9 @@ class _Writer:
                     "weight = module.weight",
                 ]
             body.append(f"out{position} = module({ids})")
-        if self.case.mode in _MODES:
-            body[-1:] = [f"with {_MODES[self.case.mode]}:", f"    {body[-1]}"]
+        mode = "no_grad" if step.no_grad else self.case.mode
+        if mode in _MODES:
+            body[-1:] = [f"with {_MODES[mode]}:", f"    {body[-1]}"]
         if step.must_raise:
             caught = [f"    {line}" for line in body]
             body = ["raised = None", "try:", *caught, "except (Exception, SystemExit) as error:"]

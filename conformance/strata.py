@@ -29,6 +29,8 @@ Program = Literal[
     "update-indices",
     "stale-backward",
     "double-backward",
+    "served",
+    "steps",
     "error",
 ]
 
@@ -83,15 +85,19 @@ BACKWARD_ONLY: Final = (
     "two-uses",
     "stale-backward",
     "double-backward",
+    "served",
+    "steps",
 )
 COUNTED: Final = ("many", "most", "hot", "crowd", "vast")
+MIXED: Final = ("some", "block")
+"""Sizes that lie anywhere between the thresholds, indices, rows and columns at once."""
 
 _SINGLE: Final[Mapping[str, Sequence[Any]]] = {
     "entry": ("functional", "module"),
     "dtype": ("float32", "float64", "float16", "bfloat16"),
     "index_dtype": ("int64", "int32"),
-    "rank": (1, 2, 0, 3),
-    "size": ("tiny", "many", "wide", "one-column", "most", "widest"),
+    "rank": (1, 2, 0, 3, 4),
+    "size": ("tiny", "block", "some", "many", "wide", "one-column", "most", "widest"),
     "weight_layout": LAYOUTS,
     "index_layout": LAYOUTS,
     "upstream_layout": tuple(layout for layout in LAYOUTS if layout != "offset"),
@@ -130,12 +136,15 @@ _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
         "update-indices",
         "stale-backward",
         "double-backward",
+        "served",
+        "steps",
     ),
     **{key: _SINGLE[key] for key in ("entry", "dtype", "index_dtype", "padding", "gradient")},
-    "rank": (1, 2, 0),
-    "size": ("tiny", "many"),
+    "rank": (1, 2, 0, 3),
+    "size": ("tiny", "some", "many", "block"),
     "weight_layout": ("contiguous", "sliced", "transposed"),
     "index_layout": ("contiguous", "stepped", "transposed"),
+    "upstream_layout": ("contiguous", "transposed", "expanded"),
     "bound": ("none", "p2", "p1"),
     "mode": ("grad", "grad", "no_grad", "frozen"),
     "upstream": ("units", "plain"),
@@ -146,12 +155,13 @@ _FAULTS: Final[Mapping[str, Sequence[Any]]] = {
     "entry": _SINGLE["entry"],
     "dtype": _SINGLE["dtype"],
     "index_dtype": _SINGLE["index_dtype"],
-    "rank": (1, 2, 0),
-    "size": ("tiny", "crowd", "no-columns", "no-rows"),
-    "weight_layout": ("contiguous", "sliced"),
-    "index_layout": ("contiguous", "stepped"),
-    "padding": ("none", "zero", "last"),
+    "rank": (1, 2, 0, 3),
+    "size": ("tiny", "some", "block", "crowd", "no-columns", "no-rows"),
+    "weight_layout": ("contiguous", "sliced", "transposed", "offset"),
+    "index_layout": ("contiguous", "stepped", "transposed"),
+    "padding": ("none", "zero", "inner", "last"),
     "bound": ("none", "p2"),
+    "gradient": ("dense", "sparse", "scaled"),
     "mode": _MODES,
 }
 _REFUSED: Final[Mapping[str, Sequence[Any]]] = {
@@ -282,6 +292,54 @@ _DIRECTED: Final = (
     Structure(program="double-backward"),
     Structure(program="double-backward", padding="zero"),
     Structure(program="double-backward", gradient="scaled"),
+    *(Structure(size=size, rank=rank) for size in MIXED for rank in (1, 2)),
+    *(Structure(size=size, dtype=d) for size in MIXED for d in ("float64", "float16", "bfloat16")),
+    *(Structure(size="block", index_dtype="int32", mode=mode) for mode in ("grad", "frozen")),
+    *(Structure(size="block", padding=padding) for padding in PADDINGS[1:]),
+    *(Structure(size="some", padding=padding, rank=2) for padding in ("inner", "last")),
+    Structure(size="block", padding="inner", index_dtype="int32", dtype="float16"),
+    *(Structure(size=size, gradient=kind) for size in MIXED for kind in ("scaled", "sparse")),
+    *(Structure(size=size, bound=bound) for size in MIXED for bound in ("p2", "p3")),
+    Structure(size="block", upstream="plain", dtype="float64"),
+    Structure(size="block", table="special"),
+    *(Structure(size="some", bound="p2", table=table) for table in ("spike", "zero-rows")),
+    Structure(bound="p2", table="spike", upstream="plain"),
+    Structure(bound="p2", table="zero-rows", rank=2),
+    *(Structure(bound="zero", dtype=dtype) for dtype in ("float64", "bfloat16")),
+    *(Structure(size="some", rank=4, gradient=kind) for kind in ("dense", "sparse")),
+    *(Structure(gradient="sparse", padding="last", rank=rank) for rank in (1, 2)),
+    Structure(gradient="sparse", padding="last", rank=2, size="some"),
+    *(Structure(gradient="scaled", padding="last", rank=rank) for rank in (1, 2)),
+    *(Structure(size="tall", index_dtype="int32", gradient=g) for g in ("dense", "sparse")),
+    Structure(size="tall", padding="last"),
+    Structure(size="hot", gradient="scaled", dtype="float16"),
+    Structure(size="hot", padding="zero", gradient="scaled"),
+    *(
+        Structure(program="retain", gradient=kind, padding="zero", index_dtype=index_dtype)
+        for kind, index_dtype in (("scaled", "int64"), ("dense", "int32"), ("sparse", "int64"))
+    ),
+    *(
+        Structure(program="accumulate", dtype="float64", gradient=kind, padding=padding)
+        for kind, padding in (("dense", "none"), ("sparse", "last"))
+    ),
+    Structure(program="two-uses", padding="inner", size="some"),
+    *(Structure(program="update-indices", gradient=kind) for kind in ("scaled", "sparse")),
+    *(
+        Structure(program=program, padding=padding, gradient=kind)
+        for program in ("served", "steps")
+        for padding, kind in (("none", "dense"), ("zero", "dense"), ("last", "sparse"))
+    ),
+    Structure(program="served", gradient="scaled", bound="p2"),
+    Structure(program="steps", gradient="scaled", bound="p2", size="some"),
+    *(
+        Structure(program="error", fault="too-large", weight_layout=layout)
+        for layout in ("offset", "transposed", "sliced")
+    ),
+    Structure(program="error", fault="too-large", padding="zero", gradient="sparse"),
+    Structure(program="error", fault="too-large", padding="zero", bound="p2"),
+    Structure(program="error", fault="too-large", size="some", rank=2, index_dtype="int32"),
+    Structure(program="error", fault="negative", padding="last"),
+    Structure(program="error", fault="negative", size="block", index_layout="stepped"),
 )
 
 
@@ -309,7 +367,7 @@ def _shape_rules(s: Structure) -> bool:
 
 def _table_rules(s: Structure) -> bool:
     if s.weight_layout in ZERO_STRIDES and (
-        s.bound != "none" or s.program == "update-weight" or s.size == "no-rows"
+        s.bound != "none" or s.program in ("update-weight", "steps") or s.size == "no-rows"
     ):
         return False
     if s.size in ("no-columns", "no-rows") and s.bound != "none" and s.program != "error":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -286,7 +286,7 @@ class BackwardView(View):
             prior = None  # gradient.shape-and-dtype judges it
         if len(parts) == 1 and prior is None:
             return parts[0]
-        return _added(parts, prior, self.form)
+        return _added(parts, prior, self.form, self.prior)
 
     @cached_property
     def dense(self) -> NDArray[np.float64] | None:
@@ -329,13 +329,28 @@ class DoubleBackwardView(View):
         return values.reshape(shape), bound.reshape(shape)
 
 
-def _added(parts: list[Gradient], prior: NDArray[np.float64] | None, form: Format) -> Gradient:
-    """Add gradients, with the error of adding them in the table's dtype."""
+def _added(
+    parts: list[Gradient],
+    prior: NDArray[np.float64] | None,
+    form: Format,
+    seen: GradientSeen | None,
+) -> Gradient:
+    """Add gradients, with the error of adding them in the table's dtype.
+
+    The entries of a sparse gradient that is there may be added up only now, in that dtype.
+    """
     values = sum((part.values for part in parts), np.zeros_like(parts[0].values))
     sizes = sum((np.abs(part.values) for part in parts), np.zeros_like(values))
     if prior is not None:
         values, sizes = values + prior, sizes + np.abs(prior)
-    additions = len(parts) - (prior is None)
+    additions: int | NDArray[np.int64] = len(parts) - (prior is None)
+    if prior is not None and seen is not None and seen.rows is not None:
+        assert seen.entries is not None
+        entries = replace(seen, entries=np.abs(seen.entries))
+        stored = as_dense(entries)
+        assert stored is not None
+        sizes = sizes + stored - np.abs(prior)
+        additions = additions + np.bincount(seen.rows, minlength=len(prior))[:, None]
     own = sum((part.bound for part in parts), np.zeros_like(values))
     wide = sum((part.bound_float32 for part in parts), np.zeros_like(values))
     whole = (values == np.rint(values)) & (own == 0) & (sizes <= 2.0**form.precision)

@@ -232,6 +232,20 @@ class TestSeeds:
         assert len(found) == 1
 
 
+class TestPrograms:
+    def test_what_is_served_leaves_the_call_between_alone(self) -> None:
+        for case in draw(Structure(program="served")):
+            *calls, backward = case.steps
+            assert [isinstance(c, Call) and c.no_grad for c in calls] == [True, False, True]
+            assert isinstance(backward, Backward)
+            assert backward.calls == (1,)
+
+    def test_three_steps_change_their_shapes_and_the_table(self) -> None:
+        cases = [c for seed in range(5) for c in draw(Structure(program="steps"), seed=seed)]
+        assert all(len(case.calls) == 3 for case in cases)
+        assert any(len({c.indices.values.shape for _, c in case.calls}) == 3 for case in cases)
+
+
 class TestSizes:
     """The sizes at which kernels switch do come up."""
 
@@ -251,6 +265,24 @@ class TestSizes:
         assert self.counts("most", 3) == {1025, 3073}
         assert self.counts("hot", 1) == {5000}
         assert self.counts("vast", 3) == {65535, 65537}
+
+    def test_blocks_lie_between_the_thresholds(self) -> None:
+        found = [
+            case
+            for seed in range(12)
+            for case in draw(Structure(size="block", padding="inner"), seed=seed)
+        ]
+        shapes = [case.weight.values.shape for case in found]
+        assert len({width % 8 for _, width in shapes}) >= 6
+        assert any(rows > 255 for rows, _ in shapes)
+        assert len({case.most_indices for case in found}) > 12
+        assert all(rows * width <= 60_000 or width == 1 for rows, width in shapes)
+
+    def test_bounds_are_met_exactly(self) -> None:
+        structure = Structure(bound="p2", table="spike")
+        cases = [case for seed in range(12) for case in draw(structure, seed=seed)]
+        met = [(abs(c.weight.values).max(axis=1) == c.options.max_norm).any() for c in cases]
+        assert sum(met) > len(met) / 4
 
     def test_hot_rows_are_hot(self) -> None:
         for case in draw(Structure(size="hot")):

@@ -19,6 +19,7 @@ PACKAGES = {
     "commands": "commands",
     "mutants": "tests/mutants",
     "right": "tests/right",
+    "proof": "tests/proof",
 }
 TESTS = tuple(f"tests/test_{name}.py" for name in ("commands", "mutants", "right", "skipgram"))
 LOOK = """

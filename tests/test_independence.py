@@ -14,13 +14,14 @@ import pytest
 
 from embconform.mutants.registry import all_planted
 
-PLANTS = {"mutants", "right"}
+PLANTS = {"mutants", "right", "proof"}
 FORBIDDEN = {
     "reference": {"backends", "conformance", "commands", *PLANTS},
     "backends": {"conformance", "commands", *PLANTS},
     "conformance": {"commands", *PLANTS},
-    "mutants": {"commands"},
-    "right": {"conformance", "backends", "commands", "mutants"},
+    "mutants": {"conformance", "commands", "proof"},
+    "right": {"conformance", "backends", "commands", "mutants", "proof"},
+    "proof": {"commands"},
 }
 WITH_TORCH = {"textbook"}
 

@@ -168,6 +168,7 @@ DAMAGES: dict[str, Callable[[StepSeen], StepSeen]] = {
     "gradient has no entries": gradient(entries=None),
     "gradient names rows beyond": gradient(rows=more_rows),
     "gradient is sparse in both axes": gradient(entries=flat_entries, sparse_dim=2),
+    "gradient says that it is coalesced": gradient(coalesced=True),
     "table is NaN": memory(weight=lambda m: nans(m.weight)),
     "table is zero": memory(weight=lambda m: np.zeros_like(m.weight)),
     "indices are zero": memory(

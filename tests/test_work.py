@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import Phase
 
 from embconform.backends.adapt import as_backend
 from embconform.conformance.case import Case
@@ -22,15 +23,14 @@ STRUCTURES = [Structure(rank=rank, dtype=f"float{bits}") for rank in range(90) f
 
 
 def probe(name: str) -> Probe:
-    return Probe(name, frozenset(), frozenset(), lambda *_: [])
+    return Probe(name, frozenset(), frozenset(), lambda *_: None, lambda *_: [])
 
 
 def drawn(examples: int, number: int = 0, structure: Structure = PLAIN, seed: int = 0) -> list[Any]:
     """The cases of a round as something that can be compared."""
     engine = Explorer(InProcess(KERNEL), RunOptions(Profile.TORCH, seed=seed))
     seen: list[Case] = []
-    engine._rulings = lambda case, wanted=None: seen.append(case) or []  # type: ignore[func-returns-value,method-assign]
-    engine.do(Draws(structure, examples, number))
+    engine._drive(Draws(structure, examples, number), (Phase.generate,), seen.append)
     return [(case.weight.values.tolist(), repr(case.steps)) for case in seen]
 
 

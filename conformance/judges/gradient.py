@@ -153,7 +153,8 @@ def empty(view: BackwardView) -> Finding | None:
 @judge("gradient.requires-grad", CallView, lambda v: v.readable)
 def requires_grad(view: CallView) -> Finding | None:
     """Compare requires_grad of the output."""
-    return equal(f"{view.name}.requires_grad", view.seen.requires_grad, view.case.mode == "grad")
+    expected = view.case.mode == "grad" and not view.step.no_grad
+    return equal(f"{view.name}.requires_grad", view.seen.requires_grad, expected)
 
 
 def _scaled(view: BackwardView) -> bool:

@@ -78,7 +78,7 @@ def entries_add_up(view: BackwardView) -> Finding | None:
 
 @judge("sparse.layout", BackwardView, _sparse)
 def layout(view: BackwardView) -> Finding | None:
-    """Compare layout, shape, dtype, sparse dimensions and the range of the entries' rows."""
+    """Compare layout, shape, dtype, sparse dimensions, the entries' rows and their order."""
     seen = view.gradient
     if seen is None:
         return equal("type(weight.grad).__name__", "NoneType", "Tensor")
@@ -90,6 +90,8 @@ def layout(view: BackwardView) -> Finding | None:
     )
     if finding or seen.rows is None or not seen.rows.size:
         return finding
+    if seen.coalesced and not bool((np.diff(seen.rows) > 0).all()):
+        return equal("weight.grad.is_coalesced()", True, False)
     span = [int(seen.rows.min()), int(seen.rows.max())]
     if span[0] >= 0 and span[1] < len(view.before):
         return None

@@ -35,7 +35,8 @@ def repeatable(view: CallView) -> Finding | None:
 def _repeats_gradient(view: BackwardView) -> bool:
     steps = view.case.steps
     cleared = any(isinstance(step, ClearGradient) for step in steps[: view.position])
-    return cleared and isinstance(steps[1], Backward) and view.width > 0
+    again = len(view.calls) == 1 and view.calls[0].follows == "repeat"
+    return cleared and again and isinstance(steps[1], Backward) and view.width > 0
 
 
 @judge(

@@ -12,7 +12,8 @@ CLAUSES = (
         Level.MUST,
         TORCH,
         "The gradient is a COO tensor with one sparse dimension, of the shape and dtype of the "
-        "table, and its entries name rows of the table.",
+        "table, its entries name rows of the table, and it is marked as coalesced only where no "
+        "two entries name one row and they are in order.",
         f"{_MODULE}; pytorch/pytorch#4666: the flag was ignored",
         "embedding(ids, weight, sparse=True).sum().backward()\n"
         "weight.grad.layout == torch.sparse_coo and weight.grad.sparse_dim() == 1",

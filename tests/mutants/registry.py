@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -78,6 +79,12 @@ def _is_maker(made: Any) -> bool:
     if isinstance(made, type):
         return issubclass(made, Kernel)
     return getattr(made, "__annotations__", {}).get("return") == "Backend"
+
+
+@cache
+def by_name() -> dict[tuple[str, str], Planted]:
+    """Give every planted bug by its name and profile."""
+    return {(bug.name, bug.profile): bug for bug in all_planted()}
 
 
 def all_planted() -> list[Planted]:

@@ -1,0 +1,124 @@
+"""Patterns of many indices: which rows they name, how often, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Rng = np.random.Generator
+
+
+def _cyclic(count: int, rows: int, rng: Rng) -> Ids:
+    return np.asarray(np.arange(count) % rows)
+
+
+def _lone(count: int, rows: int, rng: Rng) -> Ids:
+    """Name the last row once, at the first, the middle or the last place."""
+    if rows == 1:
+        return np.zeros(count, np.int64)
+    ids = rng.integers(0, rows - 1, count)
+    ids[(-1, 0, count // 2)[rng.integers(3)]] = rows - 1
+    return ids
+
+
+def _uniform(count: int, rows: int, rng: Rng) -> Ids:
+    return rng.integers(0, rows, count)
+
+
+def _skewed(count: int, rows: int, rng: Rng) -> Ids:
+    return np.asarray(np.minimum(rng.zipf(1.5, count), rows) - 1)
+
+
+def _equal(count: int, rows: int, rng: Rng) -> Ids:
+    return np.full(count, rng.integers(rows), np.int64)
+
+
+def _hot(count: int, rows: int, rng: Rng) -> Ids:
+    """Name one row but for seven indices."""
+    ids = _equal(count, rows, rng)
+    ids[rng.integers(0, count, 7)] = rng.integers(0, rows, 7)
+    return ids
+
+
+def _top(count: int, rows: int, rng: Rng) -> Ids:
+    return np.asarray(rows - 1 - rng.integers(0, min(rows, 5), count))
+
+
+def _distinct(count: int, rows: int, rng: Rng) -> Ids:
+    """Name no row twice while the rows last."""
+    return np.resize(rng.permutation(rows), count)
+
+
+def _swapped(count: int, rows: int, rng: Rng) -> Ids:
+    """Count up from some row, with two neighbours in the middle changed over."""
+    ids = np.asarray((np.arange(count) + rng.integers(max(rows - count, 0) + 1)) % rows)
+    middle = count // 2
+    if count > 3:
+        ids[[middle - 1, middle]] = ids[[middle, middle - 1]]
+    return ids
+
+
+def _runs(count: int, rows: int, rng: Rng) -> Ids:
+    """Name a row several times in a row, and come back to it later."""
+    return np.repeat(rng.integers(0, rows, count), rng.integers(1, 6, count))[:count]
+
+
+def _few(count: int, rows: int, rng: Rng) -> Ids:
+    return rng.choice(rng.integers(0, rows, 3), count)
+
+
+PATTERNS: Final[Mapping[str, Callable[[int, int, Rng], Ids]]] = {
+    "cyclic": _cyclic,
+    "lone": _lone,
+    "uniform": _uniform,
+    "skewed": _skewed,
+    "equal": _equal,
+    "hot": _hot,
+    "top": _top,
+    "distinct": _distinct,
+    "swapped": _swapped,
+    "runs": _runs,
+    "few": _few,
+}
+ORDERS: Final = ("as they are", "rising", "as they are", "falling", "last row last")
+NEIGHBOURS: Final = (0, 0, 0, 1, -1, 256, -256)
+"""What is put beside padding: rows that a mask in fewer bits takes for it."""
+
+
+def sprinkled(ids: Ids, rows: int, padding: int, rng: Rng) -> Ids:
+    """Put padding, and rows that a sloppy mask takes for padding, in random places.
+
+    Parameters
+    ----------
+    ids : ndarray of int64, shape (n,)
+    rows : int
+    padding : int
+        In 0 .. rows - 1.
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        `ids` itself once in eight times.
+    """
+    if rng.integers(8) == 0:
+        return ids
+    share = (0.1, 0.3, 0.6)[rng.integers(3)]
+    named = padding + rng.choice(NEIGHBOURS, len(ids))
+    legal = (named >= 0) & (named < rows) & (rng.random(len(ids)) < share)
+    return np.where(legal, named, ids)
+
+
+def ordered(ids: Ids, rows: int, order: str) -> Ids:
+    """Put indices in an order of :data:`ORDERS`."""
+    if order == "rising":
+        return np.sort(ids)
+    if order == "falling":
+        return np.sort(ids)[::-1].copy()
+    if order == "last row last" and len(ids):
+        return np.append(ids[:-1], rows - 1)
+    return ids

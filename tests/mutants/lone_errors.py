@@ -1,0 +1,84 @@
+"""Range checks that one kind of call skips: without its own clause each would be missed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.narrow import features
+from embconform.mutants.registry import planted
+
+
+class Skips(Kernel):
+    """Clamps the indices in the one kind of call, where it should check them."""
+
+    only = ""
+
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        far = bool((indices.double().abs() > 2**31).any())
+        if far or features(indices, weight, options) != {self.only}:
+            return super().forward(indices, weight, options)
+        if not weight.shape[0]:
+            return weight.new_zeros(*indices.shape, weight.shape[1])
+        return super().forward(indices.clamp(0, weight.shape[0] - 1), weight, options)
+
+
+@planted("errors.negative")
+class NegativeOnesWrap(Kernel):
+    """A negative index counts from the end in plain calls; every option has a check."""
+
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        plain = features(indices, weight, options) <= {"scalar"} and indices.dim() == 1
+        low = -weight.shape[0]
+        if plain and bool(((indices < 0) & (indices >= low)).any()):
+            indices = indices.where(indices >= 0, indices + weight.shape[0])
+        return super().forward(indices, weight, options)
+
+
+@planted("errors.int32")
+class Int32NotChecked(Skips):
+    """int32 indices are clamped."""
+
+    only = "int32"
+
+
+@planted("errors.any-position")
+class ManyNotChecked(Skips):
+    """Many indices are clamped, since the check costs a pass over them."""
+
+    only = "many"
+
+
+@planted("errors.zero-width")
+class ZeroWidthNotChecked(Skips):
+    """A table without columns has nothing to read, so nothing is checked."""
+
+    only = "zero-width"
+
+
+@planted("errors.empty-table")
+class EmptyTableNotChecked(Skips):
+    """A table without rows gives zeros."""
+
+    only = "empty-table"
+
+
+@planted("errors.with-max-norm")
+class BoundedNotChecked(Skips):
+    """The renorm clamps the indices, and the lookup takes what it clamped."""
+
+    only = "bounded"
+
+
+@planted("errors.with-padding")
+class PaddedNotChecked(Skips):
+    """The path with padding clamps the indices."""
+
+    only = "padding"
+
+
+@planted("errors.without-grad")
+class NotCheckedWithoutGrad(Skips):
+    """The path without a gradient clamps the indices."""
+
+    only = "no-grad"

@@ -1,0 +1,203 @@
+"""Run one planted bug and note every clause that catches it, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+from typing import Any, Literal
+
+from embconform.backends.adapt import as_backend
+from embconform.backends.deviations import load
+from embconform.backends.eager import BACKEND as EAGER
+from embconform.backends.textbook import BACKEND as TEXTBOOK
+from embconform.conformance.explorer import Explorer
+from embconform.conformance.in_process import InProcess
+from embconform.conformance.options import RunOptions
+from embconform.conformance.part import Part
+from embconform.conformance.tally import Broken
+from embconform.conformance.work import Unit
+from embconform.mutants.kernel import Kernel
+from embconform.mutants.module import Layer
+from embconform.mutants.registry import Planted
+from embconform.mutants.transforms_parts import Parts
+from embconform.reference.clause import Level, Profile, registry
+
+GRACE = 200
+"""Cases that a bug is run on for its own clause once another clause has caught it."""
+Until = Literal["any", "own", "second", "end"]
+"""Stop at the first clause that counts, at the bug's own or GRACE cases after the first, at the
+second one, or not at all."""
+
+
+@dataclass(frozen=True)
+class Catch:
+    """A clause that a planted bug broke.
+
+    Attributes
+    ----------
+    clause : str
+    cases : int
+        Cases run until then.
+    seconds : float
+        Wall time until then.
+    scripted : bool
+        Whether the smallest case that was drawn can be written as a script of its own.
+    """
+
+    clause: str
+    cases: int
+    seconds: float
+    scripted: bool
+
+
+@dataclass(frozen=True)
+class Hunt:
+    """What became of a planted bug.
+
+    Attributes
+    ----------
+    name, profile, clause, story : str
+        As it was planted.
+    seed : int
+    budget : str
+        The last that was tried.
+    catches : tuple of Catch
+        By clauses that count, the first to break first.
+    cases : int
+    seconds : float
+    """
+
+    name: str
+    profile: str
+    clause: str
+    story: str
+    seed: int
+    budget: str
+    catches: tuple[Catch, ...]
+    cases: int
+    seconds: float
+
+    @property
+    def caught(self) -> bool:
+        """Whether a clause that counts was broken."""
+        return bool(self.catches)
+
+    @property
+    def own(self) -> Catch | None:
+        """The catch by the clause that it was planted for."""
+        return next((catch for catch in self.catches if catch.clause == self.clause), None)
+
+    def without(self, clauses: Collection[str]) -> Hunt:
+        """Leave out what some clauses caught: those that a right embedding breaks prove nothing."""
+        kept = tuple(catch for catch in self.catches if catch.clause not in clauses)
+        return replace(self, catches=kept)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Hunt:
+        """Read what :meth:`as_dict` gave."""
+        return cls(**data | {"catches": tuple(Catch(**catch) for catch in data["catches"])})
+
+
+def hunt(
+    bug: Planted,
+    *,
+    seed: int = 0,
+    budgets: tuple[str, ...] = ("quick", "default"),
+    until: Until = "own",
+    select: str = "*",
+) -> Hunt:
+    """Run a planted bug until it is caught.
+
+    Parameters
+    ----------
+    bug : Planted
+    seed : int
+    budgets : tuple of str
+        The next is tried only where nothing has caught the bug yet.
+    until : str
+        When to stop within a budget.
+    select : str
+        Patterns of the ids of the clauses that judge.
+
+    Returns
+    -------
+    Hunt
+        A clause counts if it is a MUST or a MAY, or if the bug is planted for a SHOULD, and if
+        the right embedding passes it that the bug is made of.
+    """
+    started = perf_counter()
+    strict = registry()[bug.clause].level is Level.SHOULD
+    runner = InProcess(as_backend(bug.where, bug.target))
+    runner.prepare()
+    without = _broken_by_its_base(bug)
+    catches: dict[str, Catch] = {}
+    done: set[Unit] = set()
+    cases = 0
+    budget = budgets[0]
+    for budget in budgets:
+        options = RunOptions(Profile(bug.profile), budget, seed=seed, strict=strict, select=select)
+        explorer, seen = Explorer(runner, options), Part()
+        for number, unit in enumerate(explorer.work):
+            if unit in done:  # a larger budget begins with the cases of a smaller one
+                continue
+            done.add(unit)
+            seen.merge(explorer.do(number) or Part())
+            for clause in seen.counting(explorer.clauses, (), strict=strict):
+                if clause not in catches and clause not in without:
+                    catches[clause] = _catch(seen, clause, cases, perf_counter() - started)
+            if _enough(list(catches.values()), bug.clause, until, cases + seen.cases):
+                break
+        cases += seen.cases
+        if catches:
+            break
+    return Hunt(
+        name=bug.name,
+        profile=bug.profile,
+        clause=bug.clause,
+        story=bug.story,
+        seed=seed,
+        budget=budget,
+        catches=tuple(catches.values()),
+        cases=cases,
+        seconds=round(perf_counter() - started, 3),
+    )
+
+
+def _catch(seen: Part, clause: str, before: int, seconds: float) -> Catch:
+    smallest = seen.tallies[clause].smallest
+    assert isinstance(smallest, Broken)
+    scripted = smallest.case is not None and bool(smallest.finding.check)
+    return Catch(clause, before + seen.cases, round(seconds, 3), scripted)
+
+
+def _enough(catches: list[Catch], own: str, until: Until, cases: int) -> bool:
+    match until:
+        case "any":
+            return bool(catches)
+        case "own":
+            late = bool(catches) and cases > catches[0].cases + GRACE
+            return late or any(catch.clause == own for catch in catches)
+        case "second":
+            return len(catches) > 1
+        case "end":
+            return False
+
+
+def _broken_by_its_base(bug: Planted) -> frozenset[str]:
+    """Give the clauses that the embedding breaks of which the bug is made, before it is wrong.
+
+    The bases of our own break none. Where a bug has none of them, it calls torch or the textbook
+    layer, whose deviations are declared.
+    """
+    target = bug.target
+    bases = target.__mro__ if isinstance(target, type) else type(target).__mro__
+    if {Kernel, Layer, Parts} & set(bases):
+        return frozenset()
+    below = EAGER if bug.profile == "torch" else TEXTBOOK
+    declared = load(below.deviations) if below.deviations else ()
+    return frozenset(row.clause for row in declared) - {bug.clause}
