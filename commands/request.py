@@ -35,6 +35,7 @@ class Request:
     workers: int = 1
     shard: tuple[int, int] = (1, 1)
     resume: Path | None = None
+    database: str | None = None
 
     @property
     def helpers(self) -> int:

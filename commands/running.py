@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Final, TextIO
 import click
 
 from embconform.backends.backend import Backend, TargetError
+from embconform.commands.database import open_database
 from embconform.commands.planning import Plan, limits_of
 from embconform.commands.request import Request
 from embconform.commands.show import show
 from embconform.conformance.quiet import captured_output
 
 if TYPE_CHECKING:
+    from hypothesis.database import ExampleDatabase
     from rich.console import Console
 
     from embconform.conformance.engine import Helpers, Spread
+    from embconform.conformance.known_failures import KnownFailures
     from embconform.conformance.merging import Piece
     from embconform.conformance.options import RunOptions
     from embconform.conformance.report import Report
@@ -57,9 +60,10 @@ def run_all(
     list of Report
         Up to the first that does not conform under fail_fast, or that was interrupted.
     """
+    database = open_database(request.database)
     reports: list[Report] = []
     for plan in plans:
-        report = _run(plan, request, before, stop)
+        report = _run(plan, request, before, database, stop)
         reports.append(report)
         show_report(report, first=len(reports) == 1, to_stderr=to_stderr)
         if stop() or (request.fail_fast and not report.conformant):
@@ -88,8 +92,15 @@ def show_summary(reports: list[Report], *, to_stderr: bool) -> None:
         show(lambda console: terminal.render_summary(reports, console), err=to_stderr)
 
 
-def _run(plan: Plan, request: Request, before: Piece | None, stop: Callable[[], bool]) -> Report:
+def _run(
+    plan: Plan,
+    request: Request,
+    before: Piece | None,
+    database: ExampleDatabase | None,
+    stop: Callable[[], bool],
+) -> Report:
     """Run one target, its output kept away."""
+    from embconform.conformance.known_failures import KnownFailures
     from embconform.conformance.options import RunOptions
     from embconform.conformance.results import printed_note
 
@@ -109,7 +120,8 @@ def _run(plan: Plan, request: Request, before: Piece | None, stop: Callable[[], 
     try:
         with _scratch() as folder:
             inside = isinstance(plan.subject, Backend)
-            job = _Work(plan, request, options, before, stop, folder)
+            known = KnownFailures(database, plan.target) if database else None
+            job = _Work(plan, request, options, before, stop, folder, known)
             report, printed, head = (_run_here if inside else _run_apart)(job)
     except Exception as error:
         error.add_note(f"replay: {replay}")
@@ -121,6 +133,8 @@ def _run(plan: Plan, request: Request, before: Piece | None, stop: Callable[[], 
         part.part.printed, part.part.head = printed, head[:_HEAD]
         part = replace(part, replay=request.replay(plan.target, plan.profile, whole=True))
     notes = (*report.notes, *printed_note(printed, head))
+    if known and known.unreadable:
+        notes += (f"{known.unreadable} entries of the database can't be read and were left alone",)
     return replace(report, replay=replay, notes=notes, part=part)
 
 
@@ -134,6 +148,7 @@ class _Work:
     before: Piece | None
     stop: Callable[[], bool]
     folder: Path
+    known: KnownFailures | None
 
 
 Ran = tuple["Report", int, str]
@@ -211,7 +226,7 @@ def _spread(work: _Work, helpers: Helpers) -> Spread:
 
     shard, of = work.request.shard
     part = deepcopy(before.found.part) if before else None
-    return Spread(helpers, shard, of, part, check)
+    return Spread(helpers, shard, of, part, work.known, check)
 
 
 @contextmanager

@@ -107,6 +107,13 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     metavar="FILE",
     help="Go on with the run whose JSON says that it was cut.",
 )
+@click.option(
+    "--database",
+    metavar="WHERE",
+    envvar="EMBCONFORM_DATABASE",
+    help="Where failing cases persist: a folder, redis://HOST:PORT/NUMBER, or none.  "
+    "[default: a folder in the user's cache]",
+)
 @click.option("--json", "json_", type=_FILE, metavar="FILE", help="Write JSON; - is stdout.")
 @click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown for a pull request.")

@@ -116,6 +116,8 @@ class Course:
         self._declared = {row.clause for row in self.options.deviations}
         self._deadline = monotonic() + self.seconds
         self._left = deque(number for number in self.units if number not in self.part.done)
+        if self.part.replayed:
+            self.ended = self._why_end()
         self.tick()
 
     @property
@@ -145,7 +147,6 @@ class Course:
         self._waiting.clear()
         if self.stop():
             self.ended = "the run was interrupted"
-        self.tick()
 
     def to_shrink(self) -> list[Job]:
         """List what is to be shrunk and has not been."""

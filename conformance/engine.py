@@ -10,6 +10,7 @@ from typing import Protocol
 from embconform.backends.backend import Backend
 from embconform.conformance.course import Course, Done, Job, Jobs, Performer, Progress
 from embconform.conformance.explorer import Explorer
+from embconform.conformance.known_failures import KnownFailures
 from embconform.conformance.options import RunOptions
 from embconform.conformance.part import Part
 from embconform.conformance.report import Report
@@ -67,6 +68,8 @@ class Spread:
         This run has every `of`-th unit of the work, beginning with number `shard`, from 1.
     before : Part or None
         What was seen before the run was cut; it goes on from there.
+    known : KnownFailures or None
+        Failures of earlier runs, which are replayed first; new ones are added.
     check : callable
         Given what is found before anything is done; raises where `before` belongs to another run.
     """
@@ -75,6 +78,7 @@ class Spread:
     shard: int = 1
     of: int = 1
     before: Part | None = None
+    known: KnownFailures | None = None
     check: Callable[[Found], None] = lambda found: None
 
 
@@ -124,9 +128,13 @@ def run(
     )
     spread.check(found)
     spread.helpers.fingerprint = explorer.fingerprint
+    if spread.known and not spread.before and spread.shard == 1:
+        before.merge(spread.known.replay(explorer))
     allowed = options.seconds_allowed(compiled=explorer.backend.compiled)
     course = Course(options, explorer.clauses, found.mine, before, stop, progress, allowed)
     explore(course, explorer, spread.helpers)
+    if spread.known and not stop():
+        spread.known.remember(before, options)
     seconds = perf_counter() - started
     return report(replace(found, ended=course.ended, interrupted=stop(), seconds=seconds), target)
 

@@ -98,11 +98,20 @@ def report(found: Found, target: str) -> Report:
         cases=part.cases,
         seconds=found.seconds,
         environment=found.environment,
-        notes=tuple(each.note for each in made if each and each.note),
+        notes=(*_replays_note(part), *(each.note for each in made if each and each.note)),
         strict=options.strict,
         interrupted=found.interrupted,
         part=found if found.is_part else None,
     )
+
+
+def _replays_note(part: Part) -> tuple[str, ...]:
+    """Tell what became of known failures; no note where there were none."""
+    if not part.replayed:
+        return ()
+    still = part.replayed - part.fixed
+    dropped = f", {part.fixed} no longer and are forgotten" if part.fixed else ""
+    return (f"of {part.replayed} known failures, replayed first, {still} still fail{dropped}",)
 
 
 def printed_note(total_bytes: int, head: str) -> tuple[str, ...]:
