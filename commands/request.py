@@ -36,6 +36,7 @@ class Request:
     shard: tuple[int, int] = (1, 1)
     resume: Path | None = None
     database: str | None = None
+    lasting: float | None = None
 
     @property
     def helpers(self) -> int:
@@ -60,6 +61,11 @@ class Request:
             raise click.UsageError(
                 "--fail-fast ends a run at its first failure, which no --shard knows; leave one out"
             )
+        if self.lasting and (self.shard[1] > 1 or self.resume or self.timeout):
+            raise click.UsageError(
+                "--for goes on with new seeds until its time is over; leave "
+                "--shard, --resume and --timeout out"
+            )
         if self.resume and self.fail_fast:
             raise click.UsageError("--resume goes on to the end; leave --fail-fast out")
         if self.resume and targets > 1:
@@ -79,6 +85,7 @@ class Request:
             ("--case-timeout", self.case_timeout, None),
             ("--timeout", self.timeout, None),
             ("--memory", self.memory, None),
+            ("--for", self.lasting and f"{self.lasting:.0f}s", None),
         ):
             if value != plain:
                 words += [option, f"{value:g}" if isinstance(value, float) else str(value)]

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from hypothesis.database import ExampleDatabase
     from rich.console import Console
 
+    from embconform.conformance.course import Progress
     from embconform.conformance.engine import Helpers, Spread
     from embconform.conformance.known_failures import KnownFailures
     from embconform.conformance.merging import Piece
     from embconform.conformance.options import RunOptions
     from embconform.conformance.report import Report
+    from embconform.conformance.rounds import Beat
 
 _HEAD: Final = 200
 """Characters of what a target printed that a part of a run keeps."""
@@ -166,9 +168,9 @@ def _run_apart(work: _Work) -> Ran:
     limits, paths = limits_of(request), tuple(sys.path)
     assignment = Assignment(plan.target, limits, work.options, paths, str(work.folder))
     printed = isolated.printed
-    with isolated, _progress(sys.stderr, plan.target) as tick:
+    with isolated, _progress(sys.stderr, plan.target) as (tick, say):
         with Crew(assignment, request.helpers, stop) as crew:
-            spread = _spread(work, crew)
+            spread = _spread(work, crew, say)
             report = run(
                 isolated, work.options, target=plan.target, progress=tick, stop=stop, spread=spread
             )
@@ -188,14 +190,17 @@ def _run_here(work: _Work) -> Ran:
     assert isinstance(plan.subject, Backend)
     captured = None
     try:
-        with captured_output() as captured, _progress(captured.terminal, plan.target) as tick:
+        with (
+            captured_output() as captured,
+            _progress(captured.terminal, plan.target) as (tick, say),
+        ):
             report = run(
                 plan.subject,
                 work.options,
                 target=plan.target,
                 progress=tick,
                 stop=work.stop,
-                spread=_spread(work, Alone()),
+                spread=_spread(work, Alone(), say),
             )
     except SystemExit as error:
         raise TargetError(f"{plan.target} left the process: exit({error.code})") from error
@@ -206,11 +211,12 @@ def _run_here(work: _Work) -> Ran:
     return report, captured.total_bytes, captured.head
 
 
-def _spread(work: _Work, helpers: Helpers) -> Spread:
+def _spread(work: _Work, helpers: Helpers, say: Callable[[str], None]) -> Spread:
     """Say how a run is spread, and refuse to go on with another one."""
     from embconform.conformance.engine import Spread
     from embconform.conformance.merging import MergeError, Piece, check_same
     from embconform.conformance.results import Found
+    from embconform.conformance.rounds import Rounds
 
     before = work.before
 
@@ -226,7 +232,16 @@ def _spread(work: _Work, helpers: Helpers) -> Spread:
 
     shard, of = work.request.shard
     part = deepcopy(before.found.part) if before else None
-    return Spread(helpers, shard, of, part, work.known, check)
+    rounds = work.request.lasting and Rounds(work.request.lasting, lambda beat: say(_told(beat)))
+    return Spread(helpers, shard, of, part, work.known, rounds or None, check)
+
+
+def _told(beat: Beat) -> str:
+    """Word a heartbeat."""
+    return (
+        f"round {beat.rounds}, seed {beat.seed}: {beat.cases:,} cases, {beat.broken} broken, "
+        f"{beat.seconds / 60:.1f} min"
+    )
 
 
 @contextmanager
@@ -245,15 +260,16 @@ def _scratch() -> Iterator[Path]:
 @contextmanager
 def _progress(
     terminal: TextIO | None, target: str
-) -> Iterator[Callable[[int, int, int], None] | None]:
-    """Show a bar with the time left, where a person is looking."""
+) -> Iterator[tuple[Progress | None, Callable[[str], None]]]:
+    """Show a bar where a person is looking; give what moves it, and what prints a line."""
     if terminal is None or not terminal.isatty():
-        yield None
+        yield None, lambda line: print(line, file=terminal, flush=True) if terminal else None
         return
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    bar = Progress(
+    bar = rich.Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
@@ -271,4 +287,4 @@ def _progress(
             broken = f"{failing} broken" if failing else ""
             bar.update(task, completed=done, total=total, broken=broken)
 
-        yield tick
+        yield tick, lambda line: bar.console.print(line, markup=False, highlight=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embconform.backends.deviations import load
+from embconform.commands.duration import Duration
 from embconform.commands.outputs import Outputs
 from embconform.commands.parts import read_pieces
 from embconform.commands.planning import Plan, check_selection, plan
@@ -106,6 +107,13 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     type=_FILE,
     metavar="FILE",
     help="Go on with the run whose JSON says that it was cut.",
+)
+@click.option(
+    "--for",
+    "lasting",
+    type=Duration(),
+    metavar="DURATION",
+    help="Go on with new seeds, for 2h, 30m or 45s.",
 )
 @click.option(
     "--database",

@@ -15,6 +15,7 @@ from embconform.conformance.options import RunOptions
 from embconform.conformance.part import Part
 from embconform.conformance.report import Report
 from embconform.conformance.results import Found, report
+from embconform.conformance.rounds import Rounds
 from embconform.conformance.runner import Runner
 
 
@@ -70,6 +71,8 @@ class Spread:
         What was seen before the run was cut; it goes on from there.
     known : KnownFailures or None
         Failures of earlier runs, which are replayed first; new ones are added.
+    rounds : Rounds or None
+        How long to go on with new seeds.
     check : callable
         Given what is found before anything is done; raises where `before` belongs to another run.
     """
@@ -79,6 +82,7 @@ class Spread:
     of: int = 1
     before: Part | None = None
     known: KnownFailures | None = None
+    rounds: Rounds | None = None
     check: Callable[[Found], None] = lambda found: None
 
 
@@ -130,13 +134,21 @@ def run(
     spread.helpers.fingerprint = explorer.fingerprint
     if spread.known and not spread.before and spread.shard == 1:
         before.merge(spread.known.replay(explorer))
-    allowed = options.seconds_allowed(compiled=explorer.backend.compiled)
-    course = Course(options, explorer.clauses, found.mine, before, stop, progress, allowed)
-    explore(course, explorer, spread.helpers)
+    rounds = spread.rounds
+    if rounds:
+        rounds.go(explorer, before, spread.helpers, progress)
+        ended = rounds.ended
+    else:
+        allowed = options.seconds_allowed(compiled=explorer.backend.compiled)
+        course = Course(options, explorer.clauses, found.mine, before, stop, progress, allowed)
+        explore(course, explorer, spread.helpers)
+        ended = course.ended
     if spread.known and not stop():
         spread.known.remember(before, options)
     seconds = perf_counter() - started
-    return report(replace(found, ended=course.ended, interrupted=stop(), seconds=seconds), target)
+    number = rounds.number if rounds else None
+    done = replace(found, ended=ended, interrupted=stop(), seconds=seconds, rounds=number)
+    return report(done, target)
 
 
 def explore(course: Course, explorer: Explorer, helpers: Helpers) -> None:

@@ -41,6 +41,8 @@ class Found:
     tampered : tuple of str
     replay : str
         The command line that repeats the whole run.
+    rounds : int or None
+        How often all of the work was done, each time with the next seed; None for a plain run.
     """
 
     options: RunOptions
@@ -58,6 +60,7 @@ class Found:
     seconds: float = 0.0
     tampered: tuple[str, ...] = ()
     replay: str = ""
+    rounds: int | None = None
 
     @property
     def mine(self) -> range:
@@ -67,6 +70,8 @@ class Found:
     @property
     def is_part(self) -> bool:
         """Whether something is left for others, or for later."""
+        if self.rounds is not None:
+            return False
         return self.of > 1 or not self.part.done.issuperset(self.mine)
 
 
@@ -98,11 +103,25 @@ def report(found: Found, target: str) -> Report:
         cases=part.cases,
         seconds=found.seconds,
         environment=found.environment,
-        notes=(*_replays_note(part), *(each.note for each in made if each and each.note)),
+        notes=(
+            *_rounds_note(found),
+            *_replays_note(part),
+            *(each.note for each in made if each and each.note),
+        ),
         strict=options.strict,
         interrupted=found.interrupted,
         part=found if found.is_part else None,
     )
+
+
+def _rounds_note(found: Found) -> tuple[str, ...]:
+    """Tell how many rounds there were; no note for a plain run."""
+    if found.rounds is None:
+        return ()
+    word, first = "round" if found.rounds == 1 else "rounds", found.options.seed
+    seeds = f", seeds {first} to {first + found.rounds - 1}" if found.rounds else ""
+    end = "" if found.ended or found.interrupted else ", then the time was over"
+    return (f"{found.rounds} whole {word}{seeds}{end}",)
 
 
 def _replays_note(part: Part) -> tuple[str, ...]:
