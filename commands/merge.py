@@ -8,7 +8,7 @@ import click
 
 from embconform.commands.outputs import Outputs
 from embconform.commands.parts import read_pieces
-from embconform.commands.running import show_report, show_summary
+from embconform.commands.running import show_all
 
 _FILE = click.Path(path_type=Path)
 
@@ -54,8 +54,6 @@ def merge(
         reports = [merged(shards) for shards in zip(*pieces, strict=True)]
     except MergeError as error:
         raise click.UsageError(str(error)) from error
-    for report in reports:
-        show_report(report, first=report is reports[0], to_stderr=outputs.on_stdout)
-    show_summary(reports, to_stderr=outputs.on_stdout)
+    show_all(reports, to_stderr=outputs.on_stdout)
     outputs.write(reports)
     context.exit(0 if all(report.conformant for report in reports) else 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -37,6 +37,7 @@ class Request:
     resume: Path | None = None
     database: str | None = None
     lasting: float | None = None
+    scheduler: str | None = None
 
     @property
     def helpers(self) -> int:
@@ -66,6 +67,13 @@ class Request:
                 "--for goes on with new seeds until its time is over; leave "
                 "--shard, --resume and --timeout out"
             )
+        if self.scheduler and (
+            self.shard[1] > 1 or self.resume or self.lasting or self.fail_fast or self.workers > 1
+        ):
+            raise click.UsageError(
+                "--scheduler makes the shards itself; leave --shard, --workers, --resume, --for "
+                "and --fail-fast out"
+            )
         if self.resume and self.fail_fast:
             raise click.UsageError("--resume goes on to the end; leave --fail-fast out")
         if self.resume and targets > 1:
@@ -73,7 +81,13 @@ class Request:
 
     def replay(self, target: str, profile: Profile, *, whole: bool = False) -> str:
         """Write the command line that repeats the run of one target; `whole` leaves shards out."""
-        words = ["embconform", "validate", target, "--profile", profile.value]
+        request = replace(self, shard=(1, 1)) if whole else self
+        return shlex.join(request.words(target, profile))
+
+    def words(self, target: str, profile: Profile | None) -> list[str]:
+        """Write the command line that asks for the same of one target, word by word."""
+        words = ["embconform", "validate", target]
+        words += ["--profile", profile.value] if profile else []
         words += ["--seed", str(self.seed)]
         for option, value, plain in (
             ("--budget", self.budget, "default"),
@@ -89,7 +103,7 @@ class Request:
         ):
             if value != plain:
                 words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
-        if self.shard[1] > 1 and not whole:
+        if self.shard[1] > 1:
             words += ["--shard", f"{self.shard[0]}/{self.shard[1]}"]
         words += ["--strict"] * self.strict + ["--fail-fast"] * self.fail_fast
-        return shlex.join(words)
+        return words

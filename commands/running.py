@@ -94,6 +94,13 @@ def show_summary(reports: list[Report], *, to_stderr: bool) -> None:
         show(lambda console: terminal.render_summary(reports, console), err=to_stderr)
 
 
+def show_all(reports: list[Report], *, to_stderr: bool) -> None:
+    """Print reports that came at once."""
+    for report in reports:
+        show_report(report, first=report is reports[0], to_stderr=to_stderr)
+    show_summary(reports, to_stderr=to_stderr)
+
+
 def _run(
     plan: Plan,
     request: Request,

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embconform.backends.deviations import load
+from embconform.commands.cluster import run_on_cluster
 from embconform.commands.duration import Duration
 from embconform.commands.outputs import Outputs
 from embconform.commands.parts import read_pieces
 from embconform.commands.planning import Plan, check_selection, plan
 from embconform.commands.request import Request
-from embconform.commands.running import run_all
+from embconform.commands.running import run_all, show_all
 from embconform.commands.shard import Shard
 from embconform.conformance.interrupt import Interruptible
 from embconform.reference.clause import Profile
@@ -116,6 +117,11 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     help="Go on with new seeds, for 2h, 30m or 45s.",
 )
 @click.option(
+    "--scheduler",
+    metavar="tcp://HOST:PORT",
+    help="Run shards on a dask.distributed cluster.",
+)
+@click.option(
     "--database",
     metavar="WHERE",
     envvar="EMBCONFORM_DATABASE",
@@ -157,6 +163,12 @@ def validate(
         check_selection(request.select, candidate)
     own_rows = load(request.deviations) if request.deviations else ()
     with Interruptible() as stop:
+        if request.scheduler:
+            named = list(dict.fromkeys(targets))
+            reports = run_on_cluster(request.scheduler, named, request, stop)
+            show_all(reports, to_stderr=outputs.on_stdout)
+            outputs.write(reports)
+            context.exit(0 if all(report.conformant for report in reports) else 1)
         plans: list[Plan] = []
         for target in dict.fromkeys(targets):
             for earlier in plans:
