@@ -94,7 +94,7 @@ def _found(
     if request.isolation == "process":
         from embconform.conformance.isolation.isolated import Isolated
 
-        isolated = Isolated(target, request.device, _limits(request), stop)
+        isolated = Isolated(target, request.device, limits_of(request), stop)
         return isolated, isolated.description, 0
     from embconform.backends.targets import resolve
 
@@ -103,10 +103,13 @@ def _found(
     return backend, backend, captured.total_bytes
 
 
-def _limits(request: Request) -> Limits:
+def limits_of(request: Request) -> Limits:
+    """Give what each process of a target may use; helpers share what memory is free."""
     from embconform.conformance.isolation.limits import GIB, Limits
 
     memory = None if request.memory is None else int(request.memory * GIB)
+    if memory is None and request.helpers and request.device == "cpu":
+        memory = Limits().memory_bytes() // (request.helpers + 1)
     return Limits(case=request.case_timeout, memory=memory)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import click
 
 from embconform.reference.clause import Profile
 
@@ -13,7 +15,8 @@ from embconform.reference.clause import Profile
 class Request:
     """What the user asked for.
 
-    Attributes are the options of ``embconform validate``; times in seconds, memory in GiB.
+    Attributes are the options of ``embconform validate``; times in seconds, memory in GiB, a shard
+    as its number and how many there are.
     """
 
     profile: Profile | None
@@ -29,10 +32,62 @@ class Request:
     case_timeout: float | None
     timeout: float | None
     memory: float | None
+    workers: int = 1
+    shard: tuple[int, int] = (1, 1)
+    resume: Path | None = None
+    database: str | None = None
+    lasting: float | None = None
+    scheduler: str | None = None
 
-    def replay(self, target: str, profile: Profile) -> str:
-        """Write the command line that repeats the run of one target."""
-        words = ["embconform", "validate", target, "--profile", profile.value]
+    @property
+    def helpers(self) -> int:
+        """Processes that judge besides this one; none where the first failure ends the run."""
+        return 0 if self.fail_fast else self.workers - 1
+
+    def check(self, targets: int) -> None:
+        """Refuse options that do not go together.
+
+        Parameters
+        ----------
+        targets : int
+            How many targets there are.
+
+        Raises
+        ------
+        click.UsageError
+        """
+        if self.workers > 1 and self.isolation == "none":
+            raise click.UsageError("--workers needs --isolation process: one process a target")
+        if self.shard[1] > 1 and self.fail_fast:
+            raise click.UsageError(
+                "--fail-fast ends a run at its first failure, which no --shard knows; leave one out"
+            )
+        if self.lasting and (self.shard[1] > 1 or self.resume or self.timeout):
+            raise click.UsageError(
+                "--for goes on with new seeds until its time is over; leave "
+                "--shard, --resume and --timeout out"
+            )
+        if self.scheduler and (
+            self.shard[1] > 1 or self.resume or self.lasting or self.fail_fast or self.workers > 1
+        ):
+            raise click.UsageError(
+                "--scheduler makes the shards itself; leave --shard, --workers, --resume, --for "
+                "and --fail-fast out"
+            )
+        if self.resume and self.fail_fast:
+            raise click.UsageError("--resume goes on to the end; leave --fail-fast out")
+        if self.resume and targets > 1:
+            raise click.UsageError("--resume goes on with one target; name only that one")
+
+    def replay(self, target: str, profile: Profile, *, whole: bool = False) -> str:
+        """Write the command line that repeats the run of one target; `whole` leaves shards out."""
+        request = replace(self, shard=(1, 1)) if whole else self
+        return shlex.join(request.words(target, profile))
+
+    def words(self, target: str, profile: Profile | None) -> list[str]:
+        """Write the command line that asks for the same of one target, word by word."""
+        words = ["embconform", "validate", target]
+        words += ["--profile", profile.value] if profile else []
         words += ["--seed", str(self.seed)]
         for option, value, plain in (
             ("--budget", self.budget, "default"),
@@ -44,8 +99,11 @@ class Request:
             ("--case-timeout", self.case_timeout, None),
             ("--timeout", self.timeout, None),
             ("--memory", self.memory, None),
+            ("--for", self.lasting and f"{self.lasting:.0f}s", None),
         ):
             if value != plain:
                 words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+        if self.shard[1] > 1:
+            words += ["--shard", f"{self.shard[0]}/{self.shard[1]}"]
         words += ["--strict"] * self.strict + ["--fail-fast"] * self.fail_fast
-        return shlex.join(words)
+        return words

@@ -5,25 +5,44 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
+
+import click
 
 from embconform.backends.backend import Backend, TargetError
-from embconform.commands.planning import Plan
+from embconform.commands.database import open_database
+from embconform.commands.planning import Plan, limits_of
 from embconform.commands.request import Request
 from embconform.commands.show import show
 from embconform.conformance.quiet import captured_output
 
 if TYPE_CHECKING:
+    from hypothesis.database import ExampleDatabase
     from rich.console import Console
 
+    from embconform.conformance.course import Progress
+    from embconform.conformance.engine import Helpers, Spread
+    from embconform.conformance.known_failures import KnownFailures
+    from embconform.conformance.merging import Piece
     from embconform.conformance.options import RunOptions
     from embconform.conformance.report import Report
+    from embconform.conformance.rounds import Beat
+
+_HEAD: Final = 200
+"""Characters of what a target printed that a part of a run keeps."""
 
 
 def run_all(
-    plans: list[Plan], request: Request, *, to_stderr: bool, stop: Callable[[], bool]
+    plans: list[Plan],
+    request: Request,
+    before: Piece | None,
+    *,
+    to_stderr: bool,
+    stop: Callable[[], bool],
 ) -> list[Report]:
     """Run targets one after another and print each report as it comes.
 
@@ -31,6 +50,8 @@ def run_all(
     ----------
     plans : list of Plan
     request : Request
+    before : Piece or None
+        The cut run that is to go on.
     to_stderr : bool
         Whether stdout belongs to something else.
     stop : callable
@@ -41,22 +62,20 @@ def run_all(
     list of Report
         Up to the first that does not conform under fail_fast, or that was interrupted.
     """
-    from embconform.conformance.render import terminal
-
+    database = open_database(request.database)
     reports: list[Report] = []
     for plan in plans:
-        report = _run(plan, request, stop)
+        report = _run(plan, request, before, database, stop)
         reports.append(report)
-        show(_with_gap(report, first=len(reports) == 1), err=to_stderr)
+        show_report(report, first=len(reports) == 1, to_stderr=to_stderr)
         if stop() or (request.fail_fast and not report.conformant):
             break
-    if len(reports) > 1:
-        show(lambda console: terminal.render_summary(reports, console), err=to_stderr)
+    show_summary(reports, to_stderr=to_stderr)
     return reports
 
 
-def _with_gap(report: Report, *, first: bool) -> Callable[[Console], None]:
-    """Render a report, with an empty line before it unless it is the first."""
+def show_report(report: Report, *, first: bool, to_stderr: bool) -> None:
+    """Print a report, with an empty line before it unless it is the first."""
     from embconform.conformance.render import terminal
 
     def write(console: Console) -> None:
@@ -64,12 +83,35 @@ def _with_gap(report: Report, *, first: bool) -> Callable[[Console], None]:
             console.print()
         terminal.render(report, console)
 
-    return write
+    show(write, err=to_stderr)
 
 
-def _run(plan: Plan, request: Request, stop: Callable[[], bool]) -> Report:
+def show_summary(reports: list[Report], *, to_stderr: bool) -> None:
+    """Print one line a target, where there are several."""
+    from embconform.conformance.render import terminal
+
+    if len(reports) > 1:
+        show(lambda console: terminal.render_summary(reports, console), err=to_stderr)
+
+
+def show_all(reports: list[Report], *, to_stderr: bool) -> None:
+    """Print reports that came at once."""
+    for report in reports:
+        show_report(report, first=report is reports[0], to_stderr=to_stderr)
+    show_summary(reports, to_stderr=to_stderr)
+
+
+def _run(
+    plan: Plan,
+    request: Request,
+    before: Piece | None,
+    database: ExampleDatabase | None,
+    stop: Callable[[], bool],
+) -> Report:
     """Run one target, its output kept away."""
+    from embconform.conformance.known_failures import KnownFailures
     from embconform.conformance.options import RunOptions
+    from embconform.conformance.results import printed_note
 
     options = RunOptions(
         profile=plan.profile,
@@ -85,46 +127,88 @@ def _run(plan: Plan, request: Request, stop: Callable[[], bool]) -> Report:
     )
     replay = request.replay(plan.target, plan.profile)
     try:
-        with _scratch():
+        with _scratch() as folder:
             inside = isinstance(plan.subject, Backend)
-            report, printed, head = (_run_here if inside else _run_apart)(plan, options, stop)
+            known = KnownFailures(database, plan.target) if database else None
+            job = _Work(plan, request, options, before, stop, folder, known)
+            report, printed, head = (_run_here if inside else _run_apart)(job)
     except Exception as error:
         error.add_note(f"replay: {replay}")
         raise
-    notes = report.notes
-    if plan.printed + printed:
-        first = head.strip().partition("\n")[0][:80]
-        began = f", beginning with: {first}" if first else ""
-        told = f"the target printed {plan.printed + printed:,} bytes, which are not shown{began}"
-        notes = (*notes, told)
-    return replace(report, replay=replay, notes=notes)
+    printed += plan.printed + (before.found.part.printed if before else 0)
+    head = (before.found.part.head if before else "") or head
+    part = report.part
+    if part:
+        part.part.printed, part.part.head = printed, head[:_HEAD]
+        part = replace(part, replay=request.replay(plan.target, plan.profile, whole=True))
+    notes = (*report.notes, *printed_note(printed, head))
+    if known and known.unreadable:
+        notes += (f"{known.unreadable} entries of the database can't be read and were left alone",)
+    return replace(report, replay=replay, notes=notes, part=part)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A target that is to be run, and how; `folder` is for files that nobody needs later."""
+
+    plan: Plan
+    request: Request
+    options: RunOptions
+    before: Piece | None
+    stop: Callable[[], bool]
+    folder: Path
+    known: KnownFailures | None
 
 
 Ran = tuple["Report", int, str]
 """A report, how many bytes the target printed, and how they begin."""
 
 
-def _run_apart(plan: Plan, options: RunOptions, stop: Callable[[], bool]) -> Ran:
-    """Run a target in the process that it has."""
+def _run_apart(work: _Work) -> Ran:
+    """Run a target in the process that it has, and in those of helpers."""
+    from embconform.conformance.crew import Crew
     from embconform.conformance.engine import run
+    from embconform.conformance.helper_process import Assignment
 
-    isolated = plan.subject
+    plan, request, isolated, stop = work.plan, work.request, work.plan.subject, work.stop
     assert not isinstance(isolated, Backend)
-    with isolated, _progress(sys.stderr, plan.target) as tick:
-        report = run(isolated, options, target=plan.target, progress=tick, stop=stop)
-        report = replace(report, tampered=() if stop() else isolated.finish())
-    return report, isolated.printed.total_bytes, isolated.printed.head
+    limits, paths = limits_of(request), tuple(sys.path)
+    assignment = Assignment(plan.target, limits, work.options, paths, str(work.folder))
+    printed = isolated.printed
+    with isolated, _progress(sys.stderr, plan.target) as (tick, say):
+        with Crew(assignment, request.helpers, stop) as crew:
+            spread = _spread(work, crew, say)
+            report = run(
+                isolated, work.options, target=plan.target, progress=tick, stop=stop, spread=spread
+            )
+            if not stop():
+                crew.dismiss()
+        tampered = () if stop() else isolated.finish()
+        both = tuple(dict.fromkeys((*tampered, *crew.tampered)))
+    report = replace(report, tampered=both)
+    return report, printed.total_bytes + crew.printed, printed.head or crew.head
 
 
-def _run_here(plan: Plan, options: RunOptions, stop: Callable[[], bool]) -> Ran:
+def _run_here(work: _Work) -> Ran:
     """Run a target in this process."""
-    from embconform.conformance.engine import run
+    from embconform.conformance.engine import Alone, run
 
+    plan = work.plan
     assert isinstance(plan.subject, Backend)
     captured = None
     try:
-        with captured_output() as captured, _progress(captured.terminal, plan.target) as tick:
-            report = run(plan.subject, options, target=plan.target, progress=tick, stop=stop)
+        with (
+            captured_output() as captured,
+            _progress(captured.terminal, plan.target) as (tick, say),
+        ):
+            report = run(
+                plan.subject,
+                work.options,
+                target=plan.target,
+                progress=tick,
+                stop=work.stop,
+                spread=_spread(work, Alone(), say),
+            )
     except SystemExit as error:
         raise TargetError(f"{plan.target} left the process: exit({error.code})") from error
     except Exception as error:
@@ -134,15 +218,48 @@ def _run_here(plan: Plan, options: RunOptions, stop: Callable[[], bool]) -> Ran:
     return report, captured.total_bytes, captured.head
 
 
+def _spread(work: _Work, helpers: Helpers, say: Callable[[str], None]) -> Spread:
+    """Say how a run is spread, and refuse to go on with another one."""
+    from embconform.conformance.engine import Spread
+    from embconform.conformance.merging import MergeError, Piece, check_same
+    from embconform.conformance.results import Found
+    from embconform.conformance.rounds import Rounds
+
+    before = work.before
+
+    def check(here: Found) -> None:
+        if before is None:
+            return
+        now = replace(here.options, deviations=before.found.options.deviations)
+        now = replace(now, strict=before.found.options.strict)
+        try:
+            check_same(before, Piece("this command", work.plan.target, replace(here, options=now)))
+        except MergeError as error:
+            raise click.UsageError(f"--resume: {error}") from error
+
+    shard, of = work.request.shard
+    part = deepcopy(before.found.part) if before else None
+    rounds = work.request.lasting and Rounds(work.request.lasting, lambda beat: say(_told(beat)))
+    return Spread(helpers, shard, of, part, work.known, rounds or None, check)
+
+
+def _told(beat: Beat) -> str:
+    """Word a heartbeat."""
+    return (
+        f"round {beat.rounds}, seed {beat.seed}: {beat.cases:,} cases, {beat.broken} broken, "
+        f"{beat.seconds / 60:.1f} min"
+    )
+
+
 @contextmanager
-def _scratch() -> Iterator[None]:
+def _scratch() -> Iterator[Path]:
     """Keep Hypothesis's own files out of the folder that the user stands in."""
     from hypothesis.configuration import set_hypothesis_home_dir
 
     with TemporaryDirectory(prefix="embconform-") as folder:
         set_hypothesis_home_dir(folder)
         try:
-            yield
+            yield Path(folder)
         finally:
             set_hypothesis_home_dir(None)
 
@@ -150,15 +267,16 @@ def _scratch() -> Iterator[None]:
 @contextmanager
 def _progress(
     terminal: TextIO | None, target: str
-) -> Iterator[Callable[[int, int, int], None] | None]:
-    """Show a bar with the time left, where a person is looking."""
+) -> Iterator[tuple[Progress | None, Callable[[str], None]]]:
+    """Show a bar where a person is looking; give what moves it, and what prints a line."""
     if terminal is None or not terminal.isatty():
-        yield None
+        yield None, lambda line: print(line, file=terminal, flush=True) if terminal else None
         return
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    bar = Progress(
+    bar = rich.Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
@@ -176,4 +294,4 @@ def _progress(
             broken = f"{failing} broken" if failing else ""
             bar.update(task, completed=done, total=total, broken=broken)
 
-        yield tick
+        yield tick, lambda line: bar.console.print(line, markup=False, highlight=False)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from embconform.backends.deviations import load
+from embconform.commands.cluster import run_on_cluster
+from embconform.commands.duration import Duration
 from embconform.commands.outputs import Outputs
+from embconform.commands.parts import read_pieces
 from embconform.commands.planning import Plan, check_selection, plan
 from embconform.commands.request import Request
-from embconform.commands.running import run_all
+from embconform.commands.running import run_all, show_all
+from embconform.commands.shard import Shard
 from embconform.conformance.interrupt import Interruptible
 from embconform.reference.clause import Profile
+
+if TYPE_CHECKING:
+    from embconform.conformance.merging import Piece
 
 _FILE = click.Path(path_type=Path)
 _BUDGETS = ("quick", "default", "thorough")
@@ -81,6 +88,46 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     metavar="GIB",
     help="Memory that the target may use.  [default: 9/10 of what is free]",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Spread a run over N processes; the report is the same.",
+)
+@click.option(
+    "--shard",
+    type=Shard(),
+    default="1/1",
+    metavar="I/N",
+    help="Do only the I-th of N parts; embconform merge joins their JSON.",
+)
+@click.option(
+    "--resume",
+    type=_FILE,
+    metavar="FILE",
+    help="Go on with the run whose JSON says that it was cut.",
+)
+@click.option(
+    "--for",
+    "lasting",
+    type=Duration(),
+    metavar="DURATION",
+    help="Go on with new seeds, for 2h, 30m or 45s.",
+)
+@click.option(
+    "--scheduler",
+    metavar="tcp://HOST:PORT",
+    help="Run shards on a dask.distributed cluster.",
+)
+@click.option(
+    "--database",
+    metavar="WHERE",
+    envvar="EMBCONFORM_DATABASE",
+    help="Where failing cases persist: a folder, redis://HOST:PORT/NUMBER, or none.  "
+    "[default: a folder in the user's cache]",
+)
 @click.option("--json", "json_", type=_FILE, metavar="FILE", help="Write JSON; - is stdout.")
 @click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown for a pull request.")
@@ -110,17 +157,38 @@ def validate(
     outputs = Outputs(json_, junit, markdown, repro_dir)
     request = Request(profile=Profile(profile) if profile else None, **options)
     outputs.check()
+    request.check(len(dict.fromkeys(targets)))
+    before = _before(request, targets[0]) if request.resume else None
     for candidate in [request.profile] if request.profile else []:
         check_selection(request.select, candidate)
     own_rows = load(request.deviations) if request.deviations else ()
     with Interruptible() as stop:
+        if request.scheduler:
+            named = list(dict.fromkeys(targets))
+            reports = run_on_cluster(request.scheduler, named, request, stop)
+            show_all(reports, to_stderr=outputs.on_stdout)
+            outputs.write(reports)
+            context.exit(0 if all(report.conformant for report in reports) else 1)
         plans: list[Plan] = []
         for target in dict.fromkeys(targets):
             for earlier in plans:
                 earlier.rest()  # one process at a time
             plans.append(plan(target, request, own_rows, stop))
-        reports = run_all(plans, request, to_stderr=outputs.on_stdout, stop=stop)
+        reports = run_all(plans, request, before, to_stderr=outputs.on_stdout, stop=stop)
         outputs.write(reports)
     if stop():
         context.exit(130)
     context.exit(0 if all(report.conformant for report in reports) else 1)
+
+
+def _before(request: Request, target: str) -> Piece:
+    """Read the cut run of the target."""
+    assert request.resume is not None
+    pieces = [piece for piece in read_pieces(request.resume) if piece.target == target]
+    if not pieces:
+        raise click.UsageError(f"{request.resume} holds no run of {target} that was cut")
+    shard, of = pieces[0].found.shard, pieces[0].found.of
+    if (shard, of) != request.shard:
+        wanted = f"add --shard {shard}/{of}" if of > 1 else "leave --shard out"
+        raise click.UsageError(f"{request.resume} is of shard {shard}/{of}; {wanted}")
+    return pieces[0]

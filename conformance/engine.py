@@ -1,290 +1,89 @@
-"""Run a backend through every stratum and judge it by every clause."""
+"""Run a target, or a part of its run, alone or with helpers, and write down what was found."""
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from time import monotonic, perf_counter
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Protocol
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis import seed as seeded
-from hypothesis.errors import FlakyFailure, HypothesisWarning
-
-from embconform.backends.backend import Backend, Described
-from embconform.conformance.case import Case
-from embconform.conformance.draws import cases
-from embconform.conformance.isolation.limits import MOST_CRASHES, MOST_TIMEOUTS
-from embconform.conformance.judging import Ruling, lost_finding, rule
-from embconform.conformance.options import BUDGETS, RunOptions
-from embconform.conformance.outcome import Lost, Outcome
-from embconform.conformance.probes import Probe, probes
+from embconform.backends.backend import Backend
+from embconform.conformance.course import Course, Done, Job, Jobs, Performer, Progress
+from embconform.conformance.explorer import Explorer
+from embconform.conformance.known_failures import KnownFailures
+from embconform.conformance.options import RunOptions
+from embconform.conformance.part import Part
 from embconform.conformance.report import Report
-from embconform.conformance.results import report
+from embconform.conformance.results import Found, report
+from embconform.conformance.rounds import Rounds
 from embconform.conformance.runner import Runner
-from embconform.conformance.shrinking import plainer
-from embconform.conformance.strata import Structure, fits, strata
-from embconform.conformance.tally import Broken, Tally
-from embconform.conformance.work import Draws, Unit, units
-from embconform.reference.clause import Clause, select
-
-Progress = Callable[[int, int, int], None]
-MOST_SHRUNK = 12
-"""Failing clauses that are shrunk; those after them show the smallest case that was drawn."""
 
 
-PARALLEL = ("hot", "crowd", "vast")
-"""Sizes at which kernels may use several threads."""
-
-
-class ClauseBrokenError(AssertionError):
-    """Tells Hypothesis that a case breaks the clause that is being shrunk."""
-
-
-@dataclass
-class Engine:
-    """One run of one target.
+class Helpers(Protocol):
+    """Other processes that do jobs.
 
     Attributes
     ----------
-    runner : Runner
-    options : RunOptions
-    stop : callable
-        Asked between units of work; the run ends where it says yes.
-    ended : str
-        Why the run ended before its time; empty where it did not.
+    fingerprint : str
+        Of the work, which theirs must have too.
     """
 
-    runner: Runner
-    options: RunOptions
-    stop: Callable[[], bool] = lambda: False
-    backend: Described = field(init=False)
-    clauses: list[Clause] = field(init=False)
-    wanted: frozenset[str] = field(init=False)
-    tallies: dict[str, Tally] = field(init=False)
-    cases: int = 0
-    most_in_a_stratum: int = 1
-    notes: list[str] = field(default_factory=list)
-    ended: str = ""
+    fingerprint: str
 
-    def __post_init__(self) -> None:
-        self.backend = self.runner.description
-        self.clauses = select(self.options.profile, self.options.select)
-        able = self.backend.able
-        self.wanted = frozenset(clause.id for clause in self.clauses if clause.needs <= able)
-        self.tallies = {clause.id: Tally() for clause in self.clauses}
-        self.deviations = {row.clause: row for row in self.options.deviations}
-        seconds = self.options.seconds_allowed(compiled=self.backend.compiled)
-        self.deadline = monotonic() + seconds
-
-    def work(self) -> list[Unit]:
-        """List the probes and the draws from strata in the order in which they are done."""
-        budget = BUDGETS[self.options.budget]
-        structures = strata(
-            self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
-        )
-        wished = [budget.cases(structure) for structure in structures]
-        shares = _shares(wished, self.options.max_examples)
-        self.most_in_a_stratum = max(shares, default=1)
-        side = [
-            probe
-            for probe in probes()
-            if self.options.budget in probe.budgets and probe.fits(self.backend, self.wanted)
-        ]
-        return units(structures, shares, side)
-
-    def explore_all(self, progress: Progress | None) -> None:
-        """Run every probe and every stratum, or up to what ends the run."""
-        work = self.work()
-        for done, unit in enumerate(work):
-            if progress:
-                progress(done, len(work), len(self.counting_failures()))
-            self.do(unit)
-            self.ended = self.why_end()
-            if self.ended:
-                break
-        if progress:
-            progress(len(work), len(work), len(self.counting_failures()))
-
-    def why_end(self) -> str:
-        """Say why the run ends here; nothing where it goes on."""
-        crashes, timeouts = self.runner.losses
-        if self.stop():
-            return "the run was interrupted"
-        if self.options.fail_fast and self.counting_failures():
-            return "the run stopped early"
-        if timeouts >= MOST_TIMEOUTS:
-            return f"the run was given up after {timeouts} timeouts"
-        if crashes >= MOST_CRASHES:
-            return f"the run was given up after {crashes} crashes"
-        if monotonic() > self.deadline:
-            return "the run's time was over"
-        return ""
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether somebody stopped the run."""
-        return self.stop()
-
-    def counting_failures(self) -> list[str]:
-        """List the clauses broken so far that count against the verdict."""
-        return [
-            clause.id
-            for clause in self.clauses
-            if self.tallies[clause.id].failed
-            and clause.id not in self.deviations
-            and (clause.level != "SHOULD" or self.options.strict)
-        ]
-
-    def do(self, unit: Unit) -> None:
-        """Do one unit of work."""
-        if isinstance(unit, Draws):
-            self.explore(unit)
-        else:
-            self.probe(unit)
-
-    def probe(self, probe: Probe) -> None:
-        """Run a probe and count its rulings."""
-        options = self.options
-        seen = self.runner.probe(probe.name, options.profile, options.seed)
-        if self.stop():
-            return
-        if isinstance(seen, Lost):
-            finding = lost_finding(seen)
-            rulings = [Ruling(clause, finding) for clause in sorted(probe.clauses)]
-        else:
-            rulings = probe.judge(seen, self.backend, options.profile, options.seed)
-        self.cases += 1
-        for ruling in rulings:  # one by one: some may be refused, and others answered
-            if ruling.clause in self.wanted:
-                self._count([ruling], None, None)
-
-    def explore(self, draws: Draws) -> None:
-        """Draw cases from a stratum and judge them, up to one that the process did not survive."""
-        lost = False
-
-        def body(case: Case) -> None:
-            nonlocal lost
-            if lost or self.stop():
-                return
-            outcome = self._observe(case, draws.structure)
-            if self.stop():
-                return
-            lost = any(step.lost for step in outcome.steps)
-            self.cases += 1
-            self._count(rule(case, outcome, self.wanted), case, draws.structure)
-
-        self._drive(draws, (Phase.generate,), body)
-
-    def shrink_all(self) -> None:
-        """Shrink the cases of the broken clauses that are not declared, as far as time allows."""
-        broken = [c.id for c in self.clauses if self.tallies[c.id].failed]
-        undeclared = [clause for clause in broken if clause not in self.deviations]
-        for clause in undeclared[: 1 if self.options.fail_fast else MOST_SHRUNK]:
-            smallest = self.tallies[clause].smallest
-            if smallest is not None and smallest.case is not None and not self.stop():
-                self.shrink(clause)
-
-    def shrink(self, clause: str) -> None:
-        """Look for a plainer stratum that breaks a clause, and let Hypothesis shrink the case."""
-        examples = 2 * self.most_in_a_stratum
-        start = self.tallies[clause].smallest
-        assert start is not None
-        assert start.structure is not None
-        structure = start.structure
-        if start.finding.lost == "timeout":
-            return
-        if not self.backend.compiled:
-            structure = plainer(
-                structure,
-                lambda other: self._breaks(clause, Draws(other, examples), (Phase.generate,)),
-            )
-        both = (Draws(structure, examples, number) for number in (0, 1))
-        if not any(self._breaks(clause, each, (Phase.generate, Phase.shrink)) for each in both):
-            self.notes.append(
-                f"{clause}: the failure did not repeat when its case was run alone; it depends on "
-                "the calls before it, or on chance"
-            )
-
-    def _breaks(self, clause: str, draws: Draws, phases: tuple[Phase, ...]) -> bool:
-        """Tell whether a stratum breaks a clause, and keep the smallest case that does."""
-        structure = draws.structure
-        if not fits(structure, self.backend, self.options.profile):
-            return False
-
-        def body(case: Case) -> None:
-            if self.stop() or self.runner.losses[0] > 2 * MOST_CRASHES:
-                return
-            outcome = self._observe(case, structure)
-            for ruling in rule(case, outcome, frozenset({clause})):
-                if ruling.finding is not None and not ruling.finding.refused:
-                    self.tallies[clause].keep(Broken(ruling.finding, case, structure))
-                    raise ClauseBrokenError(clause)
-
-        try:
-            self._drive(draws, phases, body)
-        except ClauseBrokenError:
-            return True
-        except FlakyFailure:
-            return False
-        return False
-
-    def _observe(self, case: Case, structure: Structure) -> Outcome:
-        return self.runner.observe(case, parallel=structure.size in PARALLEL)
-
-    def _count(
-        self, rulings: Iterable[Ruling], case: Case | None, structure: Structure | None
+    def work_off(
+        self,
+        jobs: Jobs,
+        here: Callable[[Job], Done | None],
+        note: Callable[[Job, Done], None],
+        over: Callable[[], bool],
     ) -> None:
-        by_clause: dict[str, list[Ruling]] = {}
-        for ruling in rulings:
-            by_clause.setdefault(ruling.clause, []).append(ruling)
-        for clause, group in by_clause.items():
-            self.tallies[clause].add(group, case, structure)
-
-    def _drive(self, draws: Draws, phases: tuple[Phase, ...], body: Callable[[Case], None]) -> None:
-        structure, later = draws.structure, draws.round > 0
-        salt = _digest(self.options.seed, self.options.profile.value, structure.name, draws.round)
-        drawn = 0
-        strategy = cases(
-            structure, self.options.profile, salt=salt % 2**20, compiled=self.backend.compiled
-        )
-
-        @seeded(salt)
-        @settings(
-            max_examples=draws.examples + later,
-            phases=phases,
-            database=None,
-            deadline=None,
-            derandomize=False,
-            suppress_health_check=list(HealthCheck),
-            report_multiple_bugs=False,
-            verbosity=Verbosity.quiet,
-            print_blob=False,
-        )
-        @given(strategy)
-        def drive(case: Case) -> None:
-            nonlocal drawn
-            drawn += 1
-            if not later or drawn > 1:  # each round begins with the simplest case
-                body(case)
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", HypothesisWarning)  # a large case has a large repr
-            drive()
+        """Do all jobs, here and elsewhere, and note each, until it is over."""
 
 
-def _digest(*parts: Any) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6])
+class Alone:
+    """No other process: every job is done here."""
+
+    fingerprint = ""
+
+    def work_off(
+        self,
+        jobs: Jobs,
+        here: Callable[[Job], Done | None],
+        note: Callable[[Job, Done], None],
+        over: Callable[[], bool],
+    ) -> None:
+        """Do all jobs, one after the other."""
+        while not over() and (job := jobs.take()) is not None:
+            if (done := here(job)) is not None:
+                note(job, done)
 
 
-def _shares(wished: list[int], most: int | None) -> list[int]:
-    """Share the cases out among the strata; the first ones get theirs where `most` is small."""
-    if most is None:
-        return wished
-    each, rest = divmod(most, len(wished))
-    return [share for share in (each + (k < rest) for k in range(len(wished))) if share]
+@dataclass(frozen=True)
+class Spread:
+    """How a run is spread.
+
+    Attributes
+    ----------
+    helpers : Helpers
+    shard, of : int
+        This run has every `of`-th unit of the work, beginning with number `shard`, from 1.
+    before : Part or None
+        What was seen before the run was cut; it goes on from there.
+    known : KnownFailures or None
+        Failures of earlier runs, which are replayed first; new ones are added.
+    rounds : Rounds or None
+        How long to go on with new seeds.
+    check : callable
+        Given what is found before anything is done; raises where `before` belongs to another run.
+    """
+
+    helpers: Helpers = field(default_factory=Alone)
+    shard: int = 1
+    of: int = 1
+    before: Part | None = None
+    known: KnownFailures | None = None
+    rounds: Rounds | None = None
+    check: Callable[[Found], None] = lambda found: None
 
 
 def run(
@@ -294,6 +93,7 @@ def run(
     target: str,
     progress: Progress | None = None,
     stop: Callable[[], bool] = lambda: False,
+    spread: Spread | None = None,
 ) -> Report:
     """Validate a target.
 
@@ -308,16 +108,55 @@ def run(
         Called with units of work done, units in all, and failing clauses so far.
     stop : callable, optional
         The run ends where it says yes, and the report tells so.
+    spread : Spread, optional
+        Which part of the work this is, and who helps; all of it, and nobody, by default.
 
     Returns
     -------
     Report
     """
-    started = perf_counter()
-    engine = Engine(_runner(subject, options.device), options, stop)
-    engine.explore_all(progress)
-    engine.shrink_all()
-    return report(engine, target, perf_counter() - started)
+    started, spread = perf_counter(), spread or Spread()
+    explorer = Explorer(_runner(subject, options.device), options, stop)
+    before = spread.before or Part()
+    found = Found(
+        options=options,
+        name=explorer.backend.name,
+        able=explorer.backend.able,
+        described=explorer.backend,
+        environment=explorer.runner.environment,
+        part=before,
+        units=len(explorer.work),
+        fingerprint=explorer.fingerprint,
+        shard=spread.shard,
+        of=spread.of,
+    )
+    spread.check(found)
+    spread.helpers.fingerprint = explorer.fingerprint
+    if spread.known and not spread.before and spread.shard == 1:
+        before.merge(spread.known.replay(explorer))
+    rounds = spread.rounds
+    if rounds:
+        rounds.go(explorer, before, spread.helpers, progress)
+        ended = rounds.ended
+    else:
+        allowed = options.seconds_allowed(compiled=explorer.backend.compiled)
+        course = Course(options, explorer.clauses, found.mine, before, stop, progress, allowed)
+        explore(course, explorer, spread.helpers)
+        ended = course.ended
+    if spread.known and not stop():
+        spread.known.remember(before, options)
+    seconds = perf_counter() - started
+    number = rounds.number if rounds else None
+    done = replace(found, ended=ended, interrupted=stop(), seconds=seconds, rounds=number)
+    return report(done, target)
+
+
+def explore(course: Course, explorer: Explorer, helpers: Helpers) -> None:
+    """Do what is left of a course, and shrink what is broken."""
+    here = Performer(explorer)
+    helpers.work_off(Jobs(course.to_explore()), here, course.explored, lambda: course.over)
+    course.close()
+    helpers.work_off(Jobs(course.to_shrink()), here, course.shrunk, course.stop)
 
 
 def _runner(subject: Backend | Runner, device: str) -> Runner:
@@ -328,3 +167,6 @@ def _runner(subject: Backend | Runner, device: str) -> Runner:
     runner = InProcess(subject, device)
     runner.prepare()
     return runner
+
+
+__all__: Sequence[str] = ("Alone", "Helpers", "RunOptions", "Spread", "run")

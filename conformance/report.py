@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from embconform.backends.deviations import Deviation
 from embconform.reference.clause import Clause, Level, Profile
+
+if TYPE_CHECKING:
+    from embconform.conformance.results import Found
 
 
 class Status(StrEnum):
@@ -120,6 +124,8 @@ class Report:
         Whether somebody stopped the run before its end.
     tampered : tuple of str
         Functions of torch, NumPy, time or the suite that the target has replaced.
+    part : Found or None
+        What merging or resuming needs, where this is a part of a run; None for a whole run.
     """
 
     target: str
@@ -136,6 +142,7 @@ class Report:
     replay: str = ""
     interrupted: bool = False
     tampered: tuple[str, ...] = ()
+    part: Found | None = None
 
     def with_status(self, *statuses: Status) -> list[ClauseResult]:
         """List the results that have one of the statuses."""

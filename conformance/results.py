@@ -2,83 +2,186 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 from embconform.backends.backend import Described
+from embconform.conformance.options import RunOptions
+from embconform.conformance.part import MOST_SHRUNK, Part
 from embconform.conformance.probes import probes
 from embconform.conformance.report import ClauseResult, Failure, Report, Status
 from embconform.conformance.repro import script, snippet
-from embconform.conformance.tally import Broken
-from embconform.reference.clause import Clause
-
-if TYPE_CHECKING:
-    from embconform.conformance.engine import Engine
+from embconform.conformance.tally import Smallest, Tally, Told
+from embconform.reference.clause import Clause, select
 
 
-def report(engine: Engine, target: str, seconds: float) -> Report:
-    """Write down what an engine found.
+@dataclass(frozen=True)
+class Found:
+    """All that a report is made of.
+
+    Attributes
+    ----------
+    options : RunOptions
+    name : str
+        The backend's.
+    able : frozenset of str
+        What the backend can do.
+    described : Described or None
+        The backend; None where only reports of it are at hand.
+    environment : dict of str to str
+    part : Part
+    units : int
+        Units of work in the whole run.
+    fingerprint : str
+        Of that work.
+    shard, of : int
+    ended : str
+        Why the run ended before its time; empty where it did not.
+    interrupted : bool
+    seconds : float
+    tampered : tuple of str
+    replay : str
+        The command line that repeats the whole run.
+    rounds : int or None
+        How often all of the work was done, each time with the next seed; None for a plain run.
+    """
+
+    options: RunOptions
+    name: str
+    able: frozenset[str]
+    described: Described | None
+    environment: dict[str, str]
+    part: Part
+    units: int
+    fingerprint: str
+    shard: int = 1
+    of: int = 1
+    ended: str = ""
+    interrupted: bool = False
+    seconds: float = 0.0
+    tampered: tuple[str, ...] = ()
+    replay: str = ""
+    rounds: int | None = None
+
+    @property
+    def mine(self) -> range:
+        """The numbers of the units of work that this shard has."""
+        return range(self.shard - 1, self.units, self.of)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether something is left for others, or for later."""
+        if self.rounds is not None:
+            return False
+        return self.of > 1 or not self.part.done.issuperset(self.mine)
+
+
+def report(found: Found, target: str) -> Report:
+    """Write down what a run found.
 
     Parameters
     ----------
-    engine : Engine
+    found : Found
     target : str
         As the user named it.
-    seconds : float
-        Wall time of the run.
 
     Returns
     -------
     Report
     """
-    options = engine.options
+    options, part = found.options, found.part
+    clauses = select(options.profile, options.select)
+    declared = {row.clause for row in options.deviations}
+    shrunk = part.to_shrink(clauses, declared, 1 if options.fail_fast else MOST_SHRUNK)
+    made = [part.tallies[clause].shrunk for clause in shrunk]
     return Report(
         target=target,
         profile=options.profile,
         device=options.device,
         seed=options.seed,
         budget=options.budget,
-        clauses=tuple(_result(clause, engine, target) for clause in engine.clauses),
-        cases=engine.cases,
-        seconds=seconds,
-        environment=engine.runner.environment,
-        notes=tuple(engine.notes),
+        clauses=tuple(_result(clause, found, target, clause.id in shrunk) for clause in clauses),
+        cases=part.cases,
+        seconds=found.seconds,
+        environment=found.environment,
+        notes=(
+            *_rounds_note(found),
+            *_replays_note(part),
+            *(each.note for each in made if each and each.note),
+        ),
         strict=options.strict,
-        interrupted=engine.interrupted,
+        interrupted=found.interrupted,
+        part=found if found.is_part else None,
     )
 
 
-def _result(clause: Clause, engine: Engine, target: str) -> ClauseResult:
-    tally = engine.tallies[clause.id]
+def _rounds_note(found: Found) -> tuple[str, ...]:
+    """Tell how many rounds there were; no note for a plain run."""
+    if found.rounds is None:
+        return ()
+    word, first = "round" if found.rounds == 1 else "rounds", found.options.seed
+    seeds = f", seeds {first} to {first + found.rounds - 1}" if found.rounds else ""
+    end = "" if found.ended or found.interrupted else ", then the time was over"
+    return (f"{found.rounds} whole {word}{seeds}{end}",)
+
+
+def _replays_note(part: Part) -> tuple[str, ...]:
+    """Tell what became of known failures; no note where there were none."""
+    if not part.replayed:
+        return ()
+    still = part.replayed - part.fixed
+    dropped = f", {part.fixed} no longer and are forgotten" if part.fixed else ""
+    return (f"of {part.replayed} known failures, replayed first, {still} still fail{dropped}",)
+
+
+def printed_note(total_bytes: int, head: str) -> tuple[str, ...]:
+    """Tell what the target printed, in a note; no note where it was nothing."""
+    if not total_bytes:
+        return ()
+    first = head.strip().partition("\n")[0][:80]
+    began = f", beginning with: {first}" if first else ""
+    return (f"the target printed {total_bytes:,} bytes, which are not shown{began}",)
+
+
+def _result(clause: Clause, found: Found, target: str, shrunk: bool) -> ClauseResult:
+    tally = found.part.tallies.get(clause.id, Tally())
+    deviations = {row.clause: row for row in found.options.deviations}
     plain = ClauseResult(
         clause,
         Status.PASS,
         exercised=tally.exercised,
         failed=tally.failed,
         seconds=tally.seconds,
-        deviation=engine.deviations.get(clause.id),
+        deviation=deviations.get(clause.id),
     )
     if tally.failed:
-        assert tally.smallest is not None
-        failure = _failure(clause, tally.smallest, engine.backend, target)
+        failure = failure_of(clause, tally.shown(shrunk=shrunk), found.described, target)
         status = Status.DEVIATION if plain.deviation else tally.status
         return replace(plain, status=status, failure=failure, detail=failure.message)
     if not tally.exercised:
-        missing = sorted(clause.needs - engine.backend.able)
-        if missing:
-            detail = f"{engine.backend.name} has no {', '.join(missing)}"
-            return replace(plain, status=Status.UNSUPPORTED, deviation=None, detail=detail)
-        if _left_out(clause, engine.options.budget):
-            detail = f"the {engine.options.budget} budget leaves it out"
-            return replace(plain, status=Status.UNTESTED, detail=detail, left_out=True)
-        return replace(plain, status=Status.UNTESTED, detail=engine.ended or "no case applied")
+        return _unexercised(plain, found)
+    refusal = tally.refusal[1] if tally.refusal else ""
     if tally.refused == tally.exercised:
-        return replace(plain, status=Status.UNSUPPORTED, detail=f"refused: {tally.refusal}")
+        return replace(plain, status=Status.UNSUPPORTED, detail=f"refused: {refusal}")
     if plain.deviation is not None:
         detail = "declared as a deviation, but no case broke it"
         return replace(plain, status=Status.UNEXPECTED_PASS, detail=detail)
-    partly = f"{tally.refused} cases refused: {tally.refusal}" if tally.refused else ""
+    partly = f"{tally.refused} cases refused: {refusal}" if tally.refused else ""
     return replace(plain, detail=partly)
+
+
+def _unexercised(plain: ClauseResult, found: Found) -> ClauseResult:
+    """Say why no case exercised a clause."""
+    missing = sorted(plain.clause.needs - found.able)
+    if missing:
+        detail = f"{found.name} has no {', '.join(missing)}"
+        return replace(plain, status=Status.UNSUPPORTED, deviation=None, detail=detail)
+    if _left_out(plain.clause, found.options.budget):
+        detail = f"the {found.options.budget} budget leaves it out"
+        return replace(plain, status=Status.UNTESTED, detail=detail, left_out=True)
+    if found.of > 1 and not found.ended:
+        detail = f"no case applied in shard {found.shard}/{found.of}"
+        return replace(plain, status=Status.UNTESTED, detail=detail, left_out=True)
+    return replace(plain, status=Status.UNTESTED, detail=found.ended or "no case applied")
 
 
 def _left_out(clause: Clause, budget: str) -> bool:
@@ -87,7 +190,11 @@ def _left_out(clause: Clause, budget: str) -> bool:
     return bool(budgets) and not any(budget in names for names in budgets)
 
 
-def _failure(clause: Clause, broken: Broken, backend: Described, target: str) -> Failure:
+def failure_of(clause: Clause, broken: Smallest, backend: Described | None, target: str) -> Failure:
+    """Word a broken case, with code that shows it."""
+    if isinstance(broken, Told):
+        return broken.failure
+    assert backend is not None
     finding, case = broken.finding, broken.case
     head = f"{clause.id}: {clause.sentence}"
     return Failure(

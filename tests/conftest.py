@@ -1,3 +1,7 @@
-"""Gives the tests pytest's own fixture for running pytest."""
+"""Gives the tests pytest's own fixture for running pytest, and no database of failing cases."""
+
+import os
 
 pytest_plugins = ["pytester"]
+
+os.environ["EMBCONFORM_DATABASE"] = "none"  # what one test finds is nothing to another

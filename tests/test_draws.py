@@ -16,7 +16,7 @@ from hypothesis import Phase
 
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.conformance.case import Backward, Call, Case, DoubleBackward, Placed, WriteIndices
-from embconform.conformance.engine import Engine
+from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.layouts import lay_out, without_repeats
 from embconform.conformance.options import RunOptions
@@ -32,7 +32,7 @@ STEP = 20
 def draw(structure: Structure, *, profile: Profile = Profile.TORCH, seed: int = 0) -> list[Case]:
     """Draw cases as a run does."""
     found: list[Case] = []
-    engine = Engine(InProcess(EAGER), RunOptions(profile, seed=seed))
+    engine = Explorer(InProcess(EAGER), RunOptions(profile, seed=seed))
     engine._drive(Draws(structure, 3), (Phase.generate,), found.append)
     return found
 

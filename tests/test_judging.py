@@ -19,7 +19,7 @@ from embconform.backends.backend import Backend
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.case import Backward, Call, Case, Placed
-from embconform.conformance.engine import Engine
+from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.judging import Ruling, rule
 from embconform.conformance.observe import observe
@@ -49,7 +49,7 @@ def _one_thread() -> Iterator[None]:
 def outcomes(profile: Profile) -> list[Seen]:
     """A case of every second stratum, the last of three since the first is the smallest."""
     backend, found = BACKENDS[profile], []
-    engine = Engine(InProcess(backend), RunOptions(profile))
+    engine = Explorer(InProcess(backend), RunOptions(profile))
     for structure in strata(backend, profile, arrays=1, seed=0)[::2]:
         cases: list[Case] = []
         engine._drive(Draws(structure, 3), (Phase.generate,), cases.append)

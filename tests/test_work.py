@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import Phase
 
 from embconform.backends.adapt import as_backend
 from embconform.conformance.case import Case
-from embconform.conformance.engine import Engine
+from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.options import RunOptions
 from embconform.conformance.probes import Probe, probes
@@ -18,38 +19,37 @@ from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
 
 KERNEL = as_backend("kernel", Kernel())
-STRUCTURES = [Structure(rank=rank, dtype=f"float{bits}") for rank in range(90) for bits in (32, 64)]
+STRUCTURES = [Structure(rank=rank, dtype=name) for rank in range(120) for name in ("a", "b")]
 
 
 def probe(name: str) -> Probe:
-    return Probe(name, frozenset(), frozenset(), lambda *_: [])
+    return Probe(name, frozenset(), frozenset(), lambda *_: None, lambda *_: [])
 
 
 def drawn(examples: int, number: int = 0, structure: Structure = PLAIN, seed: int = 0) -> list[Any]:
     """The cases of a round as something that can be compared."""
-    engine = Engine(InProcess(KERNEL), RunOptions(Profile.TORCH, seed=seed))
+    engine = Explorer(InProcess(KERNEL), RunOptions(Profile.TORCH, seed=seed))
     seen: list[Case] = []
-    engine._rulings = lambda case, wanted=None: seen.append(case) or []  # type: ignore[func-returns-value,method-assign]
-    engine.do(Draws(structure, examples, number))
+    engine._drive(Draws(structure, examples, number), (Phase.generate,), seen.append)
     return [(case.weight.values.tolist(), repr(case.steps)) for case in seen]
 
 
 class TestOrder:
     def test_every_stratum_has_its_first_cases_before_any_has_more(self) -> None:
-        work = [unit for unit in units(STRUCTURES, [6] * 180, []) if isinstance(unit, Draws)]
-        assert [unit.structure for unit in work[:180]] == STRUCTURES
-        assert {(unit.round, unit.examples) for unit in work[:180]} == {(0, FIRST)}
-        assert {(unit.round, unit.examples) for unit in work[180:]} == {(1, 6 - FIRST)}
+        work = [unit for unit in units(STRUCTURES, [6] * 240, []) if isinstance(unit, Draws)]
+        assert [unit.structure for unit in work[:240]] == STRUCTURES
+        assert {(unit.round, unit.examples) for unit in work[:240]} == {(0, FIRST)}
+        assert {(unit.round, unit.examples) for unit in work[240:]} == {(1, 6 - FIRST)}
 
     @pytest.mark.parametrize("share", [1, 2, 3, 14])
     def test_nothing_is_lost(self, share: int) -> None:
-        work = units(STRUCTURES, [share] * 180, [probe("cheap"), probe("threads")])
+        work = units(STRUCTURES, [share] * 240, [probe("cheap"), probe("threads")])
         cases = [unit for unit in work if isinstance(unit, Draws)]
-        assert sum(unit.examples for unit in cases) == 180 * share
+        assert sum(unit.examples for unit in cases) == 240 * share
         assert len(work) - len(cases) == 2
 
     def test_cheap_probes_come_early_and_costly_ones_after_what_is_made_for_a_clause(self) -> None:
-        work = units(STRUCTURES, [2] * 180, [probe("threads"), probe("cheap")])
+        work = units(STRUCTURES, [2] * 240, [probe("threads"), probe("cheap")])
         names = [unit.name if isinstance(unit, Probe) else "" for unit in work]
         assert 0 < names.index("cheap") < names.index("threads") < len(work) - 1
 

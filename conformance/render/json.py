@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from embconform import __version__
+from embconform.conformance import part_record
 from embconform.conformance.report import ClauseResult, Report
 
 SCHEMA: Final = 1
@@ -43,6 +44,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "notes": list(report.notes),
         "replay": report.replay,
         "clauses": [_clause(report, result) for result in report.clauses],
+        "part": report.part and part_record.as_plain(report.part, report.target),
     }
 
 

@@ -11,9 +11,11 @@ from embconform.backends.adapt import as_backend
 from embconform.backends.deviations import load
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.engine import Engine
+from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.options import RunOptions
+from embconform.conformance.part import Part
+from embconform.conformance.tally import Broken
 from embconform.conformance.work import Unit
 from embconform.mutants.kernel import Kernel
 from embconform.mutants.module import Layer
@@ -139,18 +141,18 @@ def hunt(
     budget = budgets[0]
     for budget in budgets:
         options = RunOptions(Profile(bug.profile), budget, seed=seed, strict=strict, select=select)
-        engine = Engine(runner, options)
-        for unit in engine.work():
+        explorer, seen = Explorer(runner, options), Part()
+        for number, unit in enumerate(explorer.work):
             if unit in done:  # a larger budget begins with the cases of a smaller one
                 continue
             done.add(unit)
-            engine.do(unit)
-            for clause in engine.counting_failures():
+            seen.merge(explorer.do(number) or Part())
+            for clause in seen.counting(explorer.clauses, (), strict=strict):
                 if clause not in catches and clause not in without:
-                    catches[clause] = _catch(engine, clause, cases, perf_counter() - started)
-            if _enough(list(catches.values()), bug.clause, until, cases + engine.cases):
+                    catches[clause] = _catch(seen, clause, cases, perf_counter() - started)
+            if _enough(list(catches.values()), bug.clause, until, cases + seen.cases):
                 break
-        cases += engine.cases
+        cases += seen.cases
         if catches:
             break
     return Hunt(
@@ -166,10 +168,11 @@ def hunt(
     )
 
 
-def _catch(engine: Engine, clause: str, before: int, seconds: float) -> Catch:
-    smallest = engine.tallies[clause].smallest
-    scripted = smallest is not None and smallest.case is not None and bool(smallest.finding.check)
-    return Catch(clause, before + engine.cases, round(seconds, 3), scripted)
+def _catch(seen: Part, clause: str, before: int, seconds: float) -> Catch:
+    smallest = seen.tallies[clause].smallest
+    assert isinstance(smallest, Broken)
+    scripted = smallest.case is not None and bool(smallest.finding.check)
+    return Catch(clause, before + seen.cases, round(seconds, 3), scripted)
 
 
 def _enough(catches: list[Catch], own: str, until: Until, cases: int) -> bool:

@@ -43,7 +43,7 @@ class FakeEngine:
         self.broken = {}
         self.act = lambda: None
 
-    def __call__(self, backend, options, *, target, progress=None, stop=None):
+    def __call__(self, backend, options, *, target, progress=None, stop=None, spread=None):
         self.seen.append((backend, options))
         if progress:
             progress(1, 2, 0)

@@ -1,0 +1,94 @@
+"""Where failing cases persist: a folder, a Redis server, or nowhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import click
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from hypothesis.database import ExampleDatabase
+
+_PATIENCE: Final = 5.0
+_KEPT_DAYS: Final = 90
+
+
+def default_folder() -> Path:
+    """Give the folder for what is run from the working directory, in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
+    here = Path.cwd()
+    digest = hashlib.sha256(str(here).encode()).hexdigest()[:8]
+    return base / "embconform" / f"{here.name or 'root'}-{digest}"
+
+
+def open_database(where: str | None) -> ExampleDatabase | None:
+    """Open the database of failing cases.
+
+    Parameters
+    ----------
+    where : str or None
+        A folder, ``redis://HOST:PORT/NUMBER``, ``none``, or None for the default folder.
+
+    Returns
+    -------
+    ExampleDatabase or None
+
+    Raises
+    ------
+    click.UsageError
+        If it can't be used.
+    """
+    from hypothesis.database import DirectoryBasedExampleDatabase
+
+    from embconform.conformance.render.files import why_no_folder
+
+    if where == "none":
+        return None
+    if where and "://" in where:
+        return _redis(where)
+    folder = default_folder() if where is None else Path(where)
+    reason = why_no_folder(folder)
+    if reason and where is None:
+        return None  # a home that can't be written to is no reason not to run
+    if reason:
+        raise click.UsageError(f"can't use --database {where}: {reason}")
+    return DirectoryBasedExampleDatabase(folder)
+
+
+def _redis(url: str) -> ExampleDatabase:
+    if urlsplit(url).scheme not in ("redis", "rediss"):
+        raise click.UsageError(
+            f"--database {_shown(url)} is no folder, no redis://HOST:PORT/NUMBER and not none"
+        )
+    try:
+        from hypothesis.extra.redis import RedisExampleDatabase
+        from redis import Redis, RedisError
+    except ImportError as error:
+        raise click.UsageError(
+            "--database redis://… needs a package: pip install 'embconform[redis]'"
+        ) from error
+    try:
+        server = Redis.from_url(url, socket_connect_timeout=_PATIENCE, socket_timeout=_PATIENCE)
+        server.ping()
+    except (RedisError, OSError, ValueError) as error:
+        raise click.UsageError(f"can't use --database {_shown(url)}: {error}") from error
+    return RedisExampleDatabase(server, expire_after=_days(), key_prefix=b"embconform:")
+
+
+def _days() -> timedelta:
+    from datetime import timedelta
+
+    return timedelta(days=_KEPT_DAYS)
+
+
+def _shown(url: str) -> str:
+    """Leave a password out."""
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":…@") if parts.password else url

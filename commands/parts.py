@@ -1,0 +1,69 @@
+"""Files that hold parts of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from embconform.conformance.merging import Piece
+
+_LARGEST: Final = 512 * 2**20
+
+
+def read_pieces(path: Path) -> list[Piece]:
+    """Read the parts of runs that a JSON report holds, one a target.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    list of Piece
+
+    Raises
+    ------
+    click.UsageError
+        If it can't be read, or holds something else; one line.
+    """
+    from embconform.conformance.merging import Piece
+    from embconform.conformance.part_record import RecordError, read
+
+    documents = _documents(path)
+    pieces = []
+    for document in documents:
+        try:
+            pieces.append(Piece(str(path), str(document["target"]), read(document)))
+        except RecordError as error:
+            raise click.UsageError(f"{path}: {error}") from error
+    return pieces
+
+
+def _documents(path: Path) -> Sequence[dict[str, Any]]:
+    from embconform.conformance.render.json import SCHEMA
+
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise click.UsageError(f"{path} is larger than any report of embconform")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise click.UsageError(f"can't read {path} as JSON: {told}") from error
+    documents = found if isinstance(found, list) else [found]
+    if not documents:
+        raise click.UsageError(f"{path} holds no report")
+    for document in documents:
+        if not (
+            isinstance(document, dict) and {"schema", "embconform", "target"} <= document.keys()
+        ):
+            raise click.UsageError(f"{path} is no report of embconform validate --json")
+        if document["schema"] != SCHEMA:
+            raise click.UsageError(
+                f"{path} has schema {document['schema']!r}; this embconform reads schema {SCHEMA}"
+            )
+    return documents

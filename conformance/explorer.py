@@ -1,0 +1,272 @@
+"""Draw cases from strata, put a target through them, and judge it by every clause."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import seed as seeded
+from hypothesis.errors import FlakyFailure, HypothesisWarning
+
+from embconform.backends.backend import Described
+from embconform.conformance.case import Case
+from embconform.conformance.draws import cases
+from embconform.conformance.isolation.limits import MOST_CRASHES
+from embconform.conformance.judging import Ruling, lost_finding, rule
+from embconform.conformance.options import BUDGETS, RunOptions
+from embconform.conformance.outcome import Lost, Outcome
+from embconform.conformance.part import Part
+from embconform.conformance.probes import Probe, probes
+from embconform.conformance.runner import Runner
+from embconform.conformance.shrinking import plainer
+from embconform.conformance.strata import Structure, fits, strata
+from embconform.conformance.tally import Broken, Shrunk
+from embconform.conformance.work import Draws, Unit, units
+from embconform.reference.clause import Clause, select
+
+PARALLEL: Final = ("hot", "crowd", "vast")
+"""Sizes at which kernels may use several threads."""
+NOT_REPEATED: Final = (
+    "the failure did not repeat when its case was run alone; it depends on the calls before it, or "
+    "on chance"
+)
+
+
+class ClauseBrokenError(AssertionError):
+    """Tells Hypothesis that a case breaks the clause that is being shrunk."""
+
+
+@dataclass
+class Explorer:
+    """Does a run's units of work on one target, in any order.
+
+    What a unit finds depends on the options and the target alone, not on the units before it, so
+    that a run can be cut into parts.
+
+    Attributes
+    ----------
+    runner : Runner
+    options : RunOptions
+    stop : callable
+        Asked between cases; what is being done is given up where it says yes.
+    """
+
+    runner: Runner
+    options: RunOptions
+    stop: Callable[[], bool] = lambda: False
+    backend: Described = field(init=False)
+    clauses: list[Clause] = field(init=False)
+    wanted: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.backend = self.runner.description
+        self.clauses = select(self.options.profile, self.options.select)
+        able = self.backend.able
+        self.wanted = frozenset(clause.id for clause in self.clauses if clause.needs <= able)
+
+    @cached_property
+    def work(self) -> list[Unit]:
+        """The probes and the draws from strata in the order in which one process does them."""
+        structures, shares = self._strata
+        side = [
+            probe
+            for probe in probes()
+            if self.options.budget in probe.budgets and probe.fits(self.backend, self.wanted)
+        ]
+        return units(structures, shares, side)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What two processes must have in common to share the work."""
+        options = self.options
+        told = [unit if isinstance(unit, Draws) else unit.name for unit in self.work]
+        return f"{_digest(options.profile.value, options.seed, sorted(self.wanted), told):012x}"
+
+    @cached_property
+    def _strata(self) -> tuple[list[Structure], list[int]]:
+        budget = BUDGETS[self.options.budget]
+        structures = strata(
+            self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
+        )
+        wished = [budget.cases(structure) for structure in structures]
+        return structures, _shares(wished, self.options.max_examples)
+
+    def do(self, number: int) -> Part | None:
+        """Do one unit of work.
+
+        Parameters
+        ----------
+        number : int
+            Its place in :attr:`work`.
+
+        Returns
+        -------
+        Part or None
+            None where it was given up.
+        """
+        unit = self.work[number]
+        part = Part(done={number})
+        before = self.runner.losses
+        if isinstance(unit, Draws):
+            self._explore(unit, number, part)
+        else:
+            self._probe(unit, number, part)
+        after = self.runner.losses
+        part.crashes, part.timeouts = after[0] - before[0], after[1] - before[1]
+        return None if self.stop() else part
+
+    def _probe(self, probe: Probe, number: int, part: Part) -> None:
+        """Run a probe and count its rulings."""
+        options = self.options
+        seen = self.runner.probe(probe.name, options.profile, options.seed)
+        if self.stop():
+            return
+        if isinstance(seen, Lost):
+            finding = lost_finding(seen)
+            rulings = [Ruling(clause, finding) for clause in sorted(probe.clauses)]
+        else:
+            rulings = probe.judge(seen, self.backend, options.profile, options.seed)
+        part.cases += 1
+        for ruling in rulings:  # one by one: some may be refused, and others answered
+            if ruling.clause in self.wanted:
+                part.tally(ruling.clause).add([ruling], None, None, number)
+
+    def _explore(self, draws: Draws, number: int, part: Part) -> None:
+        """Draw cases from a stratum and judge them, up to one that the process did not survive."""
+        lost = False
+
+        def body(case: Case) -> None:
+            nonlocal lost
+            if lost or self.stop():
+                return
+            lost = self.judge(case, draws.structure, number, part)
+
+        self._drive(draws, (Phase.generate,), body)
+
+    def judge(self, case: Case, structure: Structure, number: int, part: Part) -> bool:
+        """Judge a case by every clause, and count it; tell whether the process was lost."""
+        outcome = self._observe(case, structure)
+        if self.stop():
+            return False
+        part.cases += 1
+        for clause, rulings in _by_clause(rule(case, outcome, self.wanted)).items():
+            part.tally(clause).add(rulings, case, structure, number)
+        return any(step.lost for step in outcome.steps)
+
+    def shrink(self, clause: str, structure: Structure) -> Shrunk | None:
+        """Look for a plainer stratum that breaks a clause, and let Hypothesis shrink the case.
+
+        Parameters
+        ----------
+        clause : str
+        structure : Structure
+            The stratum of a case that breaks it.
+
+        Returns
+        -------
+        Shrunk or None
+            None where it was given up.
+        """
+        found: list[Broken] = []
+        crashes = self.runner.losses[0]
+        examples = 2 * max(self._strata[1], default=1)
+
+        def breaks(other: Structure, number: int, *phases: Phase) -> bool:
+            if not fits(other, self.backend, self.options.profile):
+                return False
+            draws = Draws(other, examples, number)
+            return self._breaks(clause, draws, phases, found, crashes + MOST_CRASHES)
+
+        if not self.backend.compiled:
+            structure = plainer(structure, lambda other: breaks(other, 0, Phase.generate))
+        repeats = any(breaks(structure, k, Phase.generate, Phase.shrink) for k in (0, 1))
+        if self.stop():
+            return None
+        return Shrunk(found[0] if found else None, "" if repeats else f"{clause}: {NOT_REPEATED}")
+
+    def _breaks(
+        self,
+        clause: str,
+        draws: Draws,
+        phases: tuple[Phase, ...],
+        found: list[Broken],
+        most_crashes: int,
+    ) -> bool:
+        """Tell whether a stratum breaks a clause, and keep the smallest case that does."""
+        structure = draws.structure
+
+        def body(case: Case) -> None:
+            if self.stop() or self.runner.losses[0] > most_crashes:
+                return
+            outcome = self._observe(case, structure)
+            for ruling in rule(case, outcome, frozenset({clause})):
+                if ruling.finding is not None and not ruling.finding.refused:
+                    if not found or case.cost < (found[0].cost or 0):
+                        found[:] = [Broken(ruling.finding, case, structure)]
+                    raise ClauseBrokenError(clause)
+
+        try:
+            self._drive(draws, phases, body)
+        except ClauseBrokenError:
+            return True
+        except FlakyFailure:
+            return False
+        return False
+
+    def _observe(self, case: Case, structure: Structure) -> Outcome:
+        return self.runner.observe(case, parallel=structure.size in PARALLEL)
+
+    def _drive(self, draws: Draws, phases: tuple[Phase, ...], body: Callable[[Case], None]) -> None:
+        structure, later = draws.structure, draws.round > 0
+        salt = _digest(self.options.seed, self.options.profile.value, structure.name, draws.round)
+        drawn = 0
+        strategy = cases(
+            structure, self.options.profile, salt=salt % 2**20, compiled=self.backend.compiled
+        )
+
+        @seeded(salt)
+        @settings(
+            max_examples=draws.examples + later,
+            phases=phases,
+            database=None,
+            deadline=None,
+            derandomize=False,
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            verbosity=Verbosity.quiet,
+            print_blob=False,
+        )
+        @given(strategy)
+        def drive(case: Case) -> None:
+            nonlocal drawn
+            drawn += 1
+            if not later or drawn > 1:  # each round begins with the simplest case
+                body(case)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HypothesisWarning)  # a large case has a large repr
+            drive()
+
+
+def _by_clause(rulings: Iterable[Ruling]) -> dict[str, list[Ruling]]:
+    by_clause: dict[str, list[Ruling]] = {}
+    for ruling in rulings:
+        by_clause.setdefault(ruling.clause, []).append(ruling)
+    return by_clause
+
+
+def _digest(*parts: Any) -> int:
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6])
+
+
+def _shares(wished: list[int], most: int | None) -> list[int]:
+    """Share the cases out among the strata; the first ones get theirs where `most` is small."""
+    if most is None:
+        return wished
+    each, rest = divmod(most, len(wished))
+    return [share for share in (each + (k < rest) for k in range(len(wished))) if share]
