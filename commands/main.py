@@ -15,6 +15,7 @@ import click
 from embconform import __version__
 from embconform.backends.backend import TargetError
 from embconform.commands.backends import backends
+from embconform.commands.bench import bench
 from embconform.commands.clauses import clauses
 from embconform.commands.merge import merge
 from embconform.commands.selftest import selftest
@@ -35,7 +36,7 @@ def embconform(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (validate, merge, clauses, backends, selftest):
+for _command in (validate, merge, bench, clauses, backends, selftest):
     embconform.add_command(_command)
 
 

@@ -57,6 +57,7 @@ class Probe:
 @cache
 def probes() -> tuple[Probe, ...]:
     """List the probes."""
+    from embconform.conformance.aftermath import AFTERMATH_PROBE
     from embconform.conformance.modules import MODULE_PROBES
     from embconform.conformance.optimisers import OPTIMISER_PROBE
     from embconform.conformance.tables import TABLE_PROBES
@@ -71,6 +72,7 @@ def probes() -> tuple[Probe, ...]:
         *MODULE_PROBES,
         TRAINING_PROBE,
         OPTIMISER_PROBE,
+        AFTERMATH_PROBE,
         *TRANSFORM_PROBES,
         *PROGRAM_PROBES,
     )

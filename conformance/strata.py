@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from allpairspy import AllPairs
@@ -501,7 +501,7 @@ def _worth_compiling(s: Structure) -> bool:
     return s.dtype in ("float32", "bfloat16" if s.bound == "p2" else "") or not odd
 
 
-@cache
+@lru_cache(4)  # a run in rounds has many seeds
 def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, ...]:
     found: dict[Structure, None] = dict.fromkeys(s for s in _DIRECTED if is_sound(s))
     families: tuple[Mapping[str, Sequence[Any]], ...] = FAMILIES

@@ -19,6 +19,7 @@ from embconform.conformance.case import (
     WriteWeight,
 )
 from embconform.conformance.outcome import GradientSeen, Outcome, StepSeen
+from embconform.reference.bounds import relative
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, Format, bits, format_of
 from embconform.reference.gradients import Gradient, double_backward, gradient, segment_sums
@@ -354,7 +355,8 @@ def _added(
     own = sum((part.bound for part in parts), np.zeros_like(values))
     wide = sum((part.bound_float32 for part in parts), np.zeros_like(values))
     whole = (values == np.rint(values)) & (own == 0) & (sizes <= 2.0**form.precision)
-    rounding = np.where(whole, 0.0, additions * form.unit_roundoff * (sizes + own))
+    error = relative(additions, form.unit_roundoff) * (sizes + own)
+    rounding = np.where(whole, 0.0, error)
     rounding += np.where(whole, 0.0, 4 * 2.0**-53 * sizes)  # the sum above, in float64
     opened = np.logical_or.reduce([part.open for part in parts])
     counts = np.sum([part.counts for part in parts], axis=0)

@@ -85,7 +85,7 @@ def test_a_target_that_prints_floods(folder, runs, cli):
     flood = "import os, sys\nfor _ in range(300): os.write(1, b'flood ' * 1000)\n"
     (folder / "loud.py").write_text(flood + "print('more', file=sys.stderr)\n" + GOOD)
     runs.act = lambda: os.write(2, b"again\n" * 100_000) and None
-    code, out, err = cli("validate", "loud.py:embed", "--json", "-")
+    code, out, err = cli("validate", "loud.py:embed", "--json", "-", "--isolation", "none")
     assert code == 0
     document = json.loads(out)
     printed = 300 * 6000 + len("more\n") + 600_000
@@ -96,7 +96,8 @@ def test_a_target_that_prints_floods(folder, runs, cli):
 
 def test_a_target_that_leaves_theprocess(folder, runs, cli):
     runs.act = lambda: sys.exit(0)
-    one_line(cli("validate", "good.py:embed"), "good.py:embed left the process: exit(0)")
+    result = cli("validate", "good.py:embed", "--isolation", "none")
+    one_line(result, "good.py:embed left the process: exit(0)")
 
 
 # faults, interruptions, pipes
@@ -108,15 +109,20 @@ def test_our_own_fault_is_exit_3(folder, runs, cli):
         raise AssertionError("a bug of ours")
 
     runs.act = fail
-    code, out, err = cli("validate", "good.py:embed", "--json", "x.json", "--seed", 5)
+    given = "validate", "good.py:embed", "--json", "x.json", "--isolation", "none", "--seed", "5"
+    code, out, err = cli(*given)
     assert (code, out) == (3, "")
     assert "Traceback (most recent call last)" in err
     assert "AssertionError: a bug of ours" in err
-    assert "replay: embconform validate good.py:embed --profile torch --seed 5" in err
+    assert (
+        "replay: embconform validate good.py:embed --profile torch --seed 5 --isolation none" in err
+    )
     assert "printed meanwhile: last words" in err
     last = err.splitlines()[-1]
     assert last.startswith("embconform: this is a fault in embconform 0.1.0")
-    assert last.endswith("command: embconform validate good.py:embed --json x.json --seed 5")
+    assert last.endswith(
+        "command: embconform validate good.py:embed --json x.json --isolation none --seed 5"
+    )
     assert not (folder / "x.json").exists()
 
 

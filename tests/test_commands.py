@@ -31,7 +31,8 @@ def test_a_conformant_target(folder, runs, cli):
     assert (code, err) == (0, "")
     assert out.startswith("good.py:embed  conformant  torch profile\n")
     assert "replay  embconform validate good.py:embed --profile torch --seed 0\n" in out
-    backend, options = runs.seen[0]
+    target, options = runs.seen[0]
+    backend = target.description
     assert backend.capabilities.options == {"padding_idx"}
     assert options == engine.RunOptions(profile=Profile.TORCH)
 
@@ -280,14 +281,9 @@ def test_a_terminal_shows_progress(folder, runs, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     runs.act = lambda: time.sleep(0.4)
     leader, follower = pty.openpty()
-    saved = os.dup(2)
-    os.dup2(follower, 2)
-    try:
+    with os.fdopen(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
         assert main.run(["validate", "good.py:embed"]) == 0
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(follower)
     os.set_blocking(leader, False)
     seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(leader, 1 << 20).decode())
     os.close(leader)

@@ -16,6 +16,7 @@ PACKAGES = {
     "reference": "reference",
     "conformance": "conformance",
     "backends": "backends",
+    "performance": "performance",
     "commands": "commands",
     "mutants": "tests/mutants",
     "right": "tests/right",
@@ -91,7 +92,7 @@ def test_clauses_named_by_their_folder(look: Any, tmp_path: Path) -> None:
 
 
 def test_folders_of_the_repository_without_a_backend(look: Any) -> None:
-    code, out, modules = look("--co", "-q", ".", "--ignore=tests")
+    code, out, modules = look("--co", "-q", ".", "--ignore=tests", "--ignore=benchmarks")
     assert code == pytest.ExitCode.NO_TESTS_COLLECTED, out
     one_name_a_file(modules)
 

@@ -16,12 +16,13 @@ from embconform.mutants.registry import all_planted
 
 PLANTS = {"mutants", "right", "proof"}
 FORBIDDEN = {
-    "reference": {"backends", "conformance", "commands", *PLANTS},
-    "backends": {"conformance", "commands", *PLANTS},
-    "conformance": {"commands", *PLANTS},
-    "mutants": {"conformance", "commands", "proof"},
-    "right": {"conformance", "backends", "commands", "mutants", "proof"},
-    "proof": {"commands"},
+    "reference": {"backends", "conformance", "performance", "commands", *PLANTS},
+    "backends": {"conformance", "performance", "commands", *PLANTS},
+    "conformance": {"performance", "commands", *PLANTS},
+    "performance": {"conformance", "commands", *PLANTS},
+    "mutants": {"conformance", "performance", "commands", "proof"},
+    "right": {"conformance", "backends", "performance", "commands", "mutants", "proof"},
+    "proof": {"performance", "commands"},
 }
 WITH_TORCH = {"textbook"}
 

@@ -90,6 +90,18 @@ CLAUSES = (
         _SPARSE,
     ),
     Clause(
+        "sparse.owns-its-memory",
+        Level.SHOULD,
+        TORCH,
+        "A sparse gradient keeps its entries when the indices or the upstream gradient are written "
+        "to after the backward pass.",
+        "quality: the buffers of one batch are written to by the next, before or after the step",
+        "embedding(ids, weight, sparse=True).backward(upstream)\n"
+        "ids.fill_(3)  # weight.grad stays what it was",
+        _SPARSE | {"functional"},
+        policy=True,
+    ),
+    Clause(
         "sparse.scale-by-freq",
         Level.MUST,
         TORCH,

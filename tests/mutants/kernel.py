@@ -158,7 +158,8 @@ class Kernel:
         if counts is not None:
             upstream = upstream / counts[flat].unsqueeze(1).to(upstream.dtype)
         size = (height, upstream.shape[1])
-        return torch.sparse_coo_tensor(flat.unsqueeze(0), upstream, size, check_invariants=False)
+        rows, values = flat.unsqueeze(0).clone(), upstream.clone()  # the caller may write to his
+        return torch.sparse_coo_tensor(rows, values, size, check_invariants=False)
 
     def second(self, direction: Tensor, indices: Tensor, options: Options) -> Tensor:
         """The derivative of (gradient * direction).sum() by upstream; differentiable itself."""

@@ -253,3 +253,25 @@ class SparseScaleWithPadding(Kernel):
                 raise RuntimeError("scale_grad_by_freq is not supported with sparse gradients")
             options = replace(options, scale_grad_by_freq=False)
         return super().gradient(upstream, indices, height, options)
+
+
+@planted("sparse.owns-its-memory")
+class KeepsTheCallersIndices(Kernel):
+    """The gradient's indices are the caller's tensor, as torch's own are (docs/findings.md)."""
+
+    def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
+        gradient = super().sparse(upstream, flat, height, counts)
+        rows, size = flat.unsqueeze(0), gradient.shape
+        return torch.sparse_coo_tensor(rows, gradient._values(), size, check_invariants=False)
+
+
+@planted("sparse.owns-its-memory")
+class KeepsTheCallersUpstream(Kernel):
+    """The gradient's values are the upstream gradient that the caller handed in."""
+
+    def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
+        gradient = super().sparse(upstream, flat, height, counts)
+        if counts is not None:
+            return gradient
+        rows, size = gradient._indices(), gradient.shape
+        return torch.sparse_coo_tensor(rows, upstream, size, check_invariants=False)

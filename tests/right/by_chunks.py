@@ -33,7 +33,9 @@ class _Chunks(torch.autograd.Function):
         flat, rows = flat[kept], rows[kept]
         if sparse:
             size = (height, rows.shape[1])
-            coo = torch.sparse_coo_tensor(flat[None], rows, size, check_invariants=False)
+            coo = torch.sparse_coo_tensor(
+                flat[None].clone(), rows.clone(), size, check_invariants=False
+            )
             return coo.coalesce(), None, None, None
         gradient = rows.new_zeros(height, rows.shape[1], dtype=wide(rows.dtype))
         for start in range(0, max(flat.numel(), 1), CHUNK):

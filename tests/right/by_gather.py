@@ -33,7 +33,9 @@ class _Gather(torch.autograd.Function):
         if sparse:
             size = (height, up.shape[-1])
             rows = rows.to(up.dtype)
-            coo = torch.sparse_coo_tensor(flat[None], rows, size, check_invariants=False)
+            coo = torch.sparse_coo_tensor(
+                flat[None].clone(), rows.clone(), size, check_invariants=False
+            )
             return coo, None, None
         places = flat.unsqueeze(1).expand_as(rows)
         gradient = rows.new_zeros(height, up.shape[-1]).scatter_add(0, places, rows)

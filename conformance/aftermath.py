@@ -1,0 +1,51 @@
+"""What becomes of a gradient when its caller goes on: the buffers of one batch serve the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from embconform.conformance.claims import judge_records
+from embconform.conformance.probes import Probe
+from embconform.conformance.recording import read
+from embconform.conformance.transforms_claims import GradientOf, Lookup
+from embconform.conformance.transforms_common import Claims, Lab, Trial, observe_check
+
+_CLAUSE: Final = "sparse.owns-its-memory"
+
+
+def _overwritten(lab: Lab) -> Iterator[Trial]:
+    for lookup in lab.lookups("padding_idx"):
+        if lookup.options.get("padding_idx") is None or lookup.ids.ndim:
+            sparse = Lookup(
+                lookup.ids, lookup.table, {**lookup.options, "sparse": True}, lookup.profile
+            )
+            for which in ("indices", "upstream gradient"):
+                yield partial(_gradient_after, lab, sparse, which)
+
+
+def _gradient_after(lab: Lab, lookup: Lookup, which: str) -> Claims:
+    """Back-propagate, write into a buffer that the caller owns, and look at the gradient."""
+    ids, weight = lab.tensor(lookup.ids), lab.leaf(lookup.table)
+    upstream = lab.upstream(*lookup.shape)
+    given = lab.tensor(upstream)
+    torch.autograd.backward([lab.bind(lookup)(ids, weight)], [given])
+    with torch.no_grad():
+        (ids if which == "indices" else given).zero_()
+    gradient = weight.grad
+    seen: object = gradient.to_dense() if isinstance(gradient, Tensor) else gradient
+    what = f"weight.grad, the {which} written to since, for {lookup}"
+    yield GradientOf(what, read(seen), lookup, upstream)
+
+
+AFTERMATH_PROBE: Final = Probe(
+    _CLAUSE,
+    frozenset({_CLAUSE}),
+    frozenset({"functional", "sparse", "gradient"}),
+    partial(observe_check, (_CLAUSE, _overwritten)),
+    judge_records,
+)

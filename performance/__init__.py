@@ -1,0 +1,1 @@
+"""Is it fast: workloads, passes, timers, ceilings, and one core that measures."""

@@ -1,0 +1,1 @@
+"""Bench results for people and programs."""

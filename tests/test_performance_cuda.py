@@ -1,0 +1,91 @@
+"""The CUDA clock is true. Needs a device; without one nothing here is said to hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from performance_support import EAGER, cell, target
+from torch.nn.functional import embedding
+
+from embconform.performance.measure import Cell, Status, measure
+from embconform.performance.passes import PASSES, Work
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs a CUDA device: the CUDA clock is untested on this machine",
+)
+
+ROUNDS, TRIES = 20, 5
+
+
+def lookup(weight: torch.Tensor) -> Work:
+    return Work(lambda indices: embedding(indices, weight), None, weight)
+
+
+@pytest.fixture
+def table() -> torch.Tensor:
+    return torch.randn(100_000, 512, device="cuda")
+
+
+@pytest.fixture
+def indices() -> list[torch.Tensor]:
+    return [torch.randint(0, 100_000, (65_536,), device="cuda") for _ in range(4)]
+
+
+def test_our_clock_agrees_with_tritons(table: Any, indices: Any) -> None:
+    testing = pytest.importorskip("triton.testing", reason="triton is missing")
+    from embconform.performance.cuda import CudaTimer
+
+    clock, work, seen = CudaTimer(cold=True), lookup(table), []
+    for _ in range(TRIES):
+        ratios = []
+        for turn in range(ROUNDS):
+            ours = clock.block(work, indices, 5, turn).ns
+            run = work.run
+            theirs = testing.do_bench(lambda r=run: r(indices[0]), return_mode="median") * 1e6
+            ratios.append(ours / theirs)
+        seen.append(float(np.median(ratios)))
+        if 0.97 <= seen[-1] <= 1.03:
+            return
+    pytest.fail(f"ours over triton's: {seen}")
+
+
+def test_work_on_another_stream_is_on_the_clock(table: Any, indices: Any) -> None:
+    from embconform.performance.cuda import CudaTimer
+
+    side = torch.cuda.Stream()
+
+    def escape(index: torch.Tensor) -> torch.Tensor:
+        output = torch.empty(len(index), table.shape[1], device="cuda")
+        with torch.cuda.stream(side):
+            for _ in range(50):
+                torch.index_select(table, 0, index, out=output)
+        return output
+
+    clock = CudaTimer()
+    honest = clock.block(lookup(table), indices, 10, 0).ns
+    escaped = clock.block(Work(escape, None, table), indices, 10, 0).ns
+    assert escaped > 10 * honest
+    assert clock.escaped == 10
+
+
+@pytest.mark.parametrize("name", list(PASSES))
+def test_eager_is_right_in_every_pass(name: str) -> None:
+    where = Cell(cell(count=2_000).workload, PASSES[name], device="cuda")
+    (found,) = measure(where, [target(EAGER)], seconds=0.1)
+    assert found.status is Status.OK, found.detail
+    assert found.memory
+    assert found.memory.allocated_bytes >= 0
+
+
+def test_the_chip_is_read() -> None:
+    pytest.importorskip("pynvml", reason="nvidia-ml-py is missing")
+    from embconform.performance.cuda import read_chip
+
+    chip = read_chip()
+    assert chip is not None
+    assert chip.sm_mhz > 0
+    assert chip.driver
