@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Final, Literal
 
-from allpairspy import AllPairs
+from allpairspy import AllPairs, pairs_storage
 
 from embconform.backends.backend import Described
 from embconform.conformance.case import Entry, GradMode, Layout
@@ -512,6 +512,7 @@ def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, 
         order = 0 if number == 0 else 1 + number + 1000 * seed
         for family in families:
             found.update(dict.fromkeys(s for s in _pairs(family, order) if is_sound(s)))
+    pairs_storage.key_cache.clear()  # it would keep every pair that was ever made
     return tuple(found)
 
 
