@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final, Literal
 
-from allpairspy import AllPairs
+from allpairspy import AllPairs, pairs_storage
 
 from embconform.backends.backend import Described
 from embconform.conformance.case import Entry, GradMode, Layout
@@ -501,7 +501,7 @@ def _worth_compiling(s: Structure) -> bool:
     return s.dtype in ("float32", "bfloat16" if s.bound == "p2" else "") or not odd
 
 
-@cache
+@lru_cache(4)  # a run in rounds has many seeds
 def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, ...]:
     found: dict[Structure, None] = dict.fromkeys(s for s in _DIRECTED if is_sound(s))
     families: tuple[Mapping[str, Sequence[Any]], ...] = FAMILIES
@@ -512,6 +512,7 @@ def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, 
         order = 0 if number == 0 else 1 + number + 1000 * seed
         for family in families:
             found.update(dict.fromkeys(s for s in _pairs(family, order) if is_sound(s)))
+    pairs_storage.key_cache.clear()  # it would keep every pair that was ever made
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mutants.registry import all_planted
+from embconform.mutants.registry import all_planted
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from embconform.commands import main
 from embconform.conformance.engine import RunOptions, Spread, run
 from embconform.conformance.report import Report, Status
 from embconform.conformance.rounds import Beat, Rounds
+from embconform.conformance.strata import strata
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
 
@@ -62,6 +64,17 @@ def test_the_command_stops_at_its_time(capfd: pytest.CaptureFixture[str]) -> Non
     assert "round 1, seed 0: " in err
     assert "round 2, seed 1: " in err
     assert "then the time was over" in out
+
+
+def test_the_strata_of_seeds_that_are_over_are_not_kept() -> None:
+    def objects(seeds: range) -> int:
+        for seed in seeds:
+            strata(RIGHT, Profile.TORCH, arrays=1, seed=seed)
+        gc.collect()
+        return len(gc.get_objects())
+
+    before = objects(range(4))
+    assert objects(range(4, 8)) - before < 500
 
 
 @pytest.mark.parametrize(
