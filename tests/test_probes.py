@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from embconform.mutants.registry import all_planted
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -36,6 +35,7 @@ from embconform.conformance.tables import TABLE_PROBES
 from embconform.conformance.threads import THREAD_PROBE
 from embconform.conformance.training import TRAINING_PROBE
 from embconform.conformance.transforms import TRANSFORM_PROBES
+from embconform.mutants.registry import all_planted
 from embconform.reference import skipgram, text
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, bits
