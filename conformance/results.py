@@ -72,7 +72,8 @@ class Found:
         """Whether something is left for others, or for later."""
         if self.rounds is not None:
             return False
-        return self.of > 1 or not self.part.done.issuperset(self.mine)
+        undone = not self.part.done.issuperset(self.mine)
+        return self.of > 1 or undone or self.interrupted  # also one that was cut while it shrank
 
 
 def report(found: Found, target: str) -> Report:

@@ -18,10 +18,13 @@ import pytest
 from embconform.backends.adapt import as_backend
 from embconform.backends.targets import resolve
 from embconform.commands import main
+from embconform.conformance.engine import Spread, run
 from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.options import RunOptions
 from embconform.conformance.part import Part
+from embconform.conformance.part_record import read
+from embconform.conformance.render.json import render
 from embconform.reference.clause import Profile
 
 PLANTED = """
@@ -142,6 +145,28 @@ def test_any_partition_in_any_order_is_the_whole(folder: Path) -> None:
                 total.merge(deepcopy(part))
             sums.append(total)
         assert counted(sums) == whole
+
+
+def test_a_run_that_was_cut_while_it_shrank_goes_on(folder: Path) -> None:
+    backend = as_backend("planted", resolve(f"{folder / 'planted.py'}:embed"))
+    options = RunOptions(Profile.TORCH, budget="quick", select="padding.*", max_examples=120)
+    explored = False
+
+    def note(done: int, total: int, failing: int) -> None:
+        nonlocal explored
+        del failing
+        explored = done == total
+
+    cut = run(backend, options, target="t", progress=note, stop=lambda: explored)
+    assert cut.interrupted
+    assert cut.part is not None
+    assert cut.part.part.done == set(cut.part.mine)
+    assert not any(tally.shrunk for tally in cut.part.part.tallies.values())
+    before = read(json.loads(render([cut])))
+    resumed = run(backend, options, target="t", spread=Spread(before=before.part))
+    whole = run(backend, options, target="t")
+    assert whole.part is None
+    assert timeless(json.loads(render([resumed]))) == timeless(json.loads(render([whole])))
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
