@@ -72,6 +72,22 @@ def plan(
         If no clause is selected.
     """
     subject, backend, printed = _found(target, request, stop)
+    try:
+        profile, rows = _fitted(target, backend, request, own_rows)
+    except BaseException:
+        if not isinstance(subject, Backend):
+            subject.close()
+        raise
+    return Plan(target, subject, profile, rows, printed)
+
+
+def _fitted(
+    target: str,
+    backend: Backend | Description,
+    request: Request,
+    own_rows: tuple[Deviation, ...],
+) -> tuple[Profile, tuple[Deviation, ...]]:
+    """Choose the profile and the deviations, or say why the target can't serve the request."""
     profile = request.profile or backend.profiles[0]
     if profile not in backend.profiles:
         serves = " and ".join(backend.profiles)
@@ -84,7 +100,7 @@ def plan(
     theirs = load(backend.deviations) if backend.deviations else ()
     mine = {row.clause for row in active(own_rows)}
     rows = active((*own_rows, *(row for row in theirs if row.clause not in mine)))
-    return Plan(target, subject, profile, rows, printed)
+    return profile, rows
 
 
 def _found(

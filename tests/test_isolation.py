@@ -39,13 +39,19 @@ def results(report: Report) -> dict[str, ClauseResult]:
     return {result.clause.id: result for result in report.clauses}
 
 
+def _targets() -> set[psutil.Process]:
+    """The processes of targets that descend from this one."""
+    servers = psutil.Process().children()
+    servers = [each for each in servers if "fork_server" in " ".join(each.cmdline())]
+    return {child for server in servers for child in server.children(recursive=True)}
+
+
 @pytest.fixture(autouse=True)
 def _nothing_stays() -> Iterator[None]:
-    """After each test only the process that starts targets is left, and no target."""
+    """After each test only the process that starts targets is left, and no target of the test."""
+    before = _targets()
     yield
-    for server in psutil.Process().children():
-        if "fork_server" in " ".join(server.cmdline()):
-            assert server.children(recursive=True) == []
+    assert _targets() <= before
 
 
 @pytest.mark.parametrize(
