@@ -124,7 +124,7 @@ def filled(array: Array, value: float) -> Array:
 
 def narrow(array: Array) -> Array:
     with np.errstate(over="ignore"):
-        return array.astype(np.float16)
+        return array.real.astype(np.float16)
 
 
 def more_rows(seen: GradientSeen) -> Any:
@@ -144,7 +144,7 @@ DAMAGES: dict[str, Callable[[StepSeen], StepSeen]] = {
     "output has a column more": output(
         lambda v: np.zeros((*v.shape, 1), v.dtype) if v.ndim == 0 else np.append(v, v[..., :1], -1)
     ),
-    "output is float64": output(lambda v: v.astype(np.float64)),
+    "output is float64": output(lambda v: v.real.astype(np.float64)),
     "output is float16": output(narrow),
     "output is int64": output(lambda v: np.zeros(v.shape, np.int64)),
     "output is bool": output(lambda v: np.ones(v.shape, np.bool_)),
