@@ -87,6 +87,7 @@ def test_recompiling_on_each_size_shows_in_recompilations() -> None:
     assert each_size.compiled.first_call_seconds > eager.compiled.first_call_seconds
 
 
+@pytest.mark.slow  # an exponent over five sizes needs a machine that is not shared
 def test_a_forward_over_the_whole_table_shows_in_the_exponent() -> None:
     eager, whole = grow(
         PASSES["forward"],

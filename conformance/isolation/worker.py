@@ -247,7 +247,8 @@ class Worker:
 
     def _lost(self, error: BaseException | None = None) -> Lost:
         """Say how the process died; one that lives on but can't be understood is ended."""
-        code = self._wait(_PATIENCE)
+        gone = error is None or isinstance(error, EOFError | OSError)
+        code = self._wait(_PATIENCE if gone else 0.0)
         if code is None:
             detail = f"the process sent what can't be read ({type(error).__name__})"
         elif code < 0:
