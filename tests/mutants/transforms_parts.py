@@ -28,6 +28,8 @@ class Parts:
         scale_grad_by_freq: bool = False,
     ) -> Tensor:
         if padding_idx is not None:
+            if padding_idx and not -len(weight) <= padding_idx < len(weight):
+                raise ValueError(f"padding_idx {padding_idx} is outside {len(weight)} rows")
             padding_idx %= max(len(weight), 1)
         options = Options(padding_idx, max_norm, norm_type, scale_grad_by_freq)
         return self.look_up(input, weight, options)
