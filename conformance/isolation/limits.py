@@ -24,14 +24,11 @@ class Limits:
     case : float or None
         Seconds for one step of a case, or for one trial of a probe; None for 60, and 600 where
         each new structure of a call is compiled.
-    run : float or None
-        Seconds for the whole run; None for no limit.
     memory : int or None
         Bytes beyond what imports take; None for nine tenths of what is free now.
     """
 
     case: float | None = None
-    run: float | None = None
     memory: int | None = None
 
     @property

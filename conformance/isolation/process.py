@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import os
 import signal
-import struct
 import sys
 import traceback
 from multiprocessing.connection import Connection
@@ -24,13 +23,11 @@ from embconform.conformance.isolation.messages import (
     Seen,
     Unusable,
 )
-from embconform.conformance.isolation.transport import Channel, Memory
+from embconform.conformance.isolation.transport import MARK, Channel, Memory
 from embconform.conformance.outcome import Lost
 
 if TYPE_CHECKING:
     from embconform.conformance.in_process import InProcess
-
-MARK = struct.Struct("=q")
 
 
 def prepare_to_serve() -> None:

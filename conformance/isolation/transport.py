@@ -14,6 +14,8 @@ from typing import Any, Final
 
 SHARED_FROM: Final = 32 * 1024
 """Bytes from which an array goes through shared memory; below, the pipe is faster."""
+MARK: Final = struct.Struct("=q")
+"""How a target's process writes down in shared memory which step it is at."""
 _ALIGN: Final = 64
 _HEAD: Final = struct.Struct("=Iq")
 

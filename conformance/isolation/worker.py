@@ -25,10 +25,9 @@ import psutil
 
 from embconform.conformance.isolation.fork_server import REPLY, REQUEST, RUNNING
 from embconform.conformance.isolation.messages import Hello
-from embconform.conformance.isolation.transport import Channel, Memory
+from embconform.conformance.isolation.transport import MARK, Channel, Memory
 from embconform.conformance.outcome import Lost
 
-_MARK: Final = struct.Struct("=q")
 _SLICE: Final = 0.2
 _PATIENCE: Final = 5.0
 _INSTALLED: Final = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
@@ -144,8 +143,8 @@ class Worker:
     def __init__(self, hello: Hello, printed: Printed) -> None:
         ours, theirs = Pipe()
         up, down, self._marks, self._crashes = (Memory() for _ in range(4))
-        self._board = self._marks.view(_MARK.size, grow=True)
-        _MARK.pack_into(self._board, 0, -1)
+        self._board = self._marks.view(MARK.size, grow=True)
+        MARK.pack_into(self._board, 0, -1)
         source, sink = os.pipe()
         given = [theirs.fileno(), up.number, down.number]
         given += [self._marks.number, self._crashes.number, sink]
@@ -181,7 +180,7 @@ class Worker:
         object
             The answer, or a Lost where there is none; the process has then ended.
         """
-        _MARK.pack_into(self._board, 0, -1)
+        MARK.pack_into(self._board, 0, -1)
         try:
             self._channel.send(message)
         except _BROKEN:
@@ -235,7 +234,7 @@ class Worker:
         return code
 
     def _mark(self) -> int:
-        return int(_MARK.unpack_from(self._board, 0)[0])
+        return int(MARK.unpack_from(self._board, 0)[0])
 
     def _too_large(self) -> bool:
         if self._memory_limit is None:
