@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from time import perf_counter
 from typing import Any, Literal
 
@@ -13,8 +14,10 @@ from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
+from embconform.conformance.judging import judges
 from embconform.conformance.options import RunOptions
 from embconform.conformance.part import Part
+from embconform.conformance.probes import Probe, probes
 from embconform.conformance.tally import Broken
 from embconform.conformance.work import Unit
 from embconform.mutants.kernel import Kernel
@@ -138,13 +141,12 @@ def hunt(
     catches: dict[str, Catch] = {}
     done: set[Unit] = set()
     cases = 0
-    budget = budgets[0]
-    for budget in budgets:
+    for budget in _worth_trying(budgets, select):
         options = RunOptions(Profile(bug.profile), budget, seed=seed, strict=strict, select=select)
         explorer, seen = Explorer(runner, options), Part()
         for number, unit in enumerate(explorer.work):
-            if unit in done:  # a larger budget begins with the cases of a smaller one
-                continue
+            if unit in done or not _may_rule(unit, explorer.wanted):
+                continue  # a larger budget begins with the cases of a smaller one
             done.add(unit)
             seen.merge(explorer.do(number) or Part())
             for clause in seen.counting(explorer.clauses, (), strict=strict):
@@ -166,6 +168,25 @@ def hunt(
         cases=cases,
         seconds=round(perf_counter() - started, 3),
     )
+
+
+def _worth_trying(budgets: tuple[str, ...], select: str) -> Iterator[str]:
+    """Leave out all budgets but the last that do not exercise the one clause that is asked for."""
+    *smaller, last = budgets
+    at = [probe.budgets for probe in probes() if select in probe.clauses]
+    yield from (budget for budget in smaller if not at or any(budget in each for each in at))
+    yield last
+
+
+def _may_rule(unit: Unit, wanted: Collection[str]) -> bool:
+    """Tell whether a unit of work can rule on a clause that is wanted."""
+    return isinstance(unit, Probe) or not _drawn().isdisjoint(wanted)
+
+
+@cache
+def _drawn() -> frozenset[str]:
+    """Name the clauses that cases are judged by; the others have probes of their own."""
+    return frozenset(entry.clause for entries in judges().values() for entry in entries)
 
 
 def _catch(seen: Part, clause: str, before: int, seconds: float) -> Catch:
