@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,7 +31,7 @@ _OPTION_SETS: Final[tuple[dict[str, Any], ...]] = (
     {"max_norm": 1.0},
     {"max_norm": 1.5, "norm_type": 1.0},
     {"scale_grad_by_freq": True},
-    {"sparse": True},
+    {"padding_idx": PADDING - ROWS, "sparse": True},
     {"padding_idx": PADDING, "max_norm": 2.0, "scale_grad_by_freq": True},
 )
 
@@ -110,6 +111,13 @@ class Subject:
 
 Claims = Iterator[Claim]
 Check = Callable[[Subject], Claims]
+
+
+def takes(make: Callable[..., Any], *names: str) -> bool:
+    """Tell whether a constructor has arguments of these names."""
+    parameters = inspect.signature(make).parameters.values()
+    named = {parameter.name for parameter in parameters}
+    return set(names) <= named or any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def described(options: dict[str, Any]) -> str:

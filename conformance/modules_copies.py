@@ -57,6 +57,10 @@ def load_copies(subject: Subject) -> Claims:
     loaded["weight"].fill_(9.0)
     given = to_numpy(subject.values())
     yield SameBits("a table whose checkpoint changed", table_of(module), given)
+    strided = (subject.values() * 2).t().contiguous().t()
+    module.load_state_dict({**module.state_dict(), "weight": strided})
+    what = "a table that loaded a transposed tensor"
+    yield SameBits(what, table_of(module), to_numpy(strided))
 
 
 def load_strict(subject: Subject) -> Claims:
@@ -89,6 +93,7 @@ def cast(subject: Subject) -> Claims:
     ):
         if before in names and after in names:
             yield from _cast(subject, before, after)
+            yield from _cast_with_options(subject, before, after)
     if {"float32", "float64"} <= set(names):
         module = subject.filled(dtype=torch.float32)
         table = table_of(module)
@@ -118,6 +123,17 @@ def _cast(subject: Subject, before: str, after: str) -> Claims:
         dtype = str(moved.weight.dtype)
         yield Equal(f"the gradient's dtype, {what}", seen["the dtype of the gradient"], dtype)
     yield Must(moved is module, "module.to(dtype) returned another module; it works in place")
+
+
+def _cast_with_options(subject: Subject, before: str, after: str) -> Claims:
+    """Compare a module after a cast with one that was made with the dtype."""
+    ids, dtype = subject.ids(), getattr(torch, after)
+    for options in subject.option_sets():
+        module = subject.filled(dtype=getattr(torch, before), **options)
+        module.to(dtype)
+        wanted = run(subject.filled(dtype=dtype, **options), ids)
+        which = f"a module cast from {before} to {after}{described(options)}"
+        yield SameBehaviour(which, run(module, ids), wanted)
 
 
 def deepcopy(subject: Subject) -> Claims:

@@ -18,6 +18,9 @@ Floats = NDArray[np.float64]
 
 SHAPES: Final = ((4096, 64), (509, 37))
 """New tables that a run tests; one more, of the second shape, comes from reset_parameters."""
+REDRAWN: Final = ((1, 1), (3, 5), (9, 7), (33, 31), (8, 16))
+"""Shapes of small tables that are drawn :data:`DRAWS` times over, most with odd counts."""
+DRAWS: Final = 4
 TABLES: Final = len(SHAPES) + 1
 TESTS: Final = 13
 """Tests of one table: three of all values, and five of each axis."""
@@ -180,3 +183,40 @@ class Drawn(Claim):
             table = np.delete(table, self.padding, axis=0)
         deviation = 1.0 if self.profile is Profile.TORCH else float(self.shape[1] ** -0.5)
         return undrawn(table, deviation, self.what)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnEverywhere(Claim):
+    """Tables drawn one after the other, which must agree nowhere.
+
+    Four independent draws agree in one place with a chance of at most the cube of that of the
+    likeliest value. In float32 that is below 2**-20 for any usual method (Box and Muller's from
+    24-bit numbers gives 0 with 2**-24), so that 1,230 places agree with a chance below 1e-14.
+
+    Attributes
+    ----------
+    what : str
+        Names one of the tables.
+    tables : tuple of ndarray
+        Of one shape.
+    """
+
+    what: str
+    tables: tuple[Array, ...]
+
+    def judge(self) -> Finding | None:
+        """Look for an element that no draw changes."""
+        first, *others = self.tables
+        if any(other.shape != first.shape for other in others):
+            return None  # another clause's
+        same = np.logical_and.reduce([other == first for other in others])
+        if not same.any():
+            return None
+        place = tuple(int(k) for k in np.argwhere(same)[0])
+        value = float(first[place])
+        return Finding(
+            f"element {list(place)} of {self.what} of {' x '.join(map(str, first.shape))} is "
+            f"{value:.6g} in each of {len(self.tables)} draws: it is not drawn",
+            f"{value:.6g}",
+            "drawn anew",
+        )

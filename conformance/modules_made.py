@@ -11,8 +11,16 @@ import torch
 
 from embconform.conformance.claims import Different, Equal, Must, Odd, Refused, SameValues
 from embconform.conformance.modules_claims import PaddingRow, Shows
-from embconform.conformance.modules_common import PADDING, ROWS, WIDTH, Claims, Subject, table_of
-from embconform.conformance.modules_draws import SHAPES, Drawn
+from embconform.conformance.modules_common import (
+    PADDING,
+    ROWS,
+    WIDTH,
+    Claims,
+    Subject,
+    table_of,
+    takes,
+)
+from embconform.conformance.modules_draws import DRAWS, REDRAWN, SHAPES, Drawn, DrawnEverywhere
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.recording import attempt, plain
 from embconform.reference.clause import Profile
@@ -32,6 +40,9 @@ def drawn(subject: Subject) -> Claims:
     torch.manual_seed(subject.seed)
     for shape in SHAPES:
         yield Drawn("a new table", table_of(subject.make(*shape)), shape, subject.profile)
+    for shape in REDRAWN:
+        tables = tuple(table_of(subject.make(*shape)) for _ in range(DRAWS))
+        yield DrawnEverywhere("a new table", tables)
 
 
 def redrawn(subject: Subject) -> Claims:
@@ -53,14 +64,25 @@ def redrawn(subject: Subject) -> Claims:
     if padding is not None:
         yield PaddingRow(what, table, shape, padding, subject.profile)
     yield Drawn(what, table, shape, subject.profile, padding)
+    if padding is not None and subject.profile is Profile.TORCH:
+        module = subject.make(*shape, padding_idx=-2)
+        module.reset_parameters()
+        yield PaddingRow(what, table_of(module), shape, -2, subject.profile)
 
 
 def padding_row(subject: Subject) -> Claims:
     """See row padding_idx of new tables, and that the other rows are drawn."""
     torch.manual_seed(subject.seed)
-    for padding in (0, 2, 6, -2) if subject.profile is Profile.TORCH else (0, 2, 6):
+    paddings = (0, 2, 6, -2) if subject.profile is Profile.TORCH else (0, 2, 6)
+    for padding in paddings:
         table = table_of(subject.make(7, 5, padding_idx=padding))
         yield PaddingRow("a new table", table, (7, 5), padding, subject.profile)
+    if not takes(type(subject.make()), "dtype"):
+        return
+    for name in subject.backend.capabilities.dtypes:
+        made = subject.make(7, 5, padding_idx=paddings[-1], dtype=getattr(torch, name))
+        what = f"a new table of {name}"
+        yield PaddingRow(what, table_of(made), (7, 5), paddings[-1], subject.profile)
 
 
 def seeded(subject: Subject) -> Claims:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial, wraps
 from typing import Any
 
@@ -19,6 +18,7 @@ from embconform.conformance.modules_common import (
     described,
     run,
     table_of,
+    takes,
 )
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.recording import attempt, plain
@@ -41,13 +41,6 @@ def _where_offered(check: Callable[[Subject, Maker], Claims]) -> Check:
     return checked
 
 
-def _takes(make: Maker, options: dict[str, Any]) -> bool:
-    """Tell whether from_pretrained has arguments of these names."""
-    parameters = inspect.signature(make).parameters.values()
-    names = {parameter.name for parameter in parameters}
-    return options.keys() <= names or any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-
 @_where_offered
 def holds_the_rows(subject: Subject, make: Maker) -> Claims:
     """See that the given rows are looked up and kept, the padding row included."""
@@ -56,7 +49,7 @@ def holds_the_rows(subject: Subject, make: Maker) -> Claims:
         if name not in subject.backend.capabilities.dtypes:
             continue
         for options in ({}, {"padding_idx": PADDING}):
-            if not options.keys() <= subject.able or not _takes(make, options):
+            if not options.keys() <= subject.able or not takes(make, *options):
                 continue
             given = subject.values(getattr(torch, name))
             before = to_numpy(given)
@@ -69,19 +62,30 @@ def holds_the_rows(subject: Subject, make: Maker) -> Claims:
 
 @_where_offered
 def shares(subject: Subject, make: Maker) -> Claims:
-    """See that weight and the given tensor are one memory."""
+    """See that weight and the given tensor are one memory, also where that is a view."""
     for freeze in (True, False):
-        given = subject.values()
-        module = make(given, freeze=freeze) if not freeze else make(given)
-        every = subject.ids(range(5))
-        module(every)
-        given[2] = 8.0
-        with torch.no_grad():
-            module.weight[3] = -8.0
-        found = float(module(every)[2, 0])
-        yield Equal("what the module looks up after the given tensor changed to 8.0", found, 8.0)
-        kept = float(given[3, 0])
-        yield Equal("the given tensor after module.weight changed to -8.0", kept, -8.0)
+        for kind, given in _tables(subject):
+            module = make(given, freeze=freeze) if not freeze else make(given)
+            every = subject.ids(range(5))
+            module(every)
+            given[2] = 8.0
+            with torch.no_grad():
+                module.weight[3] = -8.0
+            found = float(module(every)[2, 0])
+            what = f"what the module looks up after the given {kind} changed to 8.0"
+            yield Equal(what, found, 8.0)
+            what = f"the given {kind} after module.weight changed to -8.0"
+            yield Equal(what, float(given[3, 0]), -8.0)
+
+
+def _tables(subject: Subject) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name a tensor of its own, and views, if the backend takes them."""
+    table = subject.values()
+    yield "tensor", table.clone()
+    if "strided" in subject.able:
+        yield "columns of a wider tensor", torch.cat([table, table], dim=1)[:, : table.shape[1]]
+        yield "rows of a taller tensor", torch.cat([table, table])[len(table) :]
+        yield "transposed tensor", table.t().contiguous().t()
 
 
 @_where_offered
@@ -107,7 +111,7 @@ def keeps_options(subject: Subject, make: Maker) -> Claims:
         yield Refused(f"{subject.backend.name} has no gradient to show the options by")
         return
     for options in subject.option_sets():
-        if _takes(make, options):
+        if takes(make, *options):
             wanted = run(subject.filled(**options), subject.ids())
             got = run(make(subject.values(), freeze=False, **options), subject.ids())
             yield SameBehaviour(f"from_pretrained{described(options)}", got, wanted)

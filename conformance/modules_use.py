@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from embconform.conformance.claims import Must, SameBits, SameValues
-from embconform.conformance.modules_claims import SameBehaviour
+from embconform.conformance.modules_claims import Behaviour, SameBehaviour
 from embconform.conformance.modules_common import Claims, Subject, described, run
 from embconform.conformance.observe import to_numpy
 
@@ -17,7 +17,10 @@ def eval_mode(subject: Subject) -> Claims:
     """See that eval() changes nothing, and train() nothing back."""
     ids = subject.ids()
     for options in subject.option_sets():
-        wanted = run(subject.filled(**options), ids)
+        wanted, served = run(subject.filled(**options), ids), _serve(subject.filled(**options), ids)
+        module = subject.filled(**options).eval()
+        which = f"a module in eval mode under no_grad{described(options)}"
+        yield SameBehaviour(which, _serve(module, ids), served)
         module = subject.filled(**options)
         which = f"a module in eval mode{described(options)}"
         yield Must(module.eval() is module, "module.eval() does not return the module")
@@ -28,6 +31,12 @@ def eval_mode(subject: Subject) -> Claims:
         module.weight.data.copy_(subject.values())
         which = f"a module back in train mode{described(options)}"
         yield SameBehaviour(which, run(module.train(), ids), wanted)
+
+
+@torch.no_grad()
+def _serve(module: Any, ids: torch.Tensor) -> Behaviour:
+    """Look up as a trained model does."""
+    return run(module, ids)
 
 
 def zero_grad(subject: Subject) -> Claims:
