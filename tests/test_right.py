@@ -7,7 +7,7 @@ import pytest
 from embconform.proof.right import accept, right
 
 
-@pytest.mark.parametrize(("seed", "name"), enumerate(right()))
+@pytest.mark.parametrize(("seed", "name"), list(enumerate(right())))
 def test_right_embedding_is_accepted(name: str, seed: int) -> None:
     assert accept(name, seed=seed).refused == {}
 
