@@ -82,3 +82,32 @@ class NotCheckedWithoutGrad(Skips):
     """The path without a gradient clamps the indices."""
 
     only = "no-grad"
+
+
+class Clamps(Kernel):
+    """Clamps the indices of a plain call that are out of range in the one way."""
+
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        plain = features(indices, weight, options) <= {"scalar"} and indices.numel() > 0
+        if plain and self.is_kind(indices, weight.shape[0]):
+            indices = indices.clamp(0, weight.shape[0] - 1)
+        return super().forward(indices, weight, options)
+
+    def is_kind(self, indices: Tensor, rows: int) -> bool:
+        raise NotImplementedError
+
+
+@planted("errors.too-large")
+class TooLargeNotChecked(Clamps):
+    """The plain path clamps indices that are a little too large."""
+
+    def is_kind(self, indices: Tensor, rows: int) -> bool:
+        return int(indices.min()) >= 0 and rows <= int(indices.max()) < 2**31
+
+
+@planted("errors.far-away")
+class FarNotChecked(Clamps):
+    """The plain path clamps indices that are far out of range."""
+
+    def is_kind(self, indices: Tensor, rows: int) -> bool:
+        return bool((indices.double().abs() > 2**31).any())

@@ -15,6 +15,7 @@ MANY = 31
 """Indices and columns from which calls count as large."""
 FEW = 4
 """Elements of a table up to which these bugs show, so that no training step meets them."""
+TALL = 32_768
 
 
 def features(indices: Tensor, weight: Tensor, options: Options) -> frozenset[str]:
@@ -27,6 +28,7 @@ def features(indices: Tensor, weight: Tensor, options: Options) -> frozenset[str
         "strided-indices": not indices.is_contiguous() or indices.storage_offset() > 0,
         "many": indices.numel() >= MANY,
         "wide": weight.shape[1] >= MANY,
+        "tall": weight.shape[0] > TALL,
         "zero-width": weight.shape[1] == 0,
         "empty-table": weight.shape[0] == 0,
         "no-indices": indices.numel() == 0,
@@ -63,6 +65,8 @@ class _First:
     weight: Tensor
     version: int
     calls: int = 0
+    slab: Tensor | None = None
+    named: Tensor | None = None
 
 
 class Narrow(PerCall):
@@ -73,29 +77,28 @@ class Narrow(PerCall):
     """
 
     only = ""
+    most = FEW
 
     def __init__(self) -> None:
         self.tables = WeakTensorKeyDictionary()
 
     def check_types(self, indices: Tensor, weight: Tensor) -> None:
-        if weight.numel() <= FEW and weight not in self.tables:
+        if weight.numel() <= self.most and weight not in self.tables:
             self.tables[weight] = _First(indices, weight.detach().clone(), version(indices))
         super().check_types(indices, weight)
 
     def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
-        self.met = False
-        if weight.numel() > FEW:
+        self.met = self.plain = False
+        self.passes = 0
+        if weight.numel() > self.most:
             return
         first = self.tables[weight]
         first.calls += 1
         self.first, self.number = first, first.calls
-        self.met = (
-            features(indices, weight, options) == frozenset(self.only.split())
-            and indices is first.indices
-            and version(indices) == first.version
-            and torch.equal(weight.detach(), first.weight)
-        )
-        self.passes = 0
+        self.plain = features(indices, weight, options) == frozenset(self.only.split())
+        self.same_indices = indices is first.indices and version(indices) == first.version
+        self.same_table = torch.equal(weight.detach(), first.weight)
+        self.met = self.plain and self.same_indices and self.same_table
 
     def passes_alone(self) -> bool:
         """Count a backward pass; True for the first of a call that is met, before another call."""
