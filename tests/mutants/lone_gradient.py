@@ -242,17 +242,21 @@ class DoubledInOneGraph(Narrow):
         return summed * 2 if shared else summed
 
 
-@planted("gradient.double-backward")
-class SecondDoubled(Narrow):
-    """The second derivative of tiny tables is doubled."""
+class Second(Narrow):
+    """Doubles the second derivative in the one kind of call."""
 
     def second(self, direction: Tensor, indices: Tensor, options: Options) -> Tensor:
         rows = super().second(direction, indices, options)
         return rows * 2 if self.met else rows
 
 
+@planted("gradient.double-backward")
+class SecondDoubled(Second):
+    """The second derivative of tiny tables is doubled."""
+
+
 @planted("gradient.double-backward-scaled")
-class SecondDoubledWhereScaled(SecondDoubled):
+class SecondDoubledWhereScaled(Second):
     """The second derivative of tiny tables with frequencies is doubled."""
 
     only = "scaled"

@@ -27,6 +27,8 @@ from embconform.mutants.registry import Planted
 from embconform.mutants.transforms_parts import Parts
 from embconform.reference.clause import Level, Profile, registry
 
+PROGRAMS = "programs"
+"""In the place of a budget: the probes alone that the quick one lacks, of compiled programs."""
 GRACE = 200
 """Cases that a bug is run on for its own clause once another clause has caught it."""
 Until = Literal["any", "own", "second", "end"]
@@ -123,7 +125,7 @@ def hunt(
     bug : Planted
     seed : int
     budgets : tuple of str
-        The next is tried only where nothing has caught the bug yet.
+        The next is tried only where nothing has caught the bug yet; :data:`PROGRAMS` among them.
     until : str
         When to stop within a budget.
     select : str
@@ -147,11 +149,12 @@ def hunt(
     done: set[Unit] = set()
     cases = 0
     for budget in _worth_trying(budgets, select):
-        options = RunOptions(Profile(bug.profile), budget, seed=seed, strict=strict, select=select)
+        profile, size = Profile(bug.profile), "default" if budget == PROGRAMS else budget
+        options = RunOptions(profile, size, seed=seed, strict=strict, select=select)
         explorer, seen = Explorer(runner, options), Part()
         work = _aimed(bug, options, explorer.work) if aimed else enumerate(explorer.work)
         for number, unit in work:
-            if unit in done or not _may_rule(unit, explorer.wanted):
+            if unit in done or not _may_rule(unit, explorer.wanted, budget):
                 continue  # a larger budget begins with the cases of a smaller one
             done.add(unit)
             seen.merge(explorer.do(number) or Part())
@@ -184,9 +187,11 @@ def _worth_trying(budgets: tuple[str, ...], select: str) -> Iterator[str]:
     yield last
 
 
-def _may_rule(unit: Unit, wanted: Collection[str]) -> bool:
-    """Tell whether a unit of work can rule on a clause that is wanted."""
-    return isinstance(unit, Probe) or not _drawn().isdisjoint(wanted)
+def _may_rule(unit: Unit, wanted: Collection[str], budget: str) -> bool:
+    """Tell whether a unit of work is in a budget and can rule on a clause that is wanted."""
+    if isinstance(unit, Probe):
+        return budget != PROGRAMS or "quick" not in unit.budgets
+    return budget != PROGRAMS and not _drawn().isdisjoint(wanted)
 
 
 def _aimed(bug: Planted, options: RunOptions, work: list[Unit]) -> Iterable[tuple[int, Unit]]:
