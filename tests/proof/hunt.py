@@ -13,7 +13,6 @@ from embconform.backends.adapt import as_backend
 from embconform.backends.deviations import load
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.judging import judges
 from embconform.conformance.options import RunOptions
@@ -25,6 +24,7 @@ from embconform.mutants.kernel import Kernel
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import Planted
 from embconform.mutants.transforms_parts import Parts
+from embconform.proof.replaying import ReplayingExplorer
 from embconform.reference.clause import Level, Profile, registry
 
 PROGRAMS = "programs"
@@ -151,7 +151,7 @@ def hunt(
     for budget in _worth_trying(budgets, select):
         profile, size = Profile(bug.profile), "default" if budget == PROGRAMS else budget
         options = RunOptions(profile, size, seed=seed, strict=strict, select=select)
-        explorer, seen = Explorer(runner, options), Part()
+        explorer, seen = ReplayingExplorer(runner, options), Part()
         work = _aimed(bug, options, explorer.work) if aimed else enumerate(explorer.work)
         for number, unit in work:
             if unit in done or not _may_rule(unit, explorer.wanted, budget):
@@ -206,7 +206,7 @@ def _aimed(bug: Planted, options: RunOptions, work: list[Unit]) -> Iterable[tupl
 def _exercising(profile: Profile, seed: int) -> Mapping[str, frozenset[Unit]]:
     """Find the units of a quick run that exercise each clause, on the right embedding."""
     base = TEXTBOOK if profile is Profile.TEXTBOOK else as_backend("Kernel", Kernel())
-    explorer = Explorer(InProcess(base), RunOptions(profile, "quick", seed=seed))
+    explorer = ReplayingExplorer(InProcess(base), RunOptions(profile, "quick", seed=seed))
     found: defaultdict[str, set[Unit]] = defaultdict(set)
     for number, unit in enumerate(explorer.work):
         if isinstance(unit, Draws) and (part := explorer.do(number)):
