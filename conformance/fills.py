@@ -48,7 +48,7 @@ def spike(shape: Shape, dtype: str, seed: int) -> Array:
     """Rows with one component that is not 0, often in the last column.
 
     A small whole number, or in a row a 64th of one, where torch's 1e-7 in the renorm shows: a bound
-    of either kind is met exactly.
+    of either kind is met exactly, by all rows alike in half of the tables.
     """
     values = np.zeros(shape)
     if values.size:
@@ -57,6 +57,8 @@ def spike(shape: Shape, dtype: str, seed: int) -> Array:
         columns = rng.integers(0, shape[1], shape[0])
         columns[rng.random(shape[0]) < 0.5] = shape[1] - 1
         sizes = rng.integers(2, 9, shape[0]) * rng.choice([1.0, 2.0**-6], shape[0])
+        if rng.random() < 0.5:
+            sizes[:] = sizes[0]
         values[rows, columns] = sizes * rng.choice([-1.0, 1.0], shape[0])
     return values.astype(format_of(dtype).dtype)
 

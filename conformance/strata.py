@@ -340,6 +340,9 @@ _DIRECTED: Final = (
     Structure(program="error", fault="too-large", size="some", rank=2, index_dtype="int32"),
     Structure(program="error", fault="negative", padding="last"),
     Structure(program="error", fault="negative", size="block", index_layout="stepped"),
+    Structure(program="repeat", size="many", mode="no_grad"),
+    Structure(program="double-backward", gradient="scaled", rank=2),
+    Structure(size="block", padding="last", dtype="bfloat16"),
 )
 
 

@@ -104,7 +104,9 @@ def stale_backward(view: StaleBackwardView) -> Finding | None:
 @judge(
     "gradient.float32-accumulation",
     BackwardView,
-    lambda v: _summed(v) and v.half and not v.bounded and bool((v.exact.counts > 1).any()),
+    lambda v: (
+        (_summed(v) or _scaled(v)) and v.half and not v.bounded and bool((v.exact.counts > 1).any())
+    ),
     value=True,
 )
 def float32_accumulation(view: BackwardView) -> Finding | None:

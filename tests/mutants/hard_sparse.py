@@ -141,7 +141,7 @@ class CountsInASignedByte(Noted):
         return counts.clamp(max=127) if self.ids.dtype == torch.int32 else counts
 
 
-@planted("gradient.scale-by-freq-many")
+@planted("gradient.float32-accumulation")
 class CountsAsHalf(Noted):
     """The counts of a float16 table stop at 2048, where adding one to a half changes nothing."""
 

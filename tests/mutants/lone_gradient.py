@@ -155,7 +155,9 @@ class DoubledOfManyWhereSparse(Doubled):
 
 @planted("gradient.strided-upstream")
 class DoubledOfViews(Narrow):
-    """The path of an upstream gradient that is a view doubles the gradient of tiny tables."""
+    """The path of an upstream gradient that is a view doubles the gradient of small tables."""
+
+    most = 16
 
     def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
         summed = super().gradient(upstream, indices, height, options)

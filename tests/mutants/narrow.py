@@ -89,6 +89,7 @@ class Narrow(PerCall):
 
     def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
         self.met = self.plain = False
+        self.held = weight.is_leaf and weight.grad is not None
         self.passes = 0
         if weight.numel() > self.most:
             return
@@ -101,8 +102,11 @@ class Narrow(PerCall):
         self.met = self.plain and self.same_indices and self.same_table
 
     def passes_alone(self) -> bool:
-        """Count a backward pass; True for the first of a call that is met, before another call."""
-        if not self.met:
+        """Count a backward pass; True for the first of a call that is met, before another call.
+
+        A pass that adds to a gradient of the table is another clause's.
+        """
+        if not self.met or self.held:
             return False
         self.passes += 1
         repeated = version(self.first.indices) == self.first.version
