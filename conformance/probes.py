@@ -60,6 +60,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.aftermath import AFTERMATH_PROBE
     from embconform.conformance.modules import MODULE_PROBES
     from embconform.conformance.optimisers import OPTIMISER_PROBE
+    from embconform.conformance.options_apart import OPTIONS_PROBE
     from embconform.conformance.tables import TABLE_PROBES
     from embconform.conformance.threads import THREAD_PROBE
     from embconform.conformance.training import TRAINING_PROBE
@@ -73,6 +74,7 @@ def probes() -> tuple[Probe, ...]:
         TRAINING_PROBE,
         OPTIMISER_PROBE,
         AFTERMATH_PROBE,
+        OPTIONS_PROBE,
         *TRANSFORM_PROBES,
         *PROGRAM_PROBES,
     )

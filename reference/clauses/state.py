@@ -33,6 +33,17 @@ CLAUSES = (
         frozenset({"functional"}),
     ),
     Clause(
+        "state.options-apart",
+        Level.MUST,
+        BOTH,
+        "Calls with other options on the same table and the same indices, one after the other, are "
+        "each right by their own options.",
+        "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches",
+        "embedding(ids, weight, padding_idx=0).sum().backward(); weight.grad = None\n"
+        "embedding(ids, weight, padding_idx=1).sum().backward()  # row 0 is trained",
+        frozenset({"functional", "gradient"}),
+    ),
+    Clause(
         "state.outputs-intact",
         Level.MUST,
         BOTH,

@@ -274,7 +274,7 @@ class NormOfWidthTwoModFour(Kernel):
         return super().norms(rows, norm_type)
 
 
-@planted("max-norm.later-calls")
+@planted("state.options-apart")
 class SecondCallOtherNormType(Kernel):
     """The norm is kept per row and bound; a later call with another norm_type takes the old one."""
 

@@ -1,0 +1,86 @@
+"""Calls on one table and one index tensor whose options change from call to call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from embconform.conformance.claims import judge_records
+from embconform.conformance.probes import Probe
+from embconform.conformance.recording import read
+from embconform.conformance.transforms_claims import Bounded, GradientOf, Lookup, Rows
+from embconform.conformance.transforms_common import Claims, Lab, Trial, observe_check
+
+_CLAUSE: Final = "state.options-apart"
+_IDS: Final = np.array([[3, 1, 3], [0, 1, 3]])
+_WITH_GRADIENT: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"padding_idx": 3},
+    {"scale_grad_by_freq": True},
+    {"padding_idx": 1},
+    {"sparse": True},
+    {"padding_idx": 3, "scale_grad_by_freq": True},
+    {"padding_idx": 0},
+    {},
+)
+_WITH_BOUND: Final[tuple[dict[str, Any], ...]] = (
+    {"max_norm": 1.0, "norm_type": 1.0},
+    {"max_norm": 1.0, "norm_type": 2.0},
+    {"max_norm": 0.5, "norm_type": 2.0},
+    {"max_norm": 0.5, "norm_type": float("inf")},
+    {"max_norm": 1.0, "norm_type": 1.0},
+)
+
+
+def _one_after_the_other(lab: Lab) -> Iterator[Trial]:
+    yield partial(_gradients, lab)
+    if {"max_norm", "norm_type"} <= lab.able:
+        yield partial(_bounds, lab)
+
+
+def _gradients(lab: Lab) -> Claims:
+    """Differentiate the same lookup with one set of options after the other."""
+    table = lab.table(5, 3)
+    ids, weight = lab.tensor(_IDS), lab.leaf(table)
+    before: dict[str, Any] = {}
+    for options in _WITH_GRADIENT:
+        if not options.keys() <= lab.able:
+            continue
+        lookup = Lookup(_IDS, table, options, lab.profile)
+        told = f"{lookup}, after a call with {before or 'no options'}"
+        weight.grad = None
+        out = lab.bind(lookup)(ids, weight)
+        yield Rows(f"the output for {told}", read(out), lookup)
+        upstream = lab.upstream(*lookup.shape)
+        torch.autograd.backward([out], [lab.tensor(upstream)])
+        gradient: Any = weight.grad
+        seen = gradient.to_dense() if isinstance(gradient, torch.Tensor) else gradient
+        yield GradientOf(f"weight.grad for {told}", read(seen), lookup, upstream)
+        before = options
+
+
+def _bounds(lab: Lab) -> Claims:
+    """Look up with one bound after the other, the table written anew before each."""
+    table = lab.table(5, 3)
+    ids, weight = lab.tensor(_IDS), lab.tensor(table)
+    before: dict[str, Any] = {}
+    for options in _WITH_BOUND:
+        lookup = Lookup(_IDS, table, options, lab.profile)
+        weight.copy_(lab.tensor(table))
+        out = lab.bind(lookup)(ids, weight)
+        what = f"{lookup}, after a call with {before or 'no options'}"
+        yield Bounded(what, read(out), read(weight), lookup)
+        before = options
+
+
+OPTIONS_PROBE: Final = Probe(
+    _CLAUSE,
+    frozenset({_CLAUSE}),
+    frozenset({"functional", "gradient"}),
+    partial(observe_check, (_CLAUSE, _one_after_the_other)),
+    judge_records,
+)
