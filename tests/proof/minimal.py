@@ -90,7 +90,16 @@ def smallest(bug: Planted, seed: int = 0) -> Smallest:
 def soonest(bug: Planted, seed: int = 0) -> Soonest:
     """Time ``embconform validate --fail-fast`` of a planted bug as a process of its own."""
     call = [sys.executable, "-m", "embconform", "validate", bug.where, "--profile", bug.profile]
-    call += ["--budget", "quick", "--seed", str(seed), "--fail-fast", "--strict"]
+    call += [
+        "--budget",
+        "quick",
+        "--seed",
+        str(seed),
+        "--fail-fast",
+        "--strict",
+        "--database",
+        "none",
+    ]
     started = perf_counter()
     with Popen(call, stdout=DEVNULL, stderr=DEVNULL) as process:
         _, _, used = os.wait4(process.pid, 0)
