@@ -19,11 +19,8 @@ from embconform.backends.backend import Backend
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance.case import Backward, Call, Case, Placed
-from embconform.conformance.explorer import Explorer
-from embconform.conformance.in_process import InProcess
 from embconform.conformance.judging import Ruling, rule
 from embconform.conformance.observe import observe
-from embconform.conformance.options import RunOptions
 from embconform.conformance.outcome import GradientSeen, Outcome, Raised, StepSeen, TensorSeen
 from embconform.conformance.repro import script, snippet
 from embconform.conformance.strata import strata
@@ -49,10 +46,11 @@ def _one_thread() -> Iterator[None]:
 def outcomes(profile: Profile) -> list[Seen]:
     """A case of every second stratum, the last of three since the first is the smallest."""
     backend, found = BACKENDS[profile], []
-    engine = Explorer(InProcess(backend), RunOptions(profile))
+    driver = Driver(profile, 0, compiled=False)
     for structure in strata(backend, profile, arrays=1, seed=0)[::2]:
         cases: list[Case] = []
-        engine._drive(Draws(structure, 3), (Phase.generate,), cases.append)
+        draws = Draws((structure,), 3)
+        driver.drive(draws, lambda case, _, cases=cases: cases.append(case), Phase.generate)
         if cases[-1].cost < 400:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
