@@ -324,7 +324,6 @@ _DIRECTED: Final = (
         Structure(program="accumulate", dtype="float64", gradient=kind, padding=padding)
         for kind, padding in (("dense", "none"), ("sparse", "last"))
     ),
-    Structure(program="accumulate", gradient="sparse", dtype="float16"),
     Structure(program="retain", gradient="sparse", dtype="bfloat16"),
     Structure(program="two-uses", padding="inner", size="some"),
     *(Structure(program="update-indices", gradient=kind) for kind in ("scaled", "sparse")),
@@ -398,6 +397,12 @@ def _gradient_rules(s: Structure) -> bool:
         s.gradient.startswith("sparse") or s.upstream.startswith("nonfinite")
     ):
         return False
+    if s.gradient == "sparse" and s.program not in ("single", "repeat"):
+        # torch adds the gradients of two passes, whosever they are, and on the CPU it cannot
+        if s.dtype == "float16":
+            return False
+        if s.dtype == "bfloat16" and s.upstream_layout != "contiguous":
+            return False
     if s.gradient == "sparse-scaled" and s.program != "single":
         return False
     if s.gradient.startswith("sparse") and s.weight_layout in ZERO_STRIDES:

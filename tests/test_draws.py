@@ -261,7 +261,7 @@ class TestSizes:
 
     def test_the_most(self) -> None:
         assert self.counts("most", 3) == {1025, 3073}
-        assert self.counts("hot", 1) == {5000}
+        assert 5000 in self.counts("hot", 1) <= {5000, 100_000}
         assert self.counts("vast", 3) == {65535, 65537}
 
     def test_blocks_lie_between_the_thresholds(self) -> None:

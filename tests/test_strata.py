@@ -151,7 +151,8 @@ class TestSoundness:
 class TestBackends:
     def needs(self, capabilities: Capabilities, **forms: Any) -> list[Structure]:
         backend = Backend("b", capabilities=capabilities, **forms)
-        return strata(backend, Profile.TORCH, arrays=1, seed=0)
+        arrays = BUDGETS["quick"].arrays
+        return strata(backend, Profile.TORCH, arrays=arrays, seed=0)
 
     def test_options_that_it_lacks_are_left_out(self) -> None:
         found = self.needs(

@@ -20,9 +20,7 @@ def _owner(view: BackwardView) -> str:
     """Name the one clause that judges the values in this case."""
     if view.prior is not None or len(view.calls) > 1:
         ranks = [call.step.indices.values.ndim for call in view.calls]
-        if not all(ranks):
-            return "scalar-index"
-        return "accumulates-in-half" if view.half else "accumulates"
+        return "accumulates" if all(ranks) else "scalar-index"
     return _owner_of_call(view.calls[0])
 
 
@@ -72,7 +70,6 @@ def call_raised(view: CallView) -> Finding | None:
 @judge("sparse.scalar-index", BackwardView, _owned_by("scalar-index"), value=True)
 @judge("sparse.empty", BackwardView, _owned_by("empty"), value=True)
 @judge("sparse.accumulates", BackwardView, _owned_by("accumulates"), value=True)
-@judge("sparse.accumulates-in-half", BackwardView, _owned_by("accumulates-in-half"), value=True)
 @judge("sparse.padding-excluded", BackwardView, _owned_by("padding-excluded"), value=True)
 def entries_add_up(view: BackwardView) -> Finding | None:
     """Compare the sum of the entries with the dense gradient, over the whole table."""

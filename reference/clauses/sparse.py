@@ -90,17 +90,6 @@ CLAUSES = (
         _SPARSE,
     ),
     Clause(
-        "sparse.accumulates-in-half",
-        Level.MUST,
-        TORCH,
-        "Sparse gradients of a float16 or bfloat16 table add up over passes and uses as well.",
-        "torch.Tensor.backward: accumulates into .grad, whatever the dtype",
-        "weight = weight.to(torch.float16)\n"
-        "for _ in range(2):\n"
-        "    embedding(ids, weight, sparse=True).sum().backward()  # the sum doubles",
-        _SPARSE | {"half"},
-    ),
-    Clause(
         "sparse.owns-its-memory",
         Level.SHOULD,
         TORCH,

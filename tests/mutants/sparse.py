@@ -221,16 +221,6 @@ class SparseReplaces(PerCall):
         return super().sparse(upstream, flat, height, counts)
 
 
-@planted("sparse.accumulates-in-half")
-class SparseHalvesReplace(SparseReplaces):
-    """What is there is dropped for 16-bit tables, whose sparse gradients torch cannot add."""
-
-    def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        if upstream.element_size() == 2:
-            return super().sparse(upstream, flat, height, counts)
-        return Kernel.sparse(self, upstream, flat, height, counts)
-
-
 @planted("sparse.accumulates")
 class SharesItsValues(Kernel):
     """One buffer a shape holds the entries' values, so a later pass overwrites earlier entries."""
