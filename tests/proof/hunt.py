@@ -13,11 +13,13 @@ from embconform.backends.adapt import as_backend
 from embconform.backends.deviations import load
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
+from embconform.conformance.case import Case
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.judging import judges
 from embconform.conformance.options import RunOptions
 from embconform.conformance.part import Part
 from embconform.conformance.probes import Probe, probes
+from embconform.conformance.strata import Structure
 from embconform.conformance.tally import Broken
 from embconform.conformance.work import Draws, Unit
 from embconform.mutants.kernel import Kernel
@@ -198,28 +200,45 @@ def _aimed(bug: Planted, options: RunOptions, work: list[Unit]) -> Iterable[tupl
     """Number the units, those first that exercise the bug's own clause at the quick budget."""
     if bug.clause not in _drawn():
         return enumerate(work)
-    first = _exercising(options.profile, options.seed)[bug.clause]
-    return sorted(enumerate(work), key=lambda pair: _without_entry(pair[1]) not in first)
+    wanted = _exercising(options.profile, options.seed)[bug.clause]
+
+    def is_late(pair: tuple[int, Unit]) -> bool:
+        unit = pair[1]
+        return isinstance(unit, Probe) or wanted.isdisjoint(map(_by_function, unit.structures))
+
+    return sorted(enumerate(work), key=is_late)
+
+
+class _Noting(ReplayingExplorer):
+    """Notes which strata exercise each clause."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.exercising: defaultdict[str, set[Structure]] = defaultdict(set)
+
+    def judge(self, case: Case, structure: Structure, number: int, part: Part) -> bool:
+        one = Part()
+        lost = super().judge(case, structure, number, one)
+        for clause in one.tallies:
+            self.exercising[clause].add(_by_function(structure))
+        part.merge(one)
+        return lost
 
 
 @cache
-def _exercising(profile: Profile, seed: int) -> Mapping[str, frozenset[Unit]]:
-    """Find the units of a quick run that exercise each clause, on the right embedding."""
+def _exercising(profile: Profile, seed: int) -> Mapping[str, set[Structure]]:
+    """Find the strata of a quick run that exercise each clause, on a right embedding."""
     base = TEXTBOOK if profile is Profile.TEXTBOOK else as_backend("Kernel", Kernel())
-    explorer = ReplayingExplorer(InProcess(base), RunOptions(profile, "quick", seed=seed))
-    found: defaultdict[str, set[Unit]] = defaultdict(set)
+    explorer = _Noting(InProcess(base), RunOptions(profile, "quick", seed=seed))
     for number, unit in enumerate(explorer.work):
-        if isinstance(unit, Draws) and (part := explorer.do(number)):
-            for clause in part.tallies:
-                found[clause].add(_without_entry(unit))
-    return defaultdict(frozenset, {clause: frozenset(units) for clause, units in found.items()})
+        if isinstance(unit, Draws):
+            explorer.do(number)
+    return explorer.exercising
 
 
-def _without_entry(unit: Unit) -> Unit:
+def _by_function(structure: Structure) -> Structure:
     """Take away what differs between the forms of a backend."""
-    if isinstance(unit, Probe):
-        return unit
-    return replace(unit, structure=replace(unit.structure, entry="functional"))
+    return replace(structure, entry="functional")
 
 
 @cache

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from hypothesis import Phase
 
-from embconform.conformance.case import Call, Case, DoubleBackward
+from embconform.conformance.case import Case
+from embconform.conformance.driver import Body, Driver
 from embconform.conformance.explorer import Explorer
+from embconform.conformance.strata import Structure
 from embconform.conformance.work import Draws
 from embconform.reference.clause import Profile
 
@@ -17,6 +18,7 @@ MOST: Final = 2**28
 """Bytes of cases that are kept; those of further strata are drawn anew for each target."""
 
 _Run = tuple[Profile, int, bool]
+_Drawn = list[tuple[Case, Structure]]
 
 
 class _Kept:
@@ -24,51 +26,60 @@ class _Kept:
 
     def __init__(self) -> None:
         self.run: _Run | None = None
-        self.cases: dict[Draws, list[Case]] = {}
+        self.drawn: dict[Draws, _Drawn] = {}
         self.size = 0
 
-    def of(self, run: _Run) -> dict[Draws, list[Case]]:
+    def of(self, run: _Run) -> dict[Draws, _Drawn]:
         """Give what is kept of a run, and forget another one's."""
         if self.run != run:
-            self.run, self.cases, self.size = run, {}, 0
-        return self.cases
+            self.run, self.drawn, self.size = run, {}, 0
+        return self.drawn
 
-    def keep(self, draws: Draws, cases: list[Case]) -> None:
-        """Keep a stratum's cases while there is room."""
-        self.size += sum(map(_size, cases))
+    def keep(self, draws: Draws, drawn: _Drawn) -> None:
+        """Keep cases while there is room."""
+        self.size += sum(_size(case) for case, _ in drawn)
         if self.size <= MOST:
-            self.cases[draws] = cases
+            self.drawn[draws] = drawn
 
 
 _KEPT: dict[Profile, _Kept] = {profile: _Kept() for profile in Profile}
 
 
 def _size(case: Case) -> int:
-    """Estimate the bytes of a case: its table, and per call its indices and upstream gradient."""
-    calls = sum(isinstance(step, Call | DoubleBackward) for step in case.steps)
-    width = case.weight.values.shape[-1] if case.weight.values.ndim else 1
-    indices = case.most_indices * (8 + 8 * width)
-    return int(np.size(case.weight.values) * 8 * (1 + len(case.steps)) + calls * indices) + 2000
+    """Estimate the bytes of a case: its tables, indices and upstream gradients."""
+    table = case.weight.values
+    width = table.shape[-1] if table.ndim else 1
+    per_call = case.most_indices * (8 + 8 * width)
+    return int(np.size(table) * 8 * (1 + len(case.steps)) + len(case.steps) * per_call) + 2000
+
+
+class ReplayingDriver(Driver):
+    """A driver that draws cases once for all targets of its process.
+
+    They depend on the options and on whether the target is compiled, not on the target; the ones
+    that are kept are those of the last seed of each profile.
+    """
+
+    def drive(self, draws: Draws, body: Body, *phases: Phase) -> None:
+        """Put cases before a function, as they were drawn before."""
+        if phases != (Phase.generate,):
+            super().drive(draws, body, *phases)
+            return
+        kept = _KEPT[self.profile]
+        run = self.profile, self.seed, self.compiled
+        drawn = kept.of(run).get(draws)
+        if drawn is None:
+            drawn = []
+            super().drive(draws, lambda *one: drawn.append(one), *phases)
+            kept.keep(draws, drawn)
+        for case, structure in drawn:
+            body(case, structure)
 
 
 class ReplayingExplorer(Explorer):
-    """An explorer that draws a stratum's cases once for all targets of its process.
+    """An explorer of one of many targets."""
 
-    The cases depend on the options and on whether the target is compiled, not on the target; the
-    ones that were kept are those of the last seed of each profile.
-    """
-
-    def _drive(self, draws: Draws, phases: tuple[Phase, ...], body: Callable[[Case], None]) -> None:
-        if phases != (Phase.generate,):
-            super()._drive(draws, phases, body)
-            return
-        options = self.options
-        kept = _KEPT[options.profile]
-        run = options.profile, options.seed, self.backend.compiled
-        cases = kept.of(run).get(draws)
-        if cases is None:
-            cases = []
-            super()._drive(draws, phases, cases.append)
-            kept.keep(draws, cases)
-        for case in cases:
-            body(case)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        own = self.driver
+        self.driver = ReplayingDriver(own.profile, own.seed, own.compiled)
