@@ -204,8 +204,10 @@ class NegatedPadding(Narrow):
 
     def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         rows = super().lookup(indices, weight, options)
-        padded = (indices == options.padding_idx).unsqueeze(-1)
-        return torch.where(padded, -rows, rows) if self.met else rows
+        if not self.met:
+            return rows
+        assert options.padding_idx is not None
+        return torch.where(indices.eq(options.padding_idx).unsqueeze(-1), -rows, rows)
 
 
 @planted("lookup.sees-weight-updates")
