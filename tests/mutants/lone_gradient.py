@@ -265,15 +265,14 @@ class SecondDoubledWhereScaled(Second):
 
 
 @planted("sparse.layout")
-class CoalescedOutOfOrder(Narrow):
-    """Entries of distinct rows are marked as coalesced, in order or not."""
+class DenseUnasked(Narrow):
+    """The sparse gradient of tiny tables comes as a dense one."""
 
     only = "sparse"
 
-    def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        entries = super().sparse(upstream, flat, height, counts)
-        distinct = flat.unique().numel() == flat.numel()
-        return entries._coalesced_(True) if self.passes_alone() and distinct else entries
+    def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
+        summed = super().gradient(upstream, indices, height, options)
+        return summed.to_dense() if self.passes_alone() else summed
 
 
 @planted("sparse.empty")

@@ -59,10 +59,14 @@ class NegatedByViews(Negated):
 
 
 @planted("gradient.frozen")
-class NegatedWithoutGrad(Negated):
-    """The path of tiny tables that need no gradient negates the rows."""
+class NegatedWhereFrozen(Negated):
+    """The path of tiny tables that do not require grad negates the rows."""
 
     only = "no-grad"
+
+    def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
+        super().see(indices, weight, options)
+        self.met &= not weight.requires_grad
 
 
 @planted("lookup.special-values")
