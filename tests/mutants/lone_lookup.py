@@ -134,7 +134,8 @@ class WidenedWithoutGrad(Reshaped):
 class ColumnsOfNothing(Reshaped):
     """Without a gradient no indices give no rows of one column too many."""
 
-    only = "no-indices no-grad"
+    def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
+        self.met = {"no-indices", "no-grad"} <= features(indices, weight, options)
 
     def spoilt(self, rows: Tensor) -> Tensor:
         return rows.new_empty(*rows.shape[:-1], rows.shape[-1] + 1)
@@ -187,7 +188,8 @@ class UntidyPadding(Narrow):
 class ScribblesBesideIndices(Narrow):
     """Without a gradient, indices that are a view have a counter put behind their memory."""
 
-    only = "strided-indices no-grad"
+    def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
+        self.met = {"strided-indices", "no-grad"} <= features(indices, weight, options)
 
     def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         rows = super().lookup(indices, weight, options)
