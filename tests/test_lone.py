@@ -11,7 +11,8 @@ import pytest
 
 from embconform.mutants.registry import by_name
 from embconform.proof.hunt import Catch, Hunt
-from embconform.proof.lone import NEVER_ALONE, alone, plan, task
+from embconform.proof.log import Log
+from embconform.proof.lone import NEVER_ALONE, alone, missing, plan, task
 from embconform.proof.tasks import do
 from embconform.reference.clause import registry
 
@@ -31,7 +32,8 @@ def claimed() -> dict[str, list[str]]:
 
 def tasks_of(clause: str, name: str) -> list[Hunt]:
     found = [do(task(*key)) for key in by_name() if key[0] == name]
-    return [hunt for hunt in found if isinstance(hunt, Hunt) and hunt.catches[0].clause == clause]
+    hunts = [hunt for hunt in found if isinstance(hunt, Hunt) and hunt.catches]
+    return [hunt for hunt in hunts if hunt.catches[0].clause == clause]
 
 
 def test_the_page_has_every_clause() -> None:
@@ -81,3 +83,27 @@ def test_each_clause_is_looked_at_before_any_is_looked_at_again() -> None:
     order = [names[wished.name, wished.profile] for wished in plan()]
     assert len(order) == len(names)
     assert set(order[: len(planted)]) == set(planted)
+
+
+class TestMissing:
+    def test_is_one_run_for_each_clause_that_has_nothing_to_show(self) -> None:
+        clauses = [by_name()[one.name, one.profile].clause for one in missing(Log(), plan())]
+        assert len(set(clauses)) == len(clauses)
+        assert set(clauses) == registry().keys() - NEVER_ALONE.keys()
+
+    def test_goes_on_with_another_bug_until_one_is_caught_by_one_clause_alone(self) -> None:
+        log, wished = Log(), plan("lookup.rows")
+        (first,) = missing(log, wished)
+        bug = by_name()[first.name, first.profile]
+
+        def note(*clauses: str) -> None:
+            caught = tuple(Catch(clause, 1, 0.1, True) for clause in clauses)
+            log.hunts[bug.name, bug.profile, 0] = Hunt(
+                bug.name, bug.profile, bug.clause, bug.story, 0, "quick", caught, 1, 0.1
+            )
+
+        note("lookup.rows", "lookup.shape")
+        (second,) = missing(log, wished)
+        assert second != first
+        note("lookup.rows")
+        assert missing(log, wished) == []
