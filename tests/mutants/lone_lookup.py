@@ -220,6 +220,8 @@ class NegatedPadding(Narrow):
 class RowsOfTheFirstTable(Narrow):
     """The same index tensor again gives the rows that it gave before, whatever was written."""
 
+    most = 14
+
     def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         stale = self.plain and self.same_indices and not self.same_table
         return super().lookup(indices, self.first.weight if stale else weight, options)
@@ -228,6 +230,8 @@ class RowsOfTheFirstTable(Narrow):
 @planted("lookup.sees-index-updates")
 class RowsOfTheFirstIndices(Narrow):
     """An index tensor that was written to gives the rows that it gave before."""
+
+    most = 14
 
     def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         if self.plain and self.number == 1:

@@ -14,6 +14,8 @@ from embconform.mutants.kernel import Options
 from embconform.mutants.narrow import Narrow
 from embconform.mutants.registry import planted
 
+SMALL = 14
+"""Elements of a table up to which these bugs show: more than others, since fewer cases fit."""
 ORDINARY = 0.05
 """Largest component from which torch's 1e-7 does not show in a renormed row."""
 
@@ -22,6 +24,7 @@ class Short(Narrow):
     """Halves the bound in the one kind of call, in which no row is looked up twice."""
 
     only = "bounded"
+    most = SMALL
 
     def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
         self.ids, self.table = indices, weight.detach()

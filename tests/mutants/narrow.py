@@ -18,8 +18,8 @@ FEW = 4
 TALL = 32_768
 
 
-def features(indices: Tensor, weight: Tensor, options: Options) -> frozenset[str]:
-    """Name everything about a call that is not plain."""
+def features(indices: Tensor, weight: Tensor, options: Options, most: int = FEW) -> frozenset[str]:
+    """Name everything about a call that is not plain, special values in tables up to `most`."""
     found = {
         "half": weight.dtype in HALVES,
         "float64": weight.dtype == torch.float64,
@@ -38,7 +38,7 @@ def features(indices: Tensor, weight: Tensor, options: Options) -> frozenset[str
         "sparse": options.sparse,
         "scaled": options.scale_grad_by_freq,
         "no-grad": not weight.requires_grad or not torch.is_grad_enabled(),
-        "special": weight.numel() <= FEW and holds_special(weight),
+        "special": weight.numel() <= most and holds_special(weight),
         "transform": torch._C._functorch.is_functorch_wrapped_tensor(weight),
     }
     return frozenset(name for name, present in found.items() if present)
@@ -96,7 +96,8 @@ class Narrow(PerCall):
         first = self.tables[weight]
         first.calls += 1
         self.first, self.number = first, first.calls
-        self.plain = features(indices, weight, options) == frozenset(self.only.split())
+        here = features(indices, weight, options, self.most)
+        self.plain = here == frozenset(self.only.split())
         self.same_indices = indices is first.indices and version(indices) == first.version
         self.same_table = torch.equal(weight.detach(), first.weight)
         self.met = self.plain and self.same_indices and self.same_table
