@@ -26,6 +26,6 @@ def test_page_tells_medians() -> None:
     cases += [Smallest(BUG), Smallest(BUG, "module.dtype")]
     page = "\n".join(page_of("command", cases, [Soonest(BUG, 5.0, 3.0)]))
     assert "1 are missed by the quick budget, 1 found by a probe" in page
-    assert "the median case of the other 3 has 3 indices and \n  4 rows; 2 have" in page
+    assert "the median case of the other 3 has 3 indices and\n  4 rows; 2 have" in page
     assert "5.0 s, 3.0 s of them CPU time" in page
     assert "| LastWriterWins | torch | none |  |  |" in page

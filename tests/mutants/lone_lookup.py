@@ -220,7 +220,7 @@ class NegatedPadding(Narrow):
 class RowsOfTheFirstTable(Narrow):
     """The same index tensor again gives the rows that it gave before, whatever was written."""
 
-    most = 14
+    most = 30
 
     def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         stale = self.plain and self.same_indices and not self.same_table
@@ -231,7 +231,7 @@ class RowsOfTheFirstTable(Narrow):
 class RowsOfTheFirstIndices(Narrow):
     """An index tensor that was written to gives the rows that it gave before."""
 
-    most = 14
+    most = 30
 
     def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         if self.plain and self.number == 1:

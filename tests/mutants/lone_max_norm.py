@@ -14,7 +14,7 @@ from embconform.mutants.kernel import Options
 from embconform.mutants.narrow import Narrow
 from embconform.mutants.registry import planted
 
-SMALL = 14
+SMALL = 30
 """Elements of a table up to which these bugs show: more than others, since fewer cases fit."""
 ORDINARY = 0.05
 """Largest component from which torch's 1e-7 does not show in a renormed row."""

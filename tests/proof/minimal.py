@@ -142,8 +142,8 @@ def page_of(command: str, cases: Sequence[Smallest], times: Sequence[Soonest]) -
     yield f"- {missed} are missed by the quick budget, {probed} found by a probe, which has no case"
     if drawn:
         ids, rows = ([getattr(one, name) for one in drawn] for name in ("indices", "rows"))
-        yield f"- the median case of the other {len(drawn)} has {median(ids):g} indices and "
-        yield f"  {median(rows):g} rows; {sum(n <= 4 for n in ids)} have at most 4 indices and "
+        yield f"- the median case of the other {len(drawn)} has {median(ids):g} indices and"
+        yield f"  {median(rows):g} rows; {sum(n <= 4 for n in ids)} have at most 4 indices and"
         yield f"  {sum(n <= 4 for n in rows)} at most 4 rows"
     if times:
         wall, cpu = (median(getattr(one, name) for one in times) for name in ("wall", "cpu"))
