@@ -132,6 +132,7 @@ def page_of(command: str, cases: Sequence[Smallest], times: Sequence[Soonest]) -
     yield from ("```bash", command, "```", "", f"- commit: {commit()}")
     known = environment("cpu")
     yield from (f"- {name}: {known[name]}" for name in ("torch", "python", "system"))
+    yield f"- load: {os.getloadavg()[1]:.1f} on {os.cpu_count()} processors"
     yield from (
         "",
         f"{len(cases)} planted bugs, quick budget, seed 0, to the first failure, shrunk:",
@@ -147,7 +148,7 @@ def page_of(command: str, cases: Sequence[Smallest], times: Sequence[Soonest]) -
         yield f"  {sum(n <= 4 for n in rows)} at most 4 rows"
     if times:
         wall, cpu = (median(getattr(one, name) for one in times) for name in ("wall", "cpu"))
-        yield f"- the median of {len(times)} whole processes told of the first failure after "
+        yield f"- the median of {len(times)} whole processes told of the first failure after"
         yield f"  {wall:.1f} s, {cpu:.1f} s of them CPU time, torch's import included"
     yield from ("", "| bug | profile | first broken | indices | rows |", "|---|---|---|---|---|")
     for one in cases:
