@@ -179,7 +179,7 @@ def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> fl
     if s.table == "spike":
         if compiled:
             return 4.0
-        if draw(EITHER):
+        if draw(between(0, 3)) == 3:
             return float(draw(between(1, 9)))
         row = table[draw(between(0, len(table) - 1))]
         return float(np.abs(row.astype(np.float64)).max())  # the norm of a row, whatever p

@@ -58,7 +58,7 @@ def spike(shape: Shape, dtype: str, seed: int) -> Array:
         columns[rng.random(shape[0]) < 0.5] = shape[1] - 1
         sizes = rng.integers(2, 9, shape[0]) * rng.choice([1.0, 2.0**-6], shape[0])
         if rng.random() < 0.5:
-            sizes[:] = sizes[0]
+            sizes[:] = rng.integers(2, 9) * rng.choice([1.0, 2.0**-6, 2.0**-6])
         values[rows, columns] = sizes * rng.choice([-1.0, 1.0], shape[0])
     return values.astype(format_of(dtype).dtype)
 

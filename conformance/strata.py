@@ -344,6 +344,7 @@ _DIRECTED: Final = (
     Structure(program="repeat", size="many", mode="no_grad"),
     Structure(program="double-backward", gradient="scaled", rank=2),
     Structure(size="block", padding="last", dtype="bfloat16"),
+    Structure(size="some", bound="p2", table="spike", rank=2),
 )
 
 

@@ -98,9 +98,11 @@ def _exactly_at_most(rows: F64, norm: F64, options: Options) -> NDArray[np.bool_
     if options.max_norm is None or options.norm_type not in (1.0, 2.0, np.inf):
         return np.zeros(norm.shape, np.bool_)
     lone = (rows != 0).sum(axis=-1) <= 1
-    with np.errstate(over="ignore"):
-        small = np.abs(rows).sum(axis=-1) <= 64
-    whole = np.all(rows == np.rint(rows), axis=-1) & small
+    whole = np.zeros(norm.shape, np.bool_)
+    for units in (rows, rows * 64):
+        with np.errstate(over="ignore"):
+            small = np.abs(units).sum(axis=-1) <= 64
+        whole |= np.all(units == np.rint(units), axis=-1) & small
     return np.asarray(lone & whole & (norm <= options.max_norm))
 
 
