@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import click
 
@@ -17,15 +17,24 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 5.0
 _KEPT_DAYS: Final = 90
+_FORMS: Final = "no folder, no redis://HOST:PORT/NUMBER and not none"
 
 
 def default_folder() -> Path:
     """Give the folder for what is run from the working directory, in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
+    base = Path(cache) if Path(cache).is_absolute() else _home() / ".cache"
     here = Path.cwd()
     digest = hashlib.sha256(str(here).encode()).hexdigest()[:8]
     return base / "embconform" / f"{here.name or 'root'}-{digest}"
+
+
+def _home() -> Path:
+    """Give the user's folder; where there is no such user, one that can't be made."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 def open_database(where: str | None) -> ExampleDatabase | None:
@@ -51,6 +60,8 @@ def open_database(where: str | None) -> ExampleDatabase | None:
 
     if where == "none":
         return None
+    if where == "":
+        raise click.UsageError(f"--database '' is {_FORMS}")
     if where and "://" in where:
         return _redis(where)
     folder = default_folder() if where is None else Path(where)
@@ -63,10 +74,8 @@ def open_database(where: str | None) -> ExampleDatabase | None:
 
 
 def _redis(url: str) -> ExampleDatabase:
-    if urlsplit(url).scheme not in ("redis", "rediss"):
-        raise click.UsageError(
-            f"--database {_shown(url)} is no folder, no redis://HOST:PORT/NUMBER and not none"
-        )
+    if url.partition("://")[0].lower() not in ("redis", "rediss"):
+        raise click.UsageError(f"--database {_shown(url)} is {_FORMS}")
     try:
         from hypothesis.extra.redis import RedisExampleDatabase
         from redis import Redis, RedisError
@@ -90,5 +99,4 @@ def _days() -> timedelta:
 
 def _shown(url: str) -> str:
     """Leave a password out."""
-    parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":…@") if parts.password else url
+    return re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:…@", url)
