@@ -1,4 +1,4 @@
-"""Where failing cases persist: a folder, a Redis server, or nowhere."""
+"""Where failing cases persist: a folder, a Redis server, a team's artifact, or nowhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from embconform.commands.github_database import FORM, github
+
 if TYPE_CHECKING:
     from datetime import timedelta
 
@@ -17,16 +19,20 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 5.0
 _KEPT_DAYS: Final = 90
-_FORMS: Final = "no folder, no redis://HOST:PORT/NUMBER and not none"
+_FORMS: Final = f"no folder, no redis://HOST:PORT/NUMBER, no {FORM.split()[0]} and not none"
 
 
 def default_folder() -> Path:
     """Give the folder for what is run from the working directory, in the user's cache."""
+    here = Path.cwd()
+    digest = hashlib.sha256(str(here).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return _cache() / f"{here.name or 'root'}-{digest}"
+
+
+def _cache() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(cache) if Path(cache).is_absolute() else _home() / ".cache"
-    here = Path.cwd()
-    digest = hashlib.sha256(str(here).encode()).hexdigest()[:8]
-    return base / "embconform" / f"{here.name or 'root'}-{digest}"
+    return base / "embconform"
 
 
 def _home() -> Path:
@@ -43,7 +49,8 @@ def open_database(where: str | None) -> ExampleDatabase | None:
     Parameters
     ----------
     where : str or None
-        A folder, ``redis://HOST:PORT/NUMBER``, ``none``, or None for the default folder.
+        A folder, ``redis://HOST:PORT/NUMBER``, ``github://OWNER/REPOSITORY/ARTIFACT``, ``none``, or
+        None for the default folder.
 
     Returns
     -------
@@ -62,6 +69,8 @@ def open_database(where: str | None) -> ExampleDatabase | None:
         return None
     if where == "":
         raise click.UsageError(f"--database '' is {_FORMS}")
+    if where and where.startswith("github:"):
+        return _github(where)
     if where and "://" in where:
         return _redis(where)
     folder = default_folder() if where is None else Path(where)
@@ -71,6 +80,15 @@ def open_database(where: str | None) -> ExampleDatabase | None:
     if reason:
         raise click.UsageError(f"can't use --database {where}: {reason}")
     return DirectoryBasedExampleDatabase(folder)
+
+
+def _github(url: str) -> ExampleDatabase:
+    """Read what the team's CI found, and keep what is found here in the default folder."""
+    from hypothesis.database import MultiplexedDatabase
+
+    shared = github(url, _cache(), _PATIENCE)
+    local = open_database(None)
+    return MultiplexedDatabase(local, shared) if local else shared
 
 
 def _redis(url: str) -> ExampleDatabase:

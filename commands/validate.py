@@ -129,7 +129,8 @@ _DEVICES = ("cpu", "cuda")
     "--database",
     metavar="WHERE",
     envvar="EMBCONFORM_DATABASE",
-    help="Where failing cases persist: a folder, redis://HOST:PORT/NUMBER, or none.  "
+    help="Where failing cases persist: a folder, redis://HOST:PORT/NUMBER, "
+    "github://OWNER/REPOSITORY/ARTIFACT, or none.  "
     "[default: a folder in the user's cache]",
 )
 @click.option("--json", "json_", type=_FILE, metavar="FILE", help="Write JSON; - is stdout.")

@@ -248,6 +248,11 @@ LISTED: list[tuple[Call, str]] = [
         "redis://localhost:1/x rediss://localhost:1/0 REDIS://localhost:1/0",
         "can't use --database",
     ),
+    *each(
+        (*VALIDATE, "--database"),
+        "github: github://x github://x/y/z/w github:///y github://x/ github://x/y?z github://-/y",
+        "is not github://OWNER/REPOSITORY or",
+    ),
     *each((*VALIDATE, "--database"), "empty good.py/sub /dev/null fifo", "is not a folder"),
     *each((*VALIDATE, "--database"), f"x\0y loop {LONG}", "can't use --database"),
     *each(

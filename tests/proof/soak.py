@@ -187,15 +187,16 @@ def render(
     lines = [
         "# Does memory stay flat?",
         "",
-        f"`{call}`, {minutes:.1f} minutes on {place}; resident memory of the process that judges "
-        "and of the target's, in MiB. Written by",
+        f"`{call}`, {minutes:.1f} minutes on {place}.",
+        "Resident memory, in MiB, of the process that judges and of the target's. Written by",
         "",
         "    python -m embconform.proof.soak eager --for 20m --page docs/soak.md",
         "",
         f"It ended with exit code {code}{': no false alarm' if code == 0 else ''}.",
-        *(["", f"Its last heartbeat: {line}"] for line in last),
+        *(f"Its last heartbeat: {line}" for line in last),
         "",
-        f"| process | growth after {SETTLED * minutes:.0f} min, MiB an hour | 95% interval | |",
+        f"| process | growth in the last {minutes * (1 - SETTLED):.0f} min, MiB an hour "
+        "| 95% interval | |",
         "|---|---|---|---|",
         *(
             f"| {role} | {g.slope:+.1f} | {g.low:+.1f} to {g.high:+.1f} | "
@@ -203,12 +204,14 @@ def render(
             for role, g in grown.items()
         ),
         "",
+        "The line is Theil and Sen's; it counts as growth where even the lower end of its interval",
+        f"is above {FLAT:.0f} MiB an hour. Medians of each minute:",
+        "",
         "| minutes | judges | target |",
         "|---|---|---|",
         *(_row(group) for group in _by_minute(samples)),
     ]
-    flat = [text for line in lines for text in ([line] if isinstance(line, str) else line)]
-    return "\n".join(flat) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _by_minute(samples: Iterable[Sample]) -> list[list[Sample]]:
