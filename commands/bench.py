@@ -216,12 +216,22 @@ def _resolve(name: str, device: str) -> Backend:
     """Import a target and see that it can serve the device."""
     from embconform.backends.targets import resolve
 
+    if ":" in name:
+        _survive(name)
     with captured_output():
         backend = resolve(name)
     if device not in backend.capabilities.devices:
         serves = ", ".join(backend.capabilities.devices)
         raise TargetError(f"{name} runs on {serves}, not on {device}")
     return backend
+
+
+def _survive(name: str) -> None:
+    """Import foreign code in a process of its own first: one that dies of it can't say why."""
+    from embconform.conformance.isolation.isolated import Isolated
+
+    with Isolated(name) as imported:
+        assert imported.description
 
 
 def _measure(

@@ -310,6 +310,7 @@ LISTED: list[tuple[Call, str]] = [
         )
     ),
     *each(("validate",), "dies.py:f", "the process died of SIGSEGV"),
+    *each(BENCH, "dies.py:f", "the process died of SIGSEGV"),
 ]  # fmt: skip
 
 
