@@ -190,8 +190,6 @@ _COMPILED: Final[Mapping[str, Sequence[Any]]] = {
     "mode": ("grad", "no_grad"),
 }
 """What the structures of a compiled backend are paired from: each costs seconds."""
-PAIRED: Final = 2
-"""Arrays that hold all pairs; each takes a third of a second to make."""
 FAMILIES: Final = (_SINGLE, _WITHOUT_GRADIENT, _EMPTIES, _SEQUENCES, _FAULTS, _REFUSED)
 
 _DIRECTED: Final = (
@@ -469,14 +467,10 @@ def _fits_backend(s: Structure, backend: Described) -> bool:
     )
 
 
-def _pairs(family: Mapping[str, Sequence[Any]], order: int) -> Iterable[Structure]:
-    """Cover all pairs of a family's factors; `order` above 0 shuffles the values' order."""
+def _pairs(family: Mapping[str, Sequence[Any]]) -> Iterable[Structure]:
+    """Cover all pairs of a family's factors."""
     keys = list(family)
-    shuffle = random.Random(order)
     values = [list(dict.fromkeys(family[key])) for key in keys]
-    if order:
-        for options in values:
-            shuffle.shuffle(options)
 
     def sound_so_far(row: Sequence[Any]) -> bool:
         return _sound_prefix(dict(zip(keys, row, strict=False)))
@@ -531,19 +525,16 @@ def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, 
     families: tuple[Mapping[str, Sequence[Any]], ...] = FAMILIES
     if compiled:
         found = dict.fromkeys(s for s in found if _worth_compiling(s))
-        families, arrays = (_COMPILED,), max(arrays // 8, 1)
+        families, arrays = (_COMPILED,), max(arrays // 16, 1)
     rng, sizes = random.Random(seed), []
-    for number in range(min(arrays, PAIRED)):
-        order = 0 if number == 0 else 1 + number + 1000 * seed
-        for family in families:
-            rows = [s for s in _pairs(family, order) if is_sound(s)]
-            found.update(dict.fromkeys(rows))
-            if number == 0:
-                sizes.append(len(rows))
+    for family in families:
+        rows = [s for s in _pairs(family) if is_sound(s)]
+        found.update(dict.fromkeys(rows))
+        sizes.append(len(rows))
     more = [
         structure
         for family, size in zip(families, sizes, strict=True)
-        for structure in _by_chance(family, size * (arrays - PAIRED), rng)
+        for structure in _by_chance(family, size * (arrays - 1), rng)
     ]
     rng.shuffle(more)
     found.update(dict.fromkeys(more))
@@ -560,8 +551,8 @@ def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> l
         A backend with only one entry point gets the other's structures through it.
     profile : Profile
     arrays : int
-        How many arrays of all pairs; the first is the same for every seed, and from the third on
-        as many structures are chosen by chance instead.
+        The first holds all pairs, and is the same for every seed; instead of more, as many
+        structures are chosen by chance.
     seed : int
         Orders the others.
 
