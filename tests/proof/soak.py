@@ -205,7 +205,9 @@ def render(
         ),
         "",
         "The line is Theil and Sen's; it counts as growth where even the lower end of its interval",
-        f"is above {FLAT:.0f} MiB an hour. Medians of each minute:",
+        f"is above {FLAT:.0f} MiB an hour. The last of the judges' caches to fill holds the strata "
+        "of the",
+        "last four seeds, 2 MiB a round in the default budget. Medians of each minute:",
         "",
         "| minutes | judges | target |",
         "|---|---|---|",
