@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from embconform.conformance.claims import Must, SameBits, SameValues
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_claims import Behaviour, SameBehaviour
 from embconform.conformance.modules_common import Claims, Subject, described, run
 from embconform.conformance.observe import to_numpy
@@ -33,10 +33,10 @@ def eval_mode(subject: Subject) -> Claims:
         yield SameBehaviour(which, run(module.train(), ids), wanted)
 
 
-@torch.no_grad()
 def _serve(module: Any, ids: torch.Tensor) -> Behaviour:
     """Look up as a trained model does."""
-    return run(module, ids)
+    with torch.no_grad():
+        return run(module, ids)
 
 
 def zero_grad(subject: Subject) -> Claims:

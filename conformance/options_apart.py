@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from embconform.conformance.claims import judge_records
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read
 from embconform.conformance.transforms_claims import Bounded, GradientOf, Lookup, Rows

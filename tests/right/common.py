@@ -38,7 +38,7 @@ def renormed(indices: Tensor, weight: Tensor, max_norm: float | None, norm_type:
     norms = torch.linalg.vector_norm(small, norm_type, dim=1, keepdim=True)
     over = norms * peaks > max_norm
     scaled = small * (max_norm / (norms + 1e-7 / peaks))
-    weight[named] = torch.where(over, scaled, rows).to(weight.dtype)
+    weight[named] = torch.where(over, scaled.to(weight.dtype), weight[named])
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
