@@ -29,8 +29,7 @@ def renormed(indices: Tensor, weight: Tensor, max_norm: float | None, norm_type:
     """Renorm the rows that are looked up, in place and each once."""
     if max_norm is None or not indices.numel() or not weight.shape[1]:
         return
-    named = torch.zeros(weight.shape[0], dtype=torch.bool, device=weight.device)
-    named[indices.long()] = True
+    named = indices.long().unique()
     rows = weight[named].double()
     peaks = rows.abs().amax(1, keepdim=True)
     peaks = torch.where((peaks > 1) & peaks.isfinite(), peaks, 1.0) if norm_type else peaks**0
@@ -38,7 +37,8 @@ def renormed(indices: Tensor, weight: Tensor, max_norm: float | None, norm_type:
     norms = torch.linalg.vector_norm(small, norm_type, dim=1, keepdim=True)
     over = norms * peaks > max_norm
     scaled = small * (max_norm / (norms + 1e-7 / peaks))
-    weight[named] = torch.where(over, scaled.to(weight.dtype), weight[named])
+    over = over.squeeze(1)
+    weight[named[over]] = scaled[over].to(weight.dtype)  # other rows keep their bits
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
