@@ -52,7 +52,7 @@ ONE_HOT = Backend(
     name="one-hot",
     functional=one_hot,
     profiles=(Profile.TORCH,),
-    capabilities=_PLAIN,
+    capabilities=Capabilities(options=frozenset(), huge_tables=False),  # they take minutes
     deviations=Path(__file__).with_name("one_hot.toml"),
     source="from embconform.backends.by_hand import one_hot as embedding",
     summary="one_hot(input, rows) @ weight",

@@ -23,7 +23,7 @@ _unused: Final[list[int]] = []
 def _look_up(
     indices: torch.Tensor, weight: torch.Tensor, *, style: str, size: int, **options: Any
 ) -> tuple[torch.Tensor, Pullback]:
-    ranks = world(size).rank
+    ranks = world(size)
     ticket = next(_tickets)
     forgotten, _unused[:] = tuple(_unused), []
     request = Forward(ticket, forgotten, style, _own(indices), _own(weight), options)
@@ -64,6 +64,7 @@ def _backend(name: str, functional: Callable[..., torch.Tensor], attr: str, what
         capabilities=Capabilities(
             options=frozenset({"padding_idx", "scale_grad_by_freq"}),
             double_backward=False,
+            huge_tables=False,  # each rank is sent the whole table
             devices=("cpu",),
         ),
         deviations=Path(__file__).with_name(f"{name[:11].replace('-', '_')}.toml"),

@@ -1,5 +1,6 @@
 """torch.export of torch.nn.functional.embedding, and the exported program run."""
 
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import torch
 
 from embconform.backends.backend import Backend
 from embconform.reference.clause import Profile
+
+_one_at_a_time = threading.Lock()  # torch.export is not made for several threads
 
 
 class _Lookup(torch.nn.Module):
@@ -34,8 +37,9 @@ def _exported(example: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) ->
         {k: torch.export.Dim.DYNAMIC for k, size in enumerate(s) if size > 1}
         for s in (shape, table)
     )
-    program = torch.export.export(_Lookup(dict(options)), arguments, dynamic_shapes=dynamic)
-    return program.module()
+    with _one_at_a_time:
+        program = torch.export.export(_Lookup(dict(options)), arguments, dynamic_shapes=dynamic)
+        return program.module()
 
 
 def embedding(

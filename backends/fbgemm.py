@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from embconform.backends.backend import Backend, Capabilities
-from embconform.backends.foreign import AS_IT_IS, Pullback, bridge, missing
+from embconform.backends.foreign import AS_IT_IS, Pullback, bridge, missing, with_autograd
 from embconform.reference.clause import Profile
 
 
@@ -23,25 +23,20 @@ def _operators() -> tuple[Any, Any]:
     return DenseTableBatchedEmbeddingBagsCodegen, SparseType
 
 
-def _bags(indices: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, Pullback]:
+def _bags(indices: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, Pullback | None]:
     bags, types = _operators()
     rows, width = weight.shape
-    dtype = types.from_dtype(weight.dtype)
-    module = bags([(rows, width)], use_cpu=True, weights_precision=dtype, output_dtype=types.FP32)
-    module.weights = torch.nn.Parameter(weight.reshape(-1))
-    flat = indices.reshape(-1)
+    flat = indices.reshape(-1).contiguous()
     offsets = torch.arange(flat.numel() + 1, dtype=flat.dtype)
-    with torch.enable_grad():
-        output = module(flat, offsets)
 
-    def pull(upstream: torch.Tensor) -> torch.Tensor:
-        gradient: torch.Tensor
-        (gradient,) = torch.autograd.grad(
-            output, module.weights, upstream.reshape(output.shape), retain_graph=True
-        )
-        return gradient.reshape(rows, width)
+    def run(table: torch.Tensor) -> torch.Tensor:
+        module = bags([(rows, width)], use_cpu=True, weights_precision=types.FP32)
+        del module.weights  # a Parameter, and `table` is none
+        module.weights = table.reshape(-1).contiguous()
+        output: torch.Tensor = module(flat, offsets)
+        return output.reshape(*indices.shape, width)
 
-    return output.detach().reshape(*indices.shape, width), pull
+    return with_autograd(run, weight)
 
 
 embedding = bridge(_bags, AS_IT_IS)

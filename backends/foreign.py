@@ -109,6 +109,34 @@ def bridge(lookup: Lookup, exchange: Exchange) -> Callable[..., torch.Tensor]:
     return embedding
 
 
+def with_autograd(
+    run: Callable[[torch.Tensor], torch.Tensor], weight: torch.Tensor
+) -> tuple[torch.Tensor, Pullback | None]:
+    """Take the derivative of a library that is made of torch's operators.
+
+    Parameters
+    ----------
+    run : callable
+        From the table to the output.
+    weight : Tensor
+
+    Returns
+    -------
+    tuple of Tensor and callable
+        As a :data:`Lookup` gives them; no pullback under inference_mode.
+    """
+    if torch.is_inference_mode_enabled() or not weight.is_floating_point():
+        return run(weight), None
+    table = weight.detach().requires_grad_()
+    with torch.enable_grad():
+        output = run(table)
+
+    def pull(upstream: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(output, table, upstream, retain_graph=True)[0]
+
+    return output.detach(), pull
+
+
 def missing(*packages: str, extra: str) -> str | None:
     """Say which package is not installed, and how to get it.
 

@@ -40,7 +40,8 @@ def member(
 
     before, after = weight.detach() + 1, weight.detach() - 1
     tables = torch.stack((before, weight, after))
-    return torch.func.vmap(look_up)(torch.stack((input,) * 3), tables)[1]
+    others = torch.zeros_like(input)
+    return torch.func.vmap(look_up)(torch.stack((others, input, others)), tables)[1]
 
 
 embedding = bridge(_call, AS_IT_IS)
@@ -58,7 +59,10 @@ VMAP = Backend(
     functional=member,
     profiles=(Profile.TORCH,),
     # max_norm would renorm the stack, which is a copy of the table
-    capabilities=Capabilities(options=frozenset({"padding_idx", "scale_grad_by_freq"})),
+    capabilities=Capabilities(
+        options=frozenset({"padding_idx", "scale_grad_by_freq"}),
+        huge_tables=False,  # three of them
+    ),
     deviations=Path(__file__).with_name("vmap.toml"),
     source="from embconform.backends.functorch import member as embedding",
     summary="the middle one of three stacked tables under torch.func.vmap",

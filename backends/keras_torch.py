@@ -7,20 +7,13 @@ from pathlib import Path
 import torch
 
 from embconform.backends.backend import Backend, Capabilities
-from embconform.backends.foreign import AS_IT_IS, Pullback, bridge, missing
+from embconform.backends.foreign import AS_IT_IS, Pullback, bridge, missing, with_autograd
 from embconform.backends.keras_layer import look_up
 from embconform.reference.clause import Profile
 
 
-def _call(indices: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, Pullback]:
-    table = weight.requires_grad_(weight.is_floating_point())
-    with torch.enable_grad():
-        output = look_up("torch", indices, weight, table)
-
-    def pull(upstream: torch.Tensor) -> torch.Tensor:
-        return torch.autograd.grad(output, table, upstream, retain_graph=True)[0]
-
-    return output.detach(), pull
+def _call(indices: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, Pullback | None]:
+    return with_autograd(lambda table: look_up("torch", indices, weight, table), weight)
 
 
 embedding = bridge(_call, AS_IT_IS)

@@ -10,6 +10,7 @@ import atexit
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,7 @@ import torch.distributed as dist
 _IDLE: Final = timedelta(days=1)
 BUSY: Final = timedelta(seconds=30)
 _PROCESS: Final = "embconform.backends.rank_process"
+_LOST: Final = "gloo/transport"
 _UNDER_TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
 
 
@@ -148,17 +150,39 @@ class World:
             dist.init_process_group("gloo", store=store, rank=0, world_size=size, timeout=BUSY)
         else:
             dist.init_process_group("gloo", timeout=BUSY)
-        self.rank = Rank(size)
+        self._rank = Rank(size)
+        self._lock = threading.Lock()
         atexit.register(self.close)
+
+    def ask(self, request: Request) -> torch.Tensor | None:
+        """Have all ranks do something; give the whole result.
+
+        Raises
+        ------
+        Exception
+            What it raises in this process. Where the ranks have lost each other, which the message
+            of gloo tells, they are ended, and the next call starts others.
+        """
+        with self._lock:  # one conversation at a time
+            try:
+                return self._rank.ask(request)
+            except RuntimeError as error:
+                if _LOST in str(error) and self in _worlds:
+                    _worlds.remove(self)
+                    self._end(patience=0)
+                raise
 
     def close(self) -> None:
         """End the other ranks."""
-        atexit.unregister(self.close)
         with suppress(RuntimeError):
-            self.rank.ask(None)
+            self._rank.ask(None)
+        self._end(patience=10)
+
+    def _end(self, patience: float) -> None:
+        atexit.unregister(self.close)
         for helper in self._helpers:
             with suppress(subprocess.TimeoutExpired):
-                helper.wait(10)
+                helper.wait(patience)
             helper.kill()
             helper.wait()
         dist.destroy_process_group()

@@ -52,6 +52,7 @@ BACKEND = Backend(
         options=frozenset(),
         dtypes=("float32", "float64", "float16"),
         double_backward=False,
+        huge_tables=False,  # reads every row for each index
         devices=("cpu",),
     ),
     compiled=True,  # each new size is

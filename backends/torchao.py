@@ -36,7 +36,12 @@ BACKEND = Backend(
     functional=embedding,
     profiles=(Profile.TORCH,),
     capabilities=Capabilities(
-        options=frozenset(), gradient=False, double_backward=False, devices=("cpu",)
+        options=frozenset(),
+        dtypes=("float32", "float16", "bfloat16"),
+        gradient=False,
+        double_backward=False,
+        huge_tables=False,  # quantised anew in each call
+        devices=("cpu",),
     ),
     deviations=Path(__file__).with_name("torchao.toml"),
     source="from embconform.backends.torchao import embedding",
