@@ -30,7 +30,8 @@ def _bags(indices: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, Pu
     offsets = torch.arange(flat.numel() + 1, dtype=flat.dtype)
 
     def run(table: torch.Tensor) -> torch.Tensor:
-        module = bags([(rows, width)], use_cpu=True, weights_precision=types.FP32)
+        dtype = types.from_dtype(weight.dtype)
+        module = bags([(rows, width)], use_cpu=True, weights_precision=dtype)
         del module.weights  # a Parameter, and `table` is none
         module.weights = table.reshape(-1).contiguous()
         output: torch.Tensor = module(flat, offsets)

@@ -29,8 +29,9 @@ def _model(dtype: np.dtype[Any], index_dtype: np.dtype[Any], rank: int) -> Any:
 
 def _gather(indices: Any, weight: Any) -> tuple[Any, None]:
     model = _model(weight.dtype, indices.dtype, indices.ndim)
-    output = model({"indices": indices, "weight": weight})[0]
-    return np.array(output), None  # the next call writes to the same memory
+    request = model.create_infer_request()  # the model's own serves one thread at a time
+    output = request.infer({"indices": indices, "weight": weight})[0]
+    return np.array(output), None
 
 
 embedding = bridge(_gather, NUMPY)

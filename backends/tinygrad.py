@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -11,6 +12,15 @@ from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.catalogue import describe
 from embconform.backends.foreign import NUMPY, Pullback, bridge, missing
 from embconform.reference.clause import Profile
+
+
+_only_thread: Final = ThreadPoolExecutor(1, "tinygrad")
+"""tinygrad serves the first thread that calls it, and no other: docs/findings.md."""
+
+
+def _in_turn(indices: Any, weight: Any) -> tuple[Any, Pullback]:
+    output, pull = _only_thread.submit(_call, indices, weight).result()
+    return output, lambda upstream: _only_thread.submit(pull, upstream).result()
 
 
 def _call(indices: Any, weight: Any) -> tuple[Any, Pullback]:
@@ -28,7 +38,7 @@ def _call(indices: Any, weight: Any) -> tuple[Any, Pullback]:
     return output.numpy(), pull
 
 
-embedding = bridge(_call, NUMPY)
+embedding = bridge(_in_turn, NUMPY)
 
 
 def unavailable() -> str | None:
