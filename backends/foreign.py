@@ -155,5 +155,6 @@ def missing(*packages: str, extra: str) -> str | None:
     absent = [name for name in packages if find_spec(name) is None]
     if not absent:
         return None
-    verb = "is" if len(absent) == 1 else "are"
-    return f"{' and '.join(absent)} {verb} not installed; pip install 'embconform[{extra}]'"
+    *first, last = absent
+    named = f"{', '.join(first)} and {last} are" if first else f"{last} is"
+    return f"{named} not installed; pip install 'embconform[{extra}]'"

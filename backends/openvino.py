@@ -51,6 +51,7 @@ BACKEND = Backend(
         dtypes=("float32", "float64", "float16"),  # NumPy's arrays go in: no bfloat16
         gradient=False,
         double_backward=False,
+        huge_tables=False,  # 16-bit tables are made float32 first
         devices=("cpu",),
     ),
     deviations=Path(__file__).with_name("openvino.toml"),

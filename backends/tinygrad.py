@@ -13,7 +13,6 @@ from embconform.backends.catalogue import describe
 from embconform.backends.foreign import NUMPY, Pullback, bridge, missing
 from embconform.reference.clause import Profile
 
-
 _only_thread: Final = ThreadPoolExecutor(1, "tinygrad")
 """tinygrad serves the first thread that calls it, and no other: docs/findings.md."""
 
@@ -41,14 +40,18 @@ def _call(indices: Any, weight: Any) -> tuple[Any, Pullback]:
 embedding = bridge(_in_turn, NUMPY)
 
 
+def _open_device() -> None:
+    from tinygrad import Device
+
+    Device[Device.DEFAULT].compiler  # noqa: B018
+
+
 def unavailable() -> str | None:
     """Say why it can't run here, or None."""
     if absent := missing("tinygrad", extra="tinygrad"):
         return absent
     try:
-        from tinygrad import Device
-
-        Device[Device.DEFAULT].compiler  # noqa: B018
+        _only_thread.submit(_open_device).result()
     except Exception as error:
         return f"tinygrad finds no device, whose CPU one needs clang: {describe(error)}"
     return None
