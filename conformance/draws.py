@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import numpy as np
-from hypothesis import assume
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -19,8 +20,8 @@ from embconform.conformance.case import (
 from embconform.conformance.fills import TABLE_FILLS, UPSTREAM_FILLS
 from embconform.conformance.layouts import without_repeats
 from embconform.conformance.patterns import ORDERS, PATTERNS, ordered, sprinkled
-from embconform.conformance.programs import Draw, Programs
-from embconform.conformance.strata import COUNTED, DIRECTED, MIXED, Structure
+from embconform.conformance.programs import EITHER, Draw, Programs
+from embconform.conformance.strata import COUNTED, MIXED, Structure
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, format_of
 from embconform.reference.oracle import Options
@@ -43,18 +44,25 @@ _MIXED_KINDS: Final = (
     *("uniform", "distinct", "lone", "runs", "swapped", "few"),
     *("skewed", "top", "cyclic", "equal", "distinct", "uniform"),
 )
-SEEDS: Final = st.integers(0, 99)
-"""Below 100, since Hypothesis mixes constants of the modules at hand into wider ranges, and the
-same seed must give the same report wherever it runs."""
 
 
-def cases(
-    structure: Structure, profile: Profile, *, salt: int = 0, compiled: bool = False
-) -> st.SearchStrategy[Case]:
-    """Make the strategy that draws the cases of a stratum.
+# Making a strategy takes as long as drawing from it, and there are few different ones.
+between = lru_cache(1024)(st.integers)
+among = lru_cache(1024)(st.sampled_from)
+SEEDS: Final = between(0, 99)
+
+
+def draw_case(
+    draw: Draw, structure: Structure, profile: Profile, *, salt: int = 0, compiled: bool = False
+) -> Case:
+    """Draw a case from a stratum.
+
+    Shrinks towards few indices, few rows, few columns and readable values.
 
     Parameters
     ----------
+    draw : callable
+        Hypothesis's, of a composite strategy.
     structure : Structure
     profile : Profile
     salt : int
@@ -65,18 +73,9 @@ def cases(
 
     Returns
     -------
-    SearchStrategy of Case
-        Shrinks towards few indices, few rows, few columns and readable values.
+    Case
     """
-    return _cases(structure, profile, salt, compiled)
-
-
-@st.composite
-def _cases(draw: Draw, structure: Structure, profile: Profile, salt: int, compiled: bool) -> Case:
     least = 2 if compiled else 1
-    if structure not in DIRECTED and not compiled:
-        # Hypothesis tries the simplest case of every stratum first: one row, one index
-        assume(draw(st.integers(0, 99)) > 0)
     random = _Seeds(draw, salt)
     rows, width = _draw_table_shape(draw, structure, least)
     table = _draw_table(random, structure, rows, width)
@@ -101,32 +100,32 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
     match s.size:
         case "wide" | "widest":
             widths = WIDTHS if s.size == "wide" else WIDEST
-            return draw(st.integers(least, 4)), draw(st.sampled_from(widths))
+            return draw(between(least, 4)), draw(among(widths))
         case "tall":
-            return draw(st.sampled_from(HEIGHTS)), draw(st.integers(least, 2))
+            return draw(among(HEIGHTS)), draw(between(least, 2))
         case "no-columns":
-            return draw(st.integers(least, 5)), 0
+            return draw(between(least, 5)), 0
         case "no-rows":
-            return 0, draw(st.integers(least, 3))
+            return 0, draw(between(least, 3))
         case "one-column":
-            return draw(st.integers(least, 5)), 1
+            return draw(between(least, 5)), 1
         case "some":
-            return draw(st.integers(least, 24)), draw(st.integers(least, 24))
+            return draw(between(least, 24)), draw(between(least, 24))
         case "block":
             rows, most = _log(draw, 2, 3_000), 60_000
-            width = _log(draw, 5, 150) if draw(st.booleans()) else 150
+            width = _log(draw, 5, 150) if draw(EITHER) else 150
             return rows, min(width, max(most // rows, 1))
         case "many" | "most" | "hot" | "vast":
-            return draw(st.integers(least, 40)), draw(st.integers(least, 4))
+            return draw(between(least, 40)), draw(between(least, 4))
     floor = 4 if s.fault.startswith("far") else max(least, 1 + (s.padding != "none"))
-    return draw(st.integers(floor, 6)), draw(st.integers(least, 5))
+    return draw(between(floor, 6)), draw(between(least, 5))
 
 
 def _log(draw: Draw, low: int, high: int) -> int:
     """Draw a size between the thresholds, small ones as often as large ones, of any residue."""
     steps = 60
-    size = low * (high / low) ** (draw(st.integers(0, steps)) / steps)
-    return int(size) + int(draw(st.integers(0, 7)))
+    size = low * (high / low) ** (draw(between(0, steps)) / steps)
+    return int(size) + int(draw(between(0, 7)))
 
 
 class _Seeds:
@@ -158,9 +157,9 @@ def _draw_options(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> 
 
 def _draw_padding(draw: Draw, s: Structure, rows: int) -> int | None:
     if s.fault == "padding-above":
-        return int(rows + draw(st.integers(0, 2)))
+        return int(rows + draw(between(0, 2)))
     if s.fault == "padding-below":
-        return int(-rows - draw(st.integers(1, 3)))
+        return int(-rows - draw(between(1, 3)))
     match s.padding:
         case "zero":
             return 0
@@ -168,9 +167,9 @@ def _draw_padding(draw: Draw, s: Structure, rows: int) -> int | None:
             return rows - 1
         case "inner":
             least = min(1, rows - 1)
-            return int(draw(st.integers(least, max(rows - 2, least))))
+            return int(draw(between(least, max(rows - 2, least))))
         case "negative":
-            return int(-draw(st.integers(1, rows)))
+            return int(-draw(between(1, rows)))
     return None
 
 
@@ -180,11 +179,11 @@ def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> fl
     if s.table == "spike":
         if compiled:
             return 4.0
-        if draw(st.booleans()):
-            return float(draw(st.integers(1, 9)))
-        row = table[draw(st.integers(0, len(table) - 1))]
+        if draw(EITHER):
+            return float(draw(between(1, 9)))
+        row = table[draw(between(0, len(table) - 1))]
         return float(np.abs(row.astype(np.float64)).max())  # the norm of a row, whatever p
-    ordinary = 1.0 if compiled else draw(st.sampled_from((1.0, 0.5, 2.0, 0.25, 4.0)))
+    ordinary = 1.0 if compiled else draw(among((1.0, 0.5, 2.0, 0.25, 4.0)))
     return float(ordinary * 2.0**-12 if s.table == "tiny" else ordinary)
 
 
@@ -216,29 +215,29 @@ class _Builder(Programs):
             return {1: (0,), 2: (2, 0), 3: (0, 2, 3)}.get(s.rank, (0,))
         if s.size in COUNTED:
             counts = {"many": COUNTS, "most": MOST, "vast": VAST, "hot": HOT}.get(s.size, CROWD)
-            count = draw(st.sampled_from(counts))
+            count = draw(among(counts))
             lead = (1,) * max(s.rank - 2, 0)
             if s.rank == 1:
                 return (count,)
-            return (*lead, draw(st.integers(2, 4)), count if s.size != "vast" else count // 2)
+            return (*lead, draw(between(2, 4)), count if s.size != "vast" else count // 2)
         if s.size == "some":
             most = {1: (36,), 2: (6, 8), 3: (3, 4, 4), 4: (2, 3, 4, 2)}.get(s.rank, ())
-            return tuple(draw(st.integers(self.least, length)) for length in most)
+            return tuple(draw(between(self.least, length)) for length in most)
         if s.size == "block" and s.rank:
             count = min(_log(draw, 20, 1_100), max(40_000 // self.width, 20))
-            inner = (draw(st.integers(2, 9)), 2, 3)[: s.rank - 1]
-            return (max(count // int(np.prod(inner)), self.least), *inner)
+            inner = (draw(between(2, 9)), 2, 3)[: s.rank - 1]
+            return (max(count // math.prod(inner), self.least), *inner)
         if s.rank == 1:  # beside padding there is room for another index
             least = max(self.least, 1 + (s.padding != "none"))
-            return (draw(st.integers(least, 6)),)
-        return tuple(draw(st.integers(self.least, 3)) for _ in range(s.rank))
+            return (draw(between(least, 6)),)
+        return tuple(draw(between(self.least, 3)) for _ in range(s.rank))
 
     def indices(self, shape: tuple[int, ...] | None = None) -> Placed:
         """Draw legal indices."""
         shape = self.shape() if shape is None else shape
         layout = self.s.index_layout
         drawn = without_repeats(layout, shape)
-        count = int(np.prod(drawn))
+        count = math.prod(drawn)
         if self.rows == 0:
             values = np.zeros(0, np.int64)
         elif self.s.size in COUNTED or self.s.size in MIXED or self.s.size == "tall":
@@ -251,11 +250,11 @@ class _Builder(Programs):
     def _few_ids(self, count: int) -> Ids:
         padding = self.options.normalised(self.rows).padding_idx
         legal = padding is not None and 0 <= padding < self.rows
-        share = self.draw(st.sampled_from(("some", "free", "some", "all"))) if legal else "free"
+        share = self.draw(among(("some", "free", "some", "all"))) if legal else "free"
         if share == "all" and padding is not None:
             return np.full(count, padding, np.int64)
-        one = st.integers(0, self.rows - 1)
-        ids = np.array(self.draw(st.lists(one, min_size=count, max_size=count)), np.int64)
+        one = between(0, self.rows - 1)
+        ids = np.array([self.draw(one) for _ in range(count)], np.int64)
         if share == "some" and padding is not None:
             if count > 1 and ids[0] == padding:
                 ids[0] = (padding + 1) % self.rows
@@ -264,8 +263,8 @@ class _Builder(Programs):
 
     def _many_ids(self, count: int) -> Ids:
         kinds = {"tall": ("top", "uniform"), "hot": ("hot",)}.get(self.s.size, _MANY_KINDS)
-        kind = self.draw(st.sampled_from(_MIXED_KINDS if self.s.size in MIXED else kinds))
-        order = self.draw(st.sampled_from(ORDERS if self.s.size != "hot" else ORDERS[:1]))
+        kind = self.draw(among(_MIXED_KINDS if self.s.size in MIXED else kinds))
+        order = self.draw(among(ORDERS if self.s.size != "hot" else ORDERS[:1]))
         rng = np.random.default_rng(self.random() + 1)
         if not count:
             return np.zeros(0, np.int64)
@@ -284,7 +283,7 @@ class _Builder(Programs):
         values = np.broadcast_to(one, shape).copy()
         if self.s.upstream == "nonfinite-padding":
             padded = indices.values == self.options.normalised(self.rows).padding_idx
-            values[padded] = np.array(self.draw(st.sampled_from((np.inf, np.nan, -np.inf))))
+            values[padded] = np.array(self.draw(among((np.inf, np.nan, -np.inf))))
         return Placed(values, layout)
 
     def fault(self) -> tuple[Step, ...]:
@@ -308,15 +307,15 @@ class _Builder(Programs):
 
     def _bad_ids(self) -> Placed:
         bad = {
-            "too-large": lambda: self.rows + self.draw(st.sampled_from((0, 1, 7))),
-            "negative": lambda: -self.draw(st.integers(1, self.rows + 1)),
-            "far-positive": lambda: self.draw(st.sampled_from(FAR)),
-            "far-negative": lambda: self.draw(st.sampled_from(FAR_BELOW)),
+            "too-large": lambda: self.rows + self.draw(among((0, 1, 7))),
+            "negative": lambda: -self.draw(between(1, self.rows + 1)),
+            "far-positive": lambda: self.draw(among(FAR)),
+            "far-negative": lambda: self.draw(among(FAR_BELOW)),
         }[self.s.fault]()
         placed = self.indices() if self.rows else self._zeros()
         values = placed.values.copy()
         flat = values.reshape(-1)
-        flat[self.draw(st.sampled_from((0, -1, flat.size // 2)))] = bad
+        flat[self.draw(among((0, -1, flat.size // 2)))] = bad
         return Placed(values, placed.layout)
 
     def _zeros(self) -> Placed:

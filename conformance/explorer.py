@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis import seed as seeded
-from hypothesis.errors import FlakyFailure, HypothesisWarning
+from hypothesis import Phase
+from hypothesis.errors import FlakyFailure
 
 from embconform.backends.backend import Described
 from embconform.conformance.case import Case
-from embconform.conformance.draws import cases
+from embconform.conformance.driver import Driver, digest
 from embconform.conformance.isolation.limits import MOST_CRASHES
 from embconform.conformance.judging import Ruling, lost_finding, rule
 from embconform.conformance.options import BUDGETS, RunOptions
@@ -26,7 +23,7 @@ from embconform.conformance.runner import Runner
 from embconform.conformance.shrinking import plainer
 from embconform.conformance.strata import Structure, fits, strata
 from embconform.conformance.tally import Broken, Shrunk
-from embconform.conformance.work import Draws, Unit, units
+from embconform.conformance.work import BATCH, Draws, Unit, units
 from embconform.reference.clause import Clause, select
 
 PARALLEL: Final = ("hot", "crowd", "vast")
@@ -62,12 +59,14 @@ class Explorer:
     backend: Described = field(init=False)
     clauses: list[Clause] = field(init=False)
     wanted: frozenset[str] = field(init=False)
+    driver: Driver = field(init=False)
 
     def __post_init__(self) -> None:
         self.backend = self.runner.description
         self.clauses = select(self.options.profile, self.options.select)
         able = self.backend.able
         self.wanted = frozenset(clause.id for clause in self.clauses if clause.needs <= able)
+        self.driver = Driver(self.options.profile, self.options.seed, self.backend.compiled)
 
     @cached_property
     def work(self) -> list[Unit]:
@@ -78,14 +77,14 @@ class Explorer:
             for probe in probes()
             if self.options.budget in probe.budgets and probe.fits(self.backend, self.wanted)
         ]
-        return units(structures, shares, side)
+        return units(structures, shares, side, 1 if self.backend.compiled else BATCH)
 
     @cached_property
     def fingerprint(self) -> str:
         """What two processes must have in common to share the work."""
         options = self.options
         told = [unit if isinstance(unit, Draws) else unit.name for unit in self.work]
-        return f"{_digest(options.profile.value, options.seed, sorted(self.wanted), told):012x}"
+        return f"{digest(options.profile.value, options.seed, sorted(self.wanted), told):012x}"
 
     @cached_property
     def _strata(self) -> tuple[list[Structure], list[int]]:
@@ -137,16 +136,16 @@ class Explorer:
                 part.tally(ruling.clause).add([ruling], None, None, number)
 
     def _explore(self, draws: Draws, number: int, part: Part) -> None:
-        """Draw cases from a stratum and judge them, up to one that the process did not survive."""
-        lost = False
+        """Draw cases from strata and judge them; from each up to one that the target is lost in."""
+        lost: set[Structure] = set()
 
-        def body(case: Case) -> None:
-            nonlocal lost
-            if lost or self.stop():
+        def body(case: Case, structure: Structure) -> None:
+            if structure in lost or self.stop():
                 return
-            lost = self.judge(case, draws.structure, number, part)
+            if self.judge(case, structure, number, part):
+                lost.add(structure)
 
-        self._drive(draws, (Phase.generate,), body)
+        self.driver.drive(draws, body, Phase.generate)
 
     def judge(self, case: Case, structure: Structure, number: int, part: Part) -> bool:
         """Judge a case by every clause, and count it; tell whether the process was lost."""
@@ -179,7 +178,7 @@ class Explorer:
         def breaks(other: Structure, number: int, *phases: Phase) -> bool:
             if not fits(other, self.backend, self.options.profile):
                 return False
-            draws = Draws(other, examples, number)
+            draws = Draws((other,), examples, number)
             return self._breaks(clause, draws, phases, found, crashes + MOST_CRASHES)
 
         if not self.backend.compiled:
@@ -198,20 +197,20 @@ class Explorer:
         most_crashes: int,
     ) -> bool:
         """Tell whether a stratum breaks a clause, and keep the smallest case that does."""
-        structure = draws.structure
+        alone = frozenset({clause})
 
-        def body(case: Case) -> None:
+        def body(case: Case, structure: Structure) -> None:
             if self.stop() or self.runner.losses[0] > most_crashes:
                 return
             outcome = self._observe(case, structure)
-            for ruling in rule(case, outcome, frozenset({clause})):
+            for ruling in rule(case, outcome, alone):
                 if ruling.finding is not None and not ruling.finding.refused:
                     if not found or case.cost < (found[0].cost or 0):
                         found[:] = [Broken(ruling.finding, case, structure)]
                     raise ClauseBrokenError(clause)
 
         try:
-            self._drive(draws, phases, body)
+            self.driver.drive(draws, body, *phases)
         except ClauseBrokenError:
             return True
         except FlakyFailure:
@@ -221,47 +220,12 @@ class Explorer:
     def _observe(self, case: Case, structure: Structure) -> Outcome:
         return self.runner.observe(case, parallel=structure.size in PARALLEL)
 
-    def _drive(self, draws: Draws, phases: tuple[Phase, ...], body: Callable[[Case], None]) -> None:
-        structure, later = draws.structure, draws.round > 0
-        salt = _digest(self.options.seed, self.options.profile.value, structure.name, draws.round)
-        drawn = 0
-        strategy = cases(
-            structure, self.options.profile, salt=salt % 2**20, compiled=self.backend.compiled
-        )
-
-        @seeded(salt)
-        @settings(
-            max_examples=draws.examples + later,
-            phases=phases,
-            database=None,
-            deadline=None,
-            derandomize=False,
-            suppress_health_check=list(HealthCheck),
-            report_multiple_bugs=False,
-            verbosity=Verbosity.quiet,
-            print_blob=False,
-        )
-        @given(strategy)
-        def drive(case: Case) -> None:
-            nonlocal drawn
-            drawn += 1
-            if not later or drawn > 1:  # each round begins with the simplest case
-                body(case)
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", HypothesisWarning)  # a large case has a large repr
-            drive()
-
 
 def _by_clause(rulings: Iterable[Ruling]) -> dict[str, list[Ruling]]:
     by_clause: dict[str, list[Ruling]] = {}
     for ruling in rulings:
         by_clause.setdefault(ruling.clause, []).append(ruling)
     return by_clause
-
-
-def _digest(*parts: Any) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6])
 
 
 def _shares(wished: list[int], most: int | None) -> list[int]:

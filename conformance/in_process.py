@@ -54,7 +54,8 @@ class InProcess:
         """Run a probe's observation."""
         from embconform.conformance.probes import probe_named
 
-        return probe_named(name).observe(self.backend, profile, seed, self.device)
+        with _threads(self.backend.threads, parallel=False):
+            return probe_named(name).observe(self.backend, profile, seed, self.device)
 
 
 @contextmanager

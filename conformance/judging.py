@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from time import perf_counter
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from embconform.conformance.case import Case
 from embconform.conformance.finding import Check, Finding
 from embconform.conformance.outcome import Lost, Outcome
 from embconform.conformance.views import CallView, DoubleBackwardView, FaultView, View, views
-from embconform.reference.clause import registry
+from embconform.reference.clause import Profile, registry
 
 V = TypeVar("V", bound=View)
 GROUPS = ("lookup", "padding", "max_norm", "gradient", "sparse", "errors", "state")
@@ -125,20 +125,34 @@ def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> 
     Ruling
         A clause can come more than once, for different steps.
     """
+    panels = _panels(case.profile, wanted)
     for view in views(case, outcome):
-        for entry in judges()[type(view)]:
-            if wanted is not None and entry.clause not in wanted:
+        broke_off = _broke_off(view)
+        for entry in panels[type(view)]:
+            if not (_speaks_of_loss(entry, view) if broke_off else _speaks(entry, view)):
                 continue
-            if not _speaks(entry, view):
-                continue
-            if case.profile not in registry()[entry.clause].profiles or not entry.applies(view):
+            if not entry.applies(view):
                 continue
             started = perf_counter()
-            finding = _decide(entry, view)
+            finding = _of_loss(entry, view) if broke_off else entry.check(view)
             if finding is not None:
                 check = finding.check and replace(finding.check, may_raise=entry.may_refuse)
                 finding = replace(finding, step=finding.step or view.position, check=check)
             yield Ruling(entry.clause, finding, perf_counter() - started)
+
+
+@lru_cache(256)
+def _panels(profile: Profile, wanted: frozenset[str] | None) -> dict[type[View], tuple[Judge, ...]]:
+    """List the judges that may be asked, by the kind of view that they look at."""
+    return {
+        kind: tuple(
+            entry
+            for entry in entries
+            if (wanted is None or entry.clause in wanted)
+            and profile in registry()[entry.clause].profiles
+        )
+        for kind, entries in judges().items()
+    }
 
 
 def _broke_off(view: View) -> bool:
@@ -148,9 +162,12 @@ def _broke_off(view: View) -> bool:
 
 
 def _speaks(entry: Judge, view: View) -> bool:
-    """Tell whether a judge has something to say on a step that ended as this one did."""
-    if not _broke_off(view):
-        return not entry.value or view.readable
+    """Tell whether a judge has something to say on a step that came to its end."""
+    return not entry.value or view.readable
+
+
+def _speaks_of_loss(entry: Judge, view: View) -> bool:
+    """Tell whether a judge has something to say on a step that did not."""
     if isinstance(view, FaultView):
         return True
     if _is_sparse_call(view) and not entry.clause.startswith("sparse."):
@@ -158,12 +175,10 @@ def _speaks(entry: Judge, view: View) -> bool:
     return entry.value
 
 
-def _decide(entry: Judge, view: View) -> Finding | None:
+def _of_loss(entry: Judge, view: View) -> Finding | None:
     if view.seen.lost is not None:
         return _lost(view, view.seen.lost)
-    if _broke_off(view):
-        return None if entry.may_refuse else _exception(view)
-    return entry.check(view)
+    return None if entry.may_refuse else _exception(view)
 
 
 def _is_sparse_call(view: View) -> bool:

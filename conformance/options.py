@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embconform.backends.deviations import Deviation
-from embconform.conformance.strata import DIRECTED, Structure
+from embconform.conformance.strata import Structure, is_directed
 from embconform.reference.clause import Profile
 
 
@@ -16,9 +16,9 @@ class Budget:
     Attributes
     ----------
     arrays : int
-        Arrays of all pairs of the factors of a call.
+        How often as many strata as hold all pairs of the factors of a call.
     examples : int
-        Cases for each stratum of these arrays.
+        Cases for each of these strata.
     directed : int
         Cases for each stratum that is made for a clause.
     seconds : float
@@ -33,14 +33,14 @@ class Budget:
 
     def cases(self, structure: Structure) -> int:
         """Give the number of cases for a stratum; those of tens of thousands of indices get few."""
-        wished = self.directed if structure in DIRECTED else self.examples
+        wished = self.directed if is_directed(structure) else self.examples
         return max(wished // 5, 2) if structure.size == "vast" else wished
 
 
 BUDGETS = {
-    "quick": Budget(arrays=1, examples=2, directed=3, seconds=600),
-    "default": Budget(arrays=17, examples=2, directed=14, seconds=3600),
-    "thorough": Budget(arrays=40, examples=20, directed=60, seconds=8 * 3600),
+    "quick": Budget(arrays=2, examples=1, directed=3, seconds=600),
+    "default": Budget(arrays=33, examples=1, directed=14, seconds=3600),
+    "thorough": Budget(arrays=400, examples=2, directed=60, seconds=8 * 3600),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from hypothesis import strategies as st
 
@@ -24,6 +24,7 @@ from embconform.conformance.strata import Structure
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
 
+EITHER: Final = st.booleans()
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
@@ -89,7 +90,7 @@ class Programs(ABC):
         return (first, Backward((0,), once.upstream, retain_graph=True), once)
 
     def _two_uses(self, first: Call) -> tuple[Step, ...]:
-        same = self.draw(st.booleans())
+        same = self.draw(EITHER)
         second = Call(self.indices(first.indices.values.shape if same else None))
         upstream = (self.upstream(first.indices), self.upstream(second.indices))
         return (first, second, Backward((0, 1), upstream))
@@ -134,7 +135,7 @@ class Programs(ABC):
             steps += self.backward(len(steps) - 1, call)
             if number == 2:
                 break
-            if self.draw(st.booleans()):
+            if self.draw(EITHER):
                 steps.append(ClearGradient())
             table = self.fresh_table()
             steps.append(WriteWeight(self._rewritten(self.table, table)))
@@ -142,7 +143,7 @@ class Programs(ABC):
 
     def _rewritten(self, before: Array, after: Array) -> Array:
         """Mix what is written in place: everything, or one row in the middle."""
-        if before.ndim == 0 or not len(before) or self.draw(st.booleans()):
+        if before.ndim == 0 or not len(before) or self.draw(EITHER):
             return after
         mixed = before.copy()
         mixed[len(before) // 2] = after[len(before) // 2]

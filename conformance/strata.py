@@ -1,13 +1,13 @@
 """The strata: which structures of a call are forced to appear.
 
 A stratum fixes everything about a call but sizes and values. All pairs of its factors occur
-(allpairspy); more budget means more arrays of pairs in other orders, hence more triples.
+(allpairspy); more budget means as many rows again by chance, hence more triples.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -322,6 +322,7 @@ _DIRECTED: Final = (
         Structure(program="accumulate", dtype="float64", gradient=kind, padding=padding)
         for kind, padding in (("dense", "none"), ("sparse", "last"))
     ),
+    Structure(program="retain", gradient="sparse", dtype="bfloat16"),
     Structure(program="two-uses", padding="inner", size="some"),
     *(Structure(program="update-indices", gradient=kind) for kind in ("scaled", "sparse")),
     *(
@@ -343,7 +344,12 @@ _DIRECTED: Final = (
 )
 
 
-DIRECTED: Final = frozenset(_DIRECTED)
+_FUNCTIONAL: Final = frozenset(replace(structure, entry="functional") for structure in _DIRECTED)
+
+
+def is_directed(s: Structure) -> bool:
+    """Tell whether a structure is made for a clause, through whichever entry point."""
+    return replace(s, entry="functional") in _FUNCTIONAL
 
 
 def is_sound(s: Structure) -> bool:
@@ -389,8 +395,12 @@ def _gradient_rules(s: Structure) -> bool:
         s.gradient.startswith("sparse") or s.upstream.startswith("nonfinite")
     ):
         return False
-    if s.gradient == "sparse" and s.dtype == "float16" and s.program not in ("single", "repeat"):
-        return False  # torch itself cannot add two sparse float16 gradients on the CPU
+    if s.gradient == "sparse" and s.program not in ("single", "repeat"):
+        # torch adds the gradients of two passes, whosever they are, and on the CPU it cannot
+        if s.dtype == "float16":
+            return False
+        if s.dtype == "bfloat16" and s.upstream_layout != "contiguous":
+            return False
     if s.gradient == "sparse-scaled" and s.program != "single":
         return False
     if s.gradient.startswith("sparse") and s.weight_layout in ZERO_STRIDES:
@@ -457,14 +467,10 @@ def _fits_backend(s: Structure, backend: Described) -> bool:
     )
 
 
-def _pairs(family: Mapping[str, Sequence[Any]], order: int) -> Iterable[Structure]:
-    """Cover all pairs of a family's factors; `order` above 0 shuffles the values' order."""
+def _pairs(family: Mapping[str, Sequence[Any]]) -> Iterable[Structure]:
+    """Cover all pairs of a family's factors."""
     keys = list(family)
-    shuffle = random.Random(order)
     values = [list(dict.fromkeys(family[key])) for key in keys]
-    if order:
-        for options in values:
-            shuffle.shuffle(options)
 
     def sound_so_far(row: Sequence[Any]) -> bool:
         return _sound_prefix(dict(zip(keys, row, strict=False)))
@@ -495,6 +501,18 @@ def _sound_prefix(chosen: dict[str, Any]) -> bool:
     )
 
 
+def _by_chance(
+    family: Mapping[str, Sequence[Any]], count: int, rng: random.Random
+) -> Iterator[Structure]:
+    """Choose sound structures: they meet triples as well as more arrays do, at next to no cost."""
+    found = 0
+    while found < count:
+        one = Structure(**{key: rng.choice(values) for key, values in family.items()})
+        if is_sound(one):
+            found += 1
+            yield one
+
+
 def _worth_compiling(s: Structure) -> bool:
     """Tell whether a directed structure adds more than a dtype to another one."""
     odd = s.weight_layout != "contiguous" or s.padding != "none" or s.bound != "none"
@@ -507,11 +525,19 @@ def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, 
     families: tuple[Mapping[str, Sequence[Any]], ...] = FAMILIES
     if compiled:
         found = dict.fromkeys(s for s in found if _worth_compiling(s))
-        families, arrays = (_COMPILED,), max(arrays // 8, 1)
-    for number in range(arrays):
-        order = 0 if number == 0 else 1 + number + 1000 * seed
-        for family in families:
-            found.update(dict.fromkeys(s for s in _pairs(family, order) if is_sound(s)))
+        families, arrays = (_COMPILED,), max(arrays // 16, 1)
+    rng, sizes = random.Random(seed), []
+    for family in families:
+        rows = [s for s in _pairs(family) if is_sound(s)]
+        found.update(dict.fromkeys(rows))
+        sizes.append(len(rows))
+    more = [
+        structure
+        for family, size in zip(families, sizes, strict=True)
+        for structure in _by_chance(family, size * (arrays - 1), rng)
+    ]
+    rng.shuffle(more)
+    found.update(dict.fromkeys(more))
     pairs_storage.key_cache.clear()  # it would keep every pair that was ever made
     return tuple(found)
 
@@ -525,7 +551,8 @@ def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> l
         A backend with only one entry point gets the other's structures through it.
     profile : Profile
     arrays : int
-        How many arrays of all pairs; the first is the same for every seed.
+        The first holds all pairs, and is the same for every seed; instead of more, as many
+        structures are chosen by chance.
     seed : int
         Orders the others.
 

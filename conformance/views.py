@@ -39,17 +39,17 @@ class View:
     position: int
     before: Array
 
-    @property
+    @cached_property
     def seen(self) -> StepSeen:
         """What the step did."""
         return self.outcome.steps[self.position]
 
-    @property
+    @cached_property
     def readable(self) -> bool:
         """Whether what was seen has the shape that values can be compared in."""
         return True
 
-    @property
+    @cached_property
     def torch(self) -> bool:
         """Whether the profile is torch's."""
         return self.case.profile is Profile.TORCH
@@ -64,32 +64,32 @@ class View:
         """The table's dtype."""
         return format_of(self.case.dtype)
 
-    @property
+    @cached_property
     def padding(self) -> int | None:
         """The padding row."""
         return self.options.padding_idx
 
-    @property
+    @cached_property
     def bounded(self) -> bool:
         """Whether max_norm is set."""
         return self.options.max_norm is not None
 
-    @property
+    @cached_property
     def strided_weight(self) -> bool:
         """Whether the table is a view that is not contiguous, or lies off its base's start."""
         return self.case.weight.layout != "contiguous"
 
-    @property
+    @cached_property
     def half(self) -> bool:
         """Whether the table's dtype has 16 bits."""
         return self.form.dtype.itemsize == 2
 
-    @property
+    @cached_property
     def width(self) -> int:
         """embedding_dim."""
         return self.before.shape[-1] if self.before.ndim > 1 else 0
 
-    @property
+    @cached_property
     def wide(self) -> bool:
         """Whether the width lies where kernels switch."""
         return self.width >= MANY
@@ -106,18 +106,18 @@ class CallView(View):
         """The indices, flat."""
         return self.step.indices.values.reshape(-1).astype(np.int64)
 
-    @property
+    @cached_property
     def output(self) -> Array:
         """The output's values, one row an index."""
         assert self.seen.output is not None
         return self.seen.output.values.reshape(len(self.ids), self.width)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The output in a repro script."""
         return f"out{self.position}"
 
-    @property
+    @cached_property
     def readable(self) -> bool:
         """Whether there is an output of the right shape and dtype."""
         seen = self.seen.output
@@ -134,27 +134,27 @@ class CallView(View):
             return np.zeros(self.ids.shape, np.bool_)
         return np.asarray(self.ids == self.padding)
 
-    @property
+    @cached_property
     def int32(self) -> bool:
         """Whether the indices are int32."""
         return self.step.indices.values.dtype == np.int32
 
-    @property
+    @cached_property
     def strided_indices(self) -> bool:
         """Whether the indices are a view."""
         return self.step.indices.layout != "contiguous"
 
-    @property
+    @cached_property
     def many(self) -> bool:
         """Whether the number of indices lies where kernels switch."""
         return len(self.ids) >= MANY
 
-    @property
+    @cached_property
     def tall(self) -> bool:
         """Whether the table has more rows than a 16-bit index can name."""
         return len(self.before) > TALL
 
-    @property
+    @cached_property
     def empty(self) -> bool:
         """Whether the output has no elements."""
         return self.ids.size == 0 or self.width == 0
@@ -238,17 +238,17 @@ class BackwardView(View):
     calls: tuple[CallView, ...]
     prior: GradientSeen | None
 
-    @property
+    @cached_property
     def gradient(self) -> GradientSeen | None:
         """The table's gradient after the pass."""
         return self.seen.gradient
 
-    @property
+    @cached_property
     def finite(self) -> bool:
         """Whether the upstream gradient is finite."""
         return all(np.isfinite(p.values.astype(np.float64)).all() for p in self.step.upstream)
 
-    @property
+    @cached_property
     def strided_upstream(self) -> bool:
         """Whether the upstream gradient is a view."""
         return any(placed.layout != "contiguous" for placed in self.step.upstream)
@@ -258,12 +258,12 @@ class BackwardView(View):
         """The largest number of indices in a call of the graph."""
         return max(len(call.ids) for call in self.calls)
 
-    @property
+    @cached_property
     def many(self) -> bool:
         """Whether the number of indices lies where kernels switch."""
         return self.largest_call >= MANY
 
-    @property
+    @cached_property
     def hot(self) -> bool:
         """Whether thousands of indices are equal."""
         return self.largest_call >= HOT
@@ -294,7 +294,7 @@ class BackwardView(View):
         """The observed gradient, a sparse one summed in float64; None where it can't be read."""
         return None if self.gradient is None else as_dense(self.gradient)
 
-    @property
+    @cached_property
     def readable(self) -> bool:
         """Whether there is a gradient of the table's shape."""
         return self.dense is not None and self.dense.shape == self.before.shape

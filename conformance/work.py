@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 from typing import Final
 
 from embconform.conformance.probes import Probe
-from embconform.conformance.strata import DIRECTED, Structure
+from embconform.conformance.strata import Structure, is_directed
 
 FIRST: Final = 2
 """Cases of a stratum that are run before any stratum gets more: the simplest and a random one."""
+BATCH: Final = 8
+"""Strata that Hypothesis draws from in one go, since each go has a price; as few as show early what
+is wrong."""
 PLAINEST: Final = 20
 """Strata that come before the probes: what is wrong everywhere shows there."""
 COSTLY: Final = frozenset(
@@ -30,17 +34,18 @@ COSTLY: Final = frozenset(
 
 @dataclass(frozen=True)
 class Draws:
-    """Cases to draw from a stratum at a time.
+    """Cases to draw from some strata in turns.
 
     Attributes
     ----------
-    structure : Structure
+    structures : tuple of Structure
     examples : int
+        From each of them.
     round : int
-        How often cases were drawn from the stratum before; every round has other cases.
+        How often cases were drawn from them before; every round has other cases.
     """
 
-    structure: Structure
+    structures: tuple[Structure, ...]
     examples: int
     round: int = 0
 
@@ -49,7 +54,10 @@ Unit = Draws | Probe
 
 
 def units(
-    structures: Sequence[Structure], shares: Sequence[int], probes: Sequence[Probe]
+    structures: Sequence[Structure],
+    shares: Sequence[int],
+    probes: Sequence[Probe],
+    batch: int = BATCH,
 ) -> list[Unit]:
     """List all that is to be done, in the order in which it is done.
 
@@ -60,6 +68,8 @@ def units(
     shares : sequence of int
         Cases for each structure; those beyond its end get none.
     probes : sequence of Probe
+    batch : int
+        Most strata of a unit.
 
     Returns
     -------
@@ -69,16 +79,31 @@ def units(
         then the rest of each stratum.
     """
     shared = list(zip(structures, shares, strict=False))
-    firsts = [Draws(structure, min(share, FIRST)) for structure, share in shared]
-    rests = [Draws(structure, share - FIRST, 1) for structure, share in shared if share > FIRST]
+    made = len(list(takewhile(is_directed, structures)))
     cheap = [probe for probe in probes if probe.name not in COSTLY]
     costly = [probe for probe in probes if probe.name in COSTLY]
-    made = len(DIRECTED)
     return [
-        *firsts[:PLAINEST],
+        *_firsts(shared[:PLAINEST], batch),
         *cheap,
-        *firsts[PLAINEST:made],
+        *_firsts(shared[PLAINEST:made], batch),
         *costly,
-        *firsts[made:],
-        *rests,
+        *_firsts(shared[made:], batch),
+        *_batched([(s, share - FIRST) for s, share in shared if share > FIRST], 1, batch),
     ]
+
+
+def _firsts(shared: Sequence[tuple[Structure, int]], batch: int) -> list[Draws]:
+    return _batched([(structure, min(share, FIRST)) for structure, share in shared], 0, batch)
+
+
+def _batched(shared: Sequence[tuple[Structure, int]], number: int, batch: int) -> list[Draws]:
+    """Put neighbours together that get as many cases, and are alike in being made for a clause."""
+    return [
+        Draws(tuple(structure for structure, _ in some), examples, number)
+        for (examples, _), alike in groupby(shared, lambda pair: (pair[1], is_directed(pair[0])))
+        for some in _chunks(list(alike), batch)
+    ]
+
+
+def _chunks(items: list[tuple[Structure, int]], size: int) -> list[list[tuple[Structure, int]]]:
+    return [items[k : k + size] for k in range(0, len(items), size)]

@@ -16,10 +16,8 @@ from hypothesis import Phase
 
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.conformance.case import Backward, Call, Case, DoubleBackward, Placed, WriteIndices
-from embconform.conformance.explorer import Explorer
-from embconform.conformance.in_process import InProcess
+from embconform.conformance.driver import Driver
 from embconform.conformance.layouts import lay_out, without_repeats
-from embconform.conformance.options import RunOptions
 from embconform.conformance.strata import PLAIN, Structure, strata
 from embconform.conformance.work import Draws
 from embconform.reference.clause import Profile
@@ -32,8 +30,8 @@ STEP = 20
 def draw(structure: Structure, *, profile: Profile = Profile.TORCH, seed: int = 0) -> list[Case]:
     """Draw cases as a run does."""
     found: list[Case] = []
-    engine = Explorer(InProcess(EAGER), RunOptions(profile, seed=seed))
-    engine._drive(Draws(structure, 3), (Phase.generate,), found.append)
+    driver = Driver(profile, seed, compiled=False)
+    driver.drive(Draws((structure,), 3), lambda case, _: found.append(case), Phase.generate)
     return found
 
 
@@ -263,7 +261,7 @@ class TestSizes:
 
     def test_the_most(self) -> None:
         assert self.counts("most", 3) == {1025, 3073}
-        assert self.counts("hot", 1) == {5000}
+        assert 5000 in self.counts("hot", 1) <= {5000, 100_000}
         assert self.counts("vast", 3) == {65535, 65537}
 
     def test_blocks_lie_between_the_thresholds(self) -> None:

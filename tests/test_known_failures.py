@@ -28,6 +28,7 @@ from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.known_failures import KnownFailures
 from embconform.conformance.report import Report, Status
+from embconform.conformance.strata import Structure
 from embconform.conformance.work import Draws
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
@@ -55,36 +56,34 @@ def judged(database: InMemoryExampleDatabase, function: object, select: str = SE
     return run(backend, options, target="t", spread=Spread(known=known))
 
 
-def drawn() -> list[tuple[Case, Draws]]:
+def drawn() -> list[tuple[Case, Structure]]:
     """The first cases of all strata."""
-    found: list[tuple[Case, Draws]] = []
+    found: list[tuple[Case, Structure]] = []
     explorer = Explorer(InProcess(RIGHT), RunOptions(Profile.TORCH, budget="quick"))
     for unit in explorer.work:
-        if isinstance(unit, Draws) and unit.structure.size not in ("hot", "vast", "crowd"):
-            explorer._drive(
-                unit, (Phase.generate,), lambda case, unit=unit: found.append((case, unit))
-            )
-    return found
+        if isinstance(unit, Draws):
+            explorer.driver.drive(unit, lambda *pair: found.append(pair), Phase.generate)
+    return [pair for pair in found if pair[1].size not in ("hot", "vast", "crowd")]
 
 
 class TestRecords:
     def test_every_case_survives(self) -> None:
         cases = drawn()
         assert len(cases) > 500
-        for case, unit in cases:
-            data = pack(KnownFailure("lookup.rows", case, unit.structure))
+        for case, structure in cases:
+            data = pack(KnownFailure("lookup.rows", case, structure))
             again = unpack(data)
             assert repr(again.case) == repr(case)
             assert again.case.weight.values.tobytes() == case.weight.values.tobytes()
             assert again.case.weight.values.dtype == case.weight.values.dtype
-            assert (again.clause, again.structure) == ("lookup.rows", unit.structure)
+            assert (again.clause, again.structure) == ("lookup.rows", structure)
             assert pack(again) == data
 
     @pytest.fixture(scope="class")
     @classmethod
     def good(cls) -> bytes:
-        case, unit = drawn()[0]
-        return pack(KnownFailure("lookup.rows", case, unit.structure))
+        case, structure = drawn()[0]
+        return pack(KnownFailure("lookup.rows", case, structure))
 
     @pytest.mark.parametrize("data", [b"", b"x", b"PK\x05\x06" + bytes(18), pickle.dumps(print)])
     def test_other_bytes_are_refused(self, data: bytes) -> None:

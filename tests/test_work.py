@@ -9,11 +9,9 @@ from hypothesis import Phase
 
 from embconform.backends.adapt import as_backend
 from embconform.conformance.case import Case
-from embconform.conformance.explorer import Explorer
-from embconform.conformance.in_process import InProcess
-from embconform.conformance.options import RunOptions
+from embconform.conformance.driver import Driver
 from embconform.conformance.probes import Probe, probes
-from embconform.conformance.strata import PLAIN, Structure
+from embconform.conformance.strata import PLAIN, Structure, is_directed
 from embconform.conformance.work import COSTLY, FIRST, Draws, units
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
@@ -28,24 +26,37 @@ def probe(name: str) -> Probe:
 
 def drawn(examples: int, number: int = 0, structure: Structure = PLAIN, seed: int = 0) -> list[Any]:
     """The cases of a round as something that can be compared."""
-    engine = Explorer(InProcess(KERNEL), RunOptions(Profile.TORCH, seed=seed))
-    seen: list[Case] = []
-    engine._drive(Draws(structure, examples, number), (Phase.generate,), seen.append)
-    return [(case.weight.values.tolist(), repr(case.steps)) for case in seen]
+    return beside((structure,), examples, number, seed)[structure]
+
+
+def beside(
+    structures: tuple[Structure, ...], examples: int, number: int = 0, seed: int = 0
+) -> dict[Structure, list[Any]]:
+    """The cases of a round of several strata."""
+    seen: dict[Structure, list[Any]] = {structure: [] for structure in structures}
+
+    def note(case: Case, structure: Structure) -> None:
+        seen[structure].append((case.weight.values.tolist(), repr(case.steps)))
+
+    driver = Driver(Profile.TORCH, seed, compiled=False)
+    driver.drive(Draws(structures, examples, number), note, Phase.generate)
+    return seen
 
 
 class TestOrder:
     def test_every_stratum_has_its_first_cases_before_any_has_more(self) -> None:
         work = [unit for unit in units(STRUCTURES, [6] * 240, []) if isinstance(unit, Draws)]
-        assert [unit.structure for unit in work[:240]] == STRUCTURES
-        assert {(unit.round, unit.examples) for unit in work[:240]} == {(0, FIRST)}
-        assert {(unit.round, unit.examples) for unit in work[240:]} == {(1, 6 - FIRST)}
+        first = [unit for unit in work if unit.round == 0]
+        assert work[: len(first)] == first
+        for kind, examples in ((first, FIRST), (work[len(first) :], 6 - FIRST)):
+            assert [s for unit in kind for s in unit.structures] == STRUCTURES
+            assert {unit.examples for unit in kind} == {examples}
 
     @pytest.mark.parametrize("share", [1, 2, 3, 14])
     def test_nothing_is_lost(self, share: int) -> None:
         work = units(STRUCTURES, [share] * 240, [probe("cheap"), probe("threads")])
         cases = [unit for unit in work if isinstance(unit, Draws)]
-        assert sum(unit.examples for unit in cases) == 240 * share
+        assert sum(len(unit.structures) * unit.examples for unit in cases) == 240 * share
         assert len(work) - len(cases) == 2
 
     def test_cheap_probes_come_early_and_costly_ones_after_what_is_made_for_a_clause(self) -> None:
@@ -58,7 +69,19 @@ class TestOrder:
 
     def test_a_small_limit_leaves_the_last_strata_out(self) -> None:
         work = units(STRUCTURES, [1] * 3, [])
-        assert [unit.structure for unit in work if isinstance(unit, Draws)] == STRUCTURES[:3]
+        assert [s for unit in work if isinstance(unit, Draws) for s in unit.structures] == (
+            STRUCTURES[:3]
+        )
+
+    @pytest.mark.parametrize("batch", [1, 8])
+    def test_a_unit_has_strata_that_get_as_many_cases_and_no_more_than_a_batch(
+        self, batch: int
+    ) -> None:
+        shares = [1 + k % 3 // 2 for k in range(240)]
+        for unit in units(STRUCTURES, shares, [], batch):
+            assert isinstance(unit, Draws)
+            assert len(unit.structures) <= batch
+            assert len({is_directed(structure) for structure in unit.structures}) == 1
 
 
 class TestRounds:
@@ -70,6 +93,16 @@ class TestRounds:
     def test_do_not_repeat_each_other(self, structure: Structure) -> None:
         first, second = drawn(FIRST, 0, structure), drawn(12, 1, structure)
         assert not [case for case in second if case in first]
+
+    def test_do_not_depend_on_the_strata_beside(self) -> None:
+        structures = (PLAIN, Structure(padding="zero"), Structure(bound="p2"))
+        together = beside(structures, 3)
+        assert together == {s: beside((s,), 3)[s] for s in structures}
+        assert len({repr(cases) for cases in together.values()}) == 3
+
+    def test_are_each_new(self) -> None:
+        cases = [repr(case) for case in drawn(40, 1, Structure(rank=2, size="some"))]
+        assert len(set(cases)) == 40
 
     def test_depend_on_the_seed_alone(self) -> None:
         assert repr(drawn(4, 1)) == repr(drawn(4, 1))
