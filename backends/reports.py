@@ -33,7 +33,7 @@ PACKAGES: Final = {
     "fbgemm": ("fbgemm-gpu-cpu",),
 }
 """Distributions whose versions a report names, beside those of every report."""
-MOST_EXAMPLES: Final = {"compile-static": 40, "tinygrad": 60}
+MOST_EXAMPLES: Final = {"compile-static": 40, "tinygrad": 150}
 """Cases drawn for a report where each takes seconds."""
 _JUDGED: Final = ("deviation", "fail", "crash", "timeout", "unexpected-pass")
 _PAGE: Final = """\

@@ -94,11 +94,11 @@ def test_the_committed_page_is_that_of_the_committed_reports() -> None:
 
 
 @pytest.mark.parametrize("file", COMMITTED, ids=lambda file: file.stem)
-def test_a_committed_report_is_green_and_its_deviations_are_declared(file: Path) -> None:
+def test_a_committed_report_breaks_what_is_declared_and_nothing_else(file: Path) -> None:
     report = json.loads(file.read_text(encoding="utf-8"))
     assert report["target"] == file.stem
     assert file.stem in catalogue()
-    assert report["verdict"] == "conformant"
+    assert {status for status in ("fail", "crash", "timeout") if report.get(status)} == set()
     stem = file.stem.removesuffix("-3").replace("-", "_")
     declared = ROOT / "backends" / f"{stem}.toml"
     rows = {row.clause for row in load(declared)} if declared.exists() else set()

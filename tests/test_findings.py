@@ -50,7 +50,7 @@ def test_finding(title: str, code: str) -> None:
         return
     threads = torch.get_num_threads()
     try:
-        exec(compile(code, title, "exec"), {})
+        exec(compile(code, title, "exec"), {"__name__": "finding"})
     finally:
         torch.set_num_threads(threads)
         torch._dynamo.reset()
