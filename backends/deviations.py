@@ -65,9 +65,11 @@ def load(path: Path) -> tuple[Deviation, ...]:
         If the file can't be read or a row is wrong.
     """
     built_in = Path(__file__).with_name(f"{path.name}.toml")
-    if path.name == str(path) and not path.exists() and built_in.exists():
-        path = built_in
     try:
+        if path.name == str(path) and not path.exists() and built_in.exists():
+            path = built_in
+        if path.exists() and not path.is_file():
+            raise DeviationFileError(f"can't read deviations {path}: it is no file")
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DeviationFileError(f"can't read deviations {path}: {error.strerror}") from error

@@ -69,8 +69,11 @@ def _load(target: str, home: str, attr: str) -> Backend:
 
 def _import_path(target: str, path: Path) -> ModuleType:
     """Import a file."""
-    if not path.is_file():
-        raise TargetError(f"{target}: {_no_file(path)}")
+    try:
+        if not path.is_file():
+            raise TargetError(f"{target}: {_no_file(path)}")
+    except OSError as error:  # such as a name that is too long
+        raise TargetError(f"{target}: can't read it: {error.strerror}") from error
     try:
         return import_file(path)
     except KeyboardInterrupt:

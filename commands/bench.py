@@ -15,6 +15,7 @@ import click
 from embconform.backends.backend import Backend, TargetError
 from embconform.commands.bench_files import STDOUT, BenchFiles
 from embconform.commands.show import show
+from embconform.commands.values import MONTH, MOST_THREADS, Amount, FilePath
 from embconform.conformance.quiet import captured_output
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from embconform.performance.run import BenchReport, Request
     from embconform.performance.workloads import Workload
 
-_FILE: Final = click.Path(path_type=Path)
+_FILE: Final = FilePath()
 _SECONDS: Final = 75.0
 _QUICK_SECONDS: Final = 10.0
 _FEWEST_JUDGING: Final = 15.0
@@ -74,13 +75,19 @@ def _list_workloads(context: click.Context, _: click.Parameter, wanted: bool) ->
     show_default=True,
     help="Where to run.",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of torch.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MOST_THREADS),
+    default=1,
+    show_default=True,
+    help="Of torch.",
+)
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Draws inputs."
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(1),
+    type=Amount(1, MONTH),
     help=f"For everything; the rest is listed as left out.  [default: {_SECONDS:.0f} a target]",
 )
 @click.option("--growth/--no-growth", default=True, help="Measure cost by N and by V.")
@@ -164,11 +171,11 @@ def _request(
     from embconform.performance.passes import PASSES
     from embconform.performance.run import Request
 
-    chosen = _workloads(workload or (_QUICK_WORKLOADS if quick else None))
+    chosen = _workloads(_QUICK_WORKLOADS if quick and workload is None else workload)
     default = _QUICK_PASSES if quick else tuple(PASSES)
     return Request(
         workloads=tuple(chosen),
-        passes=_passes(passes) if passes else default,
+        passes=default if passes is None else _passes(passes),
         caches=("warm", "cold") if cache == "both" else (cache,),
         against=against,
         device=device,
@@ -209,12 +216,22 @@ def _resolve(name: str, device: str) -> Backend:
     """Import a target and see that it can serve the device."""
     from embconform.backends.targets import resolve
 
+    if ":" in name:
+        _survive(name)
     with captured_output():
         backend = resolve(name)
     if device not in backend.capabilities.devices:
         serves = ", ".join(backend.capabilities.devices)
         raise TargetError(f"{name} runs on {serves}, not on {device}")
     return backend
+
+
+def _survive(name: str) -> None:
+    """Import foreign code in a process of its own first: one that dies of it can't say why."""
+    from embconform.conformance.isolation.isolated import Isolated
+
+    with Isolated(name) as imported:
+        imported.rest()
 
 
 def _measure(

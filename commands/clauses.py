@@ -32,9 +32,10 @@ def clauses(clause_id: str | None, profile: str | None) -> None:
             raise click.UsageError(f"{clause.id} belongs to the {clause.profile} profile alone")
         show(lambda console: _one(clause, console))
         return
-    found = _matching(clause_id or "*", [Profile(profile)] if profile else list(Profile))
+    pattern = "*" if clause_id is None else clause_id
+    found = _matching(pattern, [Profile(profile)] if profile else list(Profile))
     if not found:
-        raise click.UsageError(_not_found(clause_id or "*", profile))
+        raise click.UsageError(_not_found(pattern, profile))
     show(lambda console: _table(found, console))
 
 

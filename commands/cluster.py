@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -114,6 +116,9 @@ def _call(target: str, request: Request, shard: int, of: int) -> list[str]:
 
 
 def _connect(address: str) -> Any:
+    match = re.fullmatch(r"(?:tcp|tls)://(\[[0-9a-fA-F:]+\]|[\w.-]+):([0-9]{1,5})", address)
+    if not match or not 0 < int(match[2]) < 2**16:
+        raise click.UsageError(f"--scheduler {address!r} is not tcp://HOST:PORT")
     try:
         import distributed
     except ImportError as error:
@@ -122,6 +127,8 @@ def _connect(address: str) -> Any:
         ) from error
     make: Any = distributed.Client  # untyped
     try:
+        with socket.create_connection((match[1].strip("[]"), int(match[2])), _PATIENCE):
+            pass  # Dask tries again and again where nobody listens
         return make(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         told = " ".join(str(error).split())

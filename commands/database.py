@@ -1,14 +1,16 @@
-"""Where failing cases persist: a folder, a Redis server, or nowhere."""
+"""Where failing cases persist: a folder, a Redis server, a team's artifact, or nowhere."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import click
+
+from embconform.commands.github_database import FORM, github
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -17,15 +19,28 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 5.0
 _KEPT_DAYS: Final = 90
+_FORMS: Final = f"no folder, no redis://HOST:PORT/NUMBER, no {FORM.split()[0]} and not none"
 
 
 def default_folder() -> Path:
     """Give the folder for what is run from the working directory, in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache"
     here = Path.cwd()
-    digest = hashlib.sha256(str(here).encode()).hexdigest()[:8]
-    return base / "embconform" / f"{here.name or 'root'}-{digest}"
+    digest = hashlib.sha256(str(here).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return _cache() / f"{here.name or 'root'}-{digest}"
+
+
+def _cache() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(cache) if Path(cache).is_absolute() else _home() / ".cache"
+    return base / "embconform"
+
+
+def _home() -> Path:
+    """Give the user's folder; where there is no such user, one that can't be made."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
 
 
 def open_database(where: str | None) -> ExampleDatabase | None:
@@ -34,7 +49,8 @@ def open_database(where: str | None) -> ExampleDatabase | None:
     Parameters
     ----------
     where : str or None
-        A folder, ``redis://HOST:PORT/NUMBER``, ``none``, or None for the default folder.
+        A folder, ``redis://HOST:PORT/NUMBER``, ``github://OWNER/REPOSITORY/ARTIFACT``, ``none``, or
+        None for the default folder.
 
     Returns
     -------
@@ -51,6 +67,10 @@ def open_database(where: str | None) -> ExampleDatabase | None:
 
     if where == "none":
         return None
+    if where == "":
+        raise click.UsageError(f"--database '' is {_FORMS}")
+    if where and where.startswith("github:"):
+        return _github(where)
     if where and "://" in where:
         return _redis(where)
     folder = default_folder() if where is None else Path(where)
@@ -62,11 +82,18 @@ def open_database(where: str | None) -> ExampleDatabase | None:
     return DirectoryBasedExampleDatabase(folder)
 
 
+def _github(url: str) -> ExampleDatabase:
+    """Read what the team's CI found, and keep what is found here in the default folder."""
+    from hypothesis.database import MultiplexedDatabase
+
+    shared = github(url, _cache(), _PATIENCE)
+    local = open_database(None)
+    return MultiplexedDatabase(local, shared) if local else shared
+
+
 def _redis(url: str) -> ExampleDatabase:
-    if urlsplit(url).scheme not in ("redis", "rediss"):
-        raise click.UsageError(
-            f"--database {_shown(url)} is no folder, no redis://HOST:PORT/NUMBER and not none"
-        )
+    if url.partition("://")[0].lower() not in ("redis", "rediss"):
+        raise click.UsageError(f"--database {_shown(url)} is {_FORMS}")
     try:
         from hypothesis.extra.redis import RedisExampleDatabase
         from redis import Redis, RedisError
@@ -90,5 +117,4 @@ def _days() -> timedelta:
 
 def _shown(url: str) -> str:
     """Leave a password out."""
-    parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":…@") if parts.password else url
+    return re.sub(r"(?<=://)([^/@]*):[^/]*@", r"\1:…@", url)

@@ -7,8 +7,9 @@ from typing import Final
 
 import click
 
+from embconform.commands.values import MONTH
+
 _UNITS: Final = {"h": 3600, "m": 60, "s": 1}
-_MOST: Final = 30 * 24 * 3600
 
 
 class Duration(click.ParamType[float]):
@@ -20,10 +21,10 @@ class Duration(click.ParamType[float]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Read it."""
-        parts = re.fullmatch(r"(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?", str(value))
+        parts = re.fullmatch(r"(?:([0-9]{1,4})h)?(?:([0-9]{1,5})m)?(?:([0-9]{1,7})s)?", str(value))
         given = parts.groups() if parts else ()
         pairs = zip(given, _UNITS.values(), strict=False)
         seconds = sum(int(number) * unit for number, unit in pairs if number)
-        if not 0 < seconds <= _MOST:
+        if not 0 < seconds <= MONTH:
             self.fail(f"{value} is no time up to 30 days, such as 2h, 1h30m or 45s", param, ctx)
         return float(seconds)

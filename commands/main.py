@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import platform
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import NoReturn
+from pathlib import Path
+from typing import Final, NoReturn
 
 import click
 
@@ -21,6 +25,13 @@ from embconform.commands.merge import merge
 from embconform.commands.selftest import selftest
 from embconform.commands.validate import validate
 
+_SCARCE: Final = frozenset(
+    {
+        errno.EAGAIN, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+        errno.ENOSPC, errno.EROFS,
+    }
+)  # fmt: skip
+_ROOM: Final = "make room or raise the limit (see: ulimit -a, df)"
 OK, NONCONFORMANT, UNUSABLE, FAULT, INTERRUPTED, NO_READER = 0, 1, 2, 3, 130, 141
 
 
@@ -55,6 +66,7 @@ def run(arguments: Sequence[str]) -> int:
         stderr), 3 embconform itself failed, 130 interrupted.
     """
     try:
+        _check_folder()
         code = embconform.main(list(arguments), prog_name="embconform", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; nothing was written")
@@ -70,6 +82,12 @@ def run(arguments: Sequence[str]) -> int:
         return UNUSABLE
     except SystemExit:  # click's way of leaving when the reader of --help has gone
         return NO_READER
+    except (OSError, MemoryError) as error:
+        if not _is_refused(error):
+            _report_fault(error, arguments)
+            return FAULT
+        _say(f"this machine gives no more: {getattr(error, 'strerror', 'out of memory')}; {_ROOM}")
+        return UNUSABLE
     except Exception as error:
         _report_fault(error, arguments)
         return FAULT
@@ -78,7 +96,33 @@ def run(arguments: Sequence[str]) -> int:
 
 def entry_point() -> NoReturn:
     """Run the process's command line and exit."""
+    _plug()
     sys.exit(run(sys.argv[1:]))
+
+
+def _plug() -> None:
+    """Let no file of ours take the number of a standard stream that is closed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            plug = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(plug, True)
+
+
+def _check_folder() -> None:
+    """Refuse to work in a folder that has been deleted."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise click.ClickException(
+            f"can't work in the current folder: {error.strerror}; change to one that exists"
+        ) from error
+
+
+def _is_refused(error: OSError | MemoryError) -> bool:
+    """Tell whether the system has run out of something; all else is a fault of ours."""
+    return isinstance(error, MemoryError) or error.errno in _SCARCE
 
 
 def _with_help(error: click.UsageError) -> str:
@@ -92,12 +136,14 @@ def _with_help(error: click.UsageError) -> str:
 def _say(message: str) -> None:
     """Write one line to stderr."""
     line = "".join(char if char.isprintable() else " " for char in message)
-    click.echo(f"embconform: {' '.join(line.split())}", err=True)
+    with suppress(OSError):  # nobody can be told then, and the exit code remains
+        click.echo(f"embconform: {' '.join(line.split())}", err=True)
 
 
 def _report_fault(error: Exception, arguments: Sequence[str]) -> None:
     """Write the traceback and what to report."""
-    click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    with suppress(OSError):
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
     try:
         torch = version("torch")
     except PackageNotFoundError:

@@ -9,8 +9,9 @@ import click
 from embconform.commands.outputs import Outputs
 from embconform.commands.parts import read_pieces
 from embconform.commands.running import show_all
+from embconform.commands.values import FilePath
 
-_FILE = click.Path(path_type=Path)
+_FILE = FilePath()
 
 
 @click.command()

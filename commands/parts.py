@@ -44,13 +44,22 @@ def read_pieces(path: Path) -> list[Piece]:
     return pieces
 
 
+def _text(path: Path) -> str:
+    """Read a file that may turn out to be anything: a pipe, /dev/zero, something without end."""
+    if path.exists() and not path.is_file():
+        raise click.UsageError(f"{path} is no file; give what validate --json wrote")
+    with path.open("rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise click.UsageError(f"{path} is larger than any report of embconform")
+    return data.decode("utf-8")
+
+
 def _documents(path: Path) -> Sequence[dict[str, Any]]:
     from embconform.conformance.render.json import SCHEMA
 
     try:
-        if path.stat().st_size > _LARGEST:
-            raise click.UsageError(f"{path} is larger than any report of embconform")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(_text(path))
     except (OSError, ValueError, RecursionError) as error:
         told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise click.UsageError(f"can't read {path} as JSON: {told}") from error

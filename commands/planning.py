@@ -141,19 +141,35 @@ def check_selection(pattern: str, profile: Profile) -> None:
     ------
     click.UsageError
     """
+    check_pattern(pattern)
     if select(profile, pattern):
         return
+    said = f"--select {pattern!r} matches no clause of the {profile.value} profile"
+    other = next(other for other in Profile if other is not profile)
+    raise click.UsageError(f"{said}; it matches some of the {other.value} profile")
+
+
+def check_pattern(pattern: str) -> None:
+    """Refuse a list of patterns one of which matches no clause of any profile.
+
+    Parameters
+    ----------
+    pattern : str
+
+    Raises
+    ------
+    click.UsageError
+    """
     from difflib import get_close_matches
 
-    said = f"--select {pattern!r} matches no clause of the {profile.value} profile"
-    other = next((p for p in Profile if p is not profile and select(p, pattern)), None)
-    if other:
-        raise click.UsageError(f"{said}; it matches some of the {other.value} profile")
-    close = get_close_matches(pattern, list(registry()), n=1)
-    if pattern in {clause.group for clause in registry().values()}:
-        close = [f"{pattern}.*"]
-    hint = f", did you mean {close[0]!r}?" if close else " (see: embconform clauses)"
-    raise click.UsageError(f"{said}{hint}")
+    for part in pattern.split(","):
+        if any(select(profile, part) for profile in Profile):
+            continue
+        close = get_close_matches(part, list(registry()), n=1)
+        if part in {clause.group for clause in registry().values()}:
+            close = [f"{part}.*"]
+        hint = f", did you mean {close[0]!r}?" if close else " (see: embconform clauses)"
+        raise click.UsageError(f"--select {part!r} matches no clause{hint}")
 
 
 def _check_device(target: str, backend: Backend | Description, device: str) -> None:

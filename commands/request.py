@@ -67,7 +67,7 @@ class Request:
                 "--for goes on with new seeds until its time is over; leave "
                 "--shard, --resume and --timeout out"
             )
-        if self.scheduler and (
+        if self.scheduler is not None and (
             self.shard[1] > 1 or self.resume or self.lasting or self.fail_fast or self.workers > 1
         ):
             raise click.UsageError(

@@ -256,7 +256,14 @@ def _scratch() -> Iterator[Path]:
     """Keep Hypothesis's own files out of the folder that the user stands in."""
     from hypothesis.configuration import set_hypothesis_home_dir
 
-    with TemporaryDirectory(prefix="embconform-") as folder:
+    try:
+        made = TemporaryDirectory(prefix="embconform-")
+    except OSError as error:
+        raise click.UsageError(
+            f"can't make a temporary folder: {error.strerror}; let TMPDIR name one that can be "
+            "written to"
+        ) from error
+    with made as folder:
         set_hypothesis_home_dir(folder)
         try:
             yield Path(folder)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from embconform.commands.outputs import Outputs
+from embconform.commands.planning import check_pattern
 from embconform.commands.show import emit, show
+from embconform.commands.values import FilePath
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     default="*",
     help="Only bugs planted for clauses whose id matches; several patterns joined by commas.",
 )
-@click.option("--json", "json_", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--json", "json_", type=FilePath(), metavar="FILE",
               help="Write JSON; - is stdout.")  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Draws cases."
@@ -53,25 +55,12 @@ def selftest(
     """
     outputs = Outputs(json_)
     outputs.check()
-    _check_selection(select)
+    check_pattern(select)
     kills = _run(select, seed, workers or len(os.sched_getaffinity(0)))
     if json_:
         _write(json_, json.dumps(kills.as_dict(), indent=1) + "\n")
     show(lambda console: render(kills, console), err=outputs.on_stdout)
     context.exit(0 if kills.passed else 1)
-
-
-def _check_selection(pattern: str) -> None:
-    """Refuse a pattern that no planted bug's clause matches."""
-    from embconform.reference.clause import Profile, registry, select
-
-    if any(select(profile, pattern) for profile in Profile):
-        return
-    from difflib import get_close_matches
-
-    close = get_close_matches(pattern, list(registry()), n=1)
-    hint = f", did you mean {close[0]!r}?" if close else " (see: embconform clauses)"
-    raise click.UsageError(f"--select {pattern!r} matches no clause{hint}")
 
 
 def _run(select: str, seed: int, workers: int) -> Kills:

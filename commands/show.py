@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from io import StringIO
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_WIDTH: Final = 80
 
 
 def show(write: Callable[[Console], None], *, err: bool = False) -> None:
@@ -32,7 +34,8 @@ def show(write: Callable[[Console], None], *, err: bool = False) -> None:
         return
     real = Console(file=stream)
     page = StringIO()
-    write(Console(file=page, force_terminal=real.is_terminal, width=real.width))
+    width = real.width or _WIDTH  # COLUMNS=0 would leave no room for a word
+    write(Console(file=page, force_terminal=real.is_terminal, width=width))
     emit(page.getvalue(), stream)
 
 

@@ -16,16 +16,16 @@ from embconform.commands.planning import Plan, check_selection, plan
 from embconform.commands.request import Request
 from embconform.commands.running import run_all, show_all
 from embconform.commands.shard import Shard
+from embconform.commands.values import GIB, MOST_EXAMPLES, SECONDS, FilePath
 from embconform.conformance.interrupt import Interruptible
 from embconform.reference.clause import Profile
 
 if TYPE_CHECKING:
     from embconform.conformance.merging import Piece
 
-_FILE = click.Path(path_type=Path)
+_FILE = FilePath()
 _BUDGETS = ("quick", "default", "thorough")
 _DEVICES = ("cpu", "cuda")
-_SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 @click.command()
@@ -42,7 +42,11 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     show_default=True,
     help="How many cases to run.",
 )
-@click.option("--max-examples", type=click.IntRange(min=1), help="At most this many cases in all.")
+@click.option(
+    "--max-examples",
+    type=click.IntRange(1, MOST_EXAMPLES),
+    help="At most this many cases in all.",
+)
 @click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Draws cases."
 )
@@ -72,19 +76,19 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 )
 @click.option(
     "--case-timeout",
-    type=_SECONDS,
+    type=SECONDS,
     metavar="SECONDS",
     help="Longest time for one step.  [default: 60; 600 for compiled targets]",
 )
 @click.option(
     "--timeout",
-    type=_SECONDS,
+    type=SECONDS,
     metavar="SECONDS",
     help="Longest time for a run.  [default: by budget: 600, 3600 or 28800; x4 for compiled]",
 )
 @click.option(
     "--memory",
-    type=click.FloatRange(min=0.1),
+    type=GIB,
     metavar="GIB",
     help="Memory that the target may use.  [default: 9/10 of what is free]",
 )
@@ -125,7 +129,8 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
     "--database",
     metavar="WHERE",
     envvar="EMBCONFORM_DATABASE",
-    help="Where failing cases persist: a folder, redis://HOST:PORT/NUMBER, or none.  "
+    help="Where failing cases persist: a folder, redis://HOST:PORT/NUMBER, "
+    "github://OWNER/REPOSITORY/ARTIFACT, or none.  "
     "[default: a folder in the user's cache]",
 )
 @click.option("--json", "json_", type=_FILE, metavar="FILE", help="Write JSON; - is stdout.")
@@ -163,7 +168,7 @@ def validate(
         check_selection(request.select, candidate)
     own_rows = load(request.deviations) if request.deviations else ()
     with Interruptible() as stop:
-        if request.scheduler:
+        if request.scheduler is not None:
             named = list(dict.fromkeys(targets))
             reports = run_on_cluster(request.scheduler, named, request, stop)
             show_all(reports, to_stderr=outputs.on_stdout)

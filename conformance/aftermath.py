@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
-import torch
-from torch import Tensor
-
 from embconform.conformance.claims import judge_records
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read
 from embconform.conformance.transforms_claims import GradientOf, Lookup
@@ -37,7 +35,7 @@ def _gradient_after(lab: Lab, lookup: Lookup, which: str) -> Claims:
     with torch.no_grad():
         (ids if which == "indices" else given).zero_()
     gradient = weight.grad
-    seen: object = gradient.to_dense() if isinstance(gradient, Tensor) else gradient
+    seen: object = gradient.to_dense() if isinstance(gradient, torch.Tensor) else gradient
     what = f"weight.grad, the {which} written to since, for {lookup}"
     yield GradientOf(what, read(seen), lookup, upstream)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from embconform.backends.backend import Backend
 from embconform.conformance.course import Course, Done, Job, Jobs, Performer, Progress
 from embconform.conformance.explorer import Explorer
+from embconform.conformance.interrupt import finished
 from embconform.conformance.known_failures import KnownFailures
 from embconform.conformance.options import RunOptions
 from embconform.conformance.part import Part
@@ -118,6 +119,8 @@ def run(
     started, spread = perf_counter(), spread or Spread()
     explorer = Explorer(_runner(subject, options.device), options, stop)
     before = spread.before or Part()
+    # what was done before is counted in units of the work, so that must be known then
+    planned = spread.before is not None or finished(lambda: explorer.fingerprint, stop)
     found = Found(
         options=options,
         name=explorer.backend.name,
@@ -125,13 +128,16 @@ def run(
         described=explorer.backend,
         environment=explorer.runner.environment,
         part=before,
-        units=len(explorer.work),
-        fingerprint=explorer.fingerprint,
+        units=len(explorer.work) if planned else 0,
+        fingerprint=explorer.fingerprint if planned else "",
         shard=spread.shard,
         of=spread.of,
     )
     spread.check(found)
-    spread.helpers.fingerprint = explorer.fingerprint
+    if not planned:
+        ended = "the run was interrupted before it began"
+        return report(replace(found, ended=ended, interrupted=True), target)
+    spread.helpers.fingerprint = found.fingerprint
     if spread.known and not spread.before and spread.shard == 1:
         before.merge(spread.known.replay(explorer))
     rounds = spread.rounds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -21,6 +23,7 @@ class Interruptible:
 
     def __init__(self) -> None:
         self.requested = False
+        self._urgent = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __call__(self) -> bool:
@@ -40,12 +43,51 @@ class Interruptible:
     ) -> None:
         self._restore()
 
+    @contextmanager
+    def urgent(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt at once, rather than wait to be asked."""
+        self._urgent = True
+        try:
+            if self.requested:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._urgent = False
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.requested = True
         self._restore()
+        if self._urgent:
+            raise KeyboardInterrupt
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def finished(work: Callable[[], object], stop: Callable[[], bool]) -> bool:
+    """Do what takes seconds and never asks whether to stop; tell whether it was finished.
+
+    Parameters
+    ----------
+    work : callable
+    stop : callable
+        Where it is an :class:`Interruptible`, a signal ends the work at once.
+
+    Returns
+    -------
+    bool
+    """
+    try:
+        if isinstance(stop, Interruptible):
+            with stop.urgent():
+                work()
+        else:
+            work()
+    except KeyboardInterrupt:
+        if not stop():
+            raise
+        return False
+    return True

@@ -56,7 +56,7 @@ def merged(pieces: Sequence[Piece]) -> Report:
         part.merge(deepcopy(piece.found.part))
     founds = [piece.found for piece in ordered]
     whole = replace(
-        founds[0],
+        max(founds, key=lambda found: found.units),
         part=part,
         shard=1,
         of=1,
@@ -85,7 +85,7 @@ def check_same(one: Piece, other: Piece) -> None:
         With one line that says what differs.
     """
     for name, value in _facts(one).items():
-        others = _facts(other)[name]
+        others = _facts(other).get(name, value)
         if value != others:
             raise MergeError(
                 f"{one.file} and {other.file} are parts of different runs: {name} is {value} in "
@@ -111,8 +111,9 @@ def _facts(piece: Piece) -> dict[str, object]:
     for name in VERSIONS:
         facts[f"the version of {name}"] = found.environment.get(name)
     facts["the number of shards"] = found.of
-    facts["the number of units"] = found.units
-    facts["the work"] = found.fingerprint
+    if found.fingerprint:  # else it was interrupted before its work was known
+        facts["the number of units"] = found.units
+        facts["the work"] = found.fingerprint
     return facts
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-import torch
-
 from embconform.backends.backend import Backend
 from embconform.conformance import (
     modules_copies,
@@ -15,6 +13,7 @@ from embconform.conformance import (
     modules_use,
 )
 from embconform.conformance.claims import Record, judge_records
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_common import Check, Subject
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import record

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from embconform.backends.backend import Backend
 from embconform.conformance.claims import Claim
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_claims import Behaviour
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.recording import plain
@@ -78,7 +77,7 @@ class Subject:
         module.weight.data.copy_(self.values(wanted))
         return module
 
-    def values(self, dtype: torch.dtype | None = None) -> Tensor:
+    def values(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Draw a table of signed values without a zero, each row longer than any bound."""
         rng = np.random.default_rng(self.seed)
         drawn = rng.uniform(1, 2, (ROWS, WIDTH)) * rng.choice([-1.0, 1.0], (ROWS, WIDTH))
@@ -91,7 +90,7 @@ class Subject:
         module.weight.requires_grad_(trainable)
         return run(module, self.ids())
 
-    def ids(self, values: Any = IDS) -> Tensor:
+    def ids(self, values: Any = IDS) -> torch.Tensor:
         """Make indices of a dtype that the backend takes."""
         taken = self.backend.capabilities.index_dtypes
         dtype = torch.int64 if "int64" in taken else getattr(torch, taken[0])
@@ -123,7 +122,7 @@ def table_of(module: Any) -> Array:
     return to_numpy(module.weight)
 
 
-def run(module: Any, ids: Tensor) -> Behaviour:
+def run(module: Any, ids: torch.Tensor) -> Behaviour:
     """Look up, go backward where that is possible, and write down all that can be seen.
 
     The upstream gradient consists of small powers of two, so that its sums are exact in every
@@ -132,7 +131,7 @@ def run(module: Any, ids: Tensor) -> Behaviour:
     Parameters
     ----------
     module : torch.nn.Module
-    ids : Tensor
+    ids : torch.Tensor
 
     Returns
     -------

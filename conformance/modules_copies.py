@@ -10,9 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-
 from embconform.conformance.claims import Equal, Must, Refused, SameBits, SameValues
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_claims import CastOf, SameBehaviour
 from embconform.conformance.modules_common import (
     Claims,

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from embconform.conformance.claims import Different, Equal, Must, Odd, Refused, SameValues
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_claims import PaddingRow, Shows
 from embconform.conformance.modules_common import PADDING, ROWS, WIDTH, Claims, Subject, table_of
 from embconform.conformance.modules_draws import SHAPES, Drawn

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import torch
 
 from embconform.backends.backend import Backend
 from embconform.conformance import marker
@@ -25,6 +25,7 @@ from embconform.conformance.case import (
     keyword_options,
 )
 from embconform.conformance.layouts import Laid, lay_out
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.outcome import (
     GradientSeen,
     MemorySeen,
@@ -35,18 +36,26 @@ from embconform.conformance.outcome import (
 )
 from embconform.reference.dtypes import Array
 
-_CARRIERS: dict[torch.dtype, tuple[torch.dtype, Any]] = {
-    torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
-    torch.float8_e4m3fn: (torch.uint8, ml_dtypes.float8_e4m3fn),
-    torch.float8_e5m2: (torch.uint8, ml_dtypes.float8_e5m2),
-}
-_BY_NUMPY = {np.dtype(numpy): (carrier, torch_) for torch_, (carrier, numpy) in _CARRIERS.items()}
+
+@cache
+def _carriers() -> dict[torch.dtype, tuple[torch.dtype, Any]]:
+    """Name the integers that carry the bits of floats which only one of torch and NumPy knows."""
+    return {
+        torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
+        torch.float8_e4m3fn: (torch.uint8, ml_dtypes.float8_e4m3fn),
+        torch.float8_e5m2: (torch.uint8, ml_dtypes.float8_e5m2),
+    }
+
+
+@cache
+def _by_numpy() -> dict[np.dtype[Any], tuple[torch.dtype, torch.dtype]]:
+    return {np.dtype(numpy): (carrier, torch_) for torch_, (carrier, numpy) in _carriers().items()}
 
 
 def to_torch(array: Array) -> torch.Tensor:
     """Make a tensor that shares the memory of a contiguous array, bfloat16 and float8 included."""
-    if array.dtype in _BY_NUMPY:
-        carrier, dtype = _BY_NUMPY[array.dtype]
+    if array.dtype in _by_numpy():
+        carrier, dtype = _by_numpy()[array.dtype]
         return torch.from_numpy(array.view(f"i{array.dtype.itemsize}")).view(carrier).view(dtype)
     return torch.from_numpy(array)
 
@@ -59,8 +68,8 @@ def to_numpy(tensor: torch.Tensor) -> Array:
     """
     with torch.no_grad():
         plain = tensor.detach().clone(memory_format=torch.contiguous_format).cpu()
-        if plain.dtype in _CARRIERS:
-            carrier, numpy = _CARRIERS[plain.dtype]
+        if plain.dtype in _carriers():
+            carrier, numpy = _carriers()[plain.dtype]
             return plain.view(carrier).numpy().view(numpy)
         return plain.numpy()
 
@@ -80,10 +89,13 @@ class _Tensor:
         return np.array(self.laid.view(base), copy=True), self.laid.outside_intact(base)
 
 
-_CONTEXTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "no_grad": torch.no_grad,
-    "inference": torch.inference_mode,
-}
+def _context(mode: str) -> AbstractContextManager[Any]:
+    """Enter a grad mode."""
+    contexts: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+        "no_grad": torch.no_grad,
+        "inference": torch.inference_mode,
+    }
+    return contexts.get(mode, nullcontext)()
 
 
 @contextmanager
@@ -177,7 +189,7 @@ class Observer:
         if self.embed is None:
             self.embed = self._make()
         mode = "no_grad" if step.no_grad else self.case.mode
-        with _CONTEXTS.get(mode, nullcontext)():
+        with _context(mode):
             output = self.embed(indices)
         if not isinstance(output, torch.Tensor):
             return {"returned": type(output).__name__}

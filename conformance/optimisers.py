@@ -5,16 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from embconform.backends.backend import Backend, Described
 from embconform.conformance.claims import compare_arrays
 from embconform.conformance.finding import Finding, within
 from embconform.conformance.judging import Ruling
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.outcome import raised_from
 from embconform.conformance.probes import Probe
@@ -22,7 +21,7 @@ from embconform.reference.clause import Profile, registry
 from embconform.reference.dtypes import Array
 from embconform.reference.optimisers import RECIPES, Plan, Recipe, make_plan, trajectory
 
-Lookup = Callable[[Tensor], Any]
+Lookup: TypeAlias = "Callable[[torch.Tensor], Any]"
 
 PADDING: Final = "training.padding-row-decays"
 _CLAUSES: Final = {
@@ -59,47 +58,48 @@ class Stepper:
     Parameters
     ----------
     recipe : Recipe
-    weight : Tensor
+    weight : torch.Tensor
         The table.
     """
 
-    def __init__(self, recipe: Recipe, weight: Tensor) -> None:
+    def __init__(self, recipe: Recipe, weight: torch.Tensor) -> None:
         self.recipe, self.weight = recipe, weight
         self.steps = 0
         self.counter = torch.tensor(0.0)
-        self.momentum: list[Tensor | None] = [None]
+        self.momentum: list[torch.Tensor | None] = [None]
         self.first, self.second = torch.zeros_like(weight), torch.zeros_like(weight)
 
-    @torch.no_grad()
     def step(self) -> None:
         """Move the table by its gradient."""
         gradient = self.weight.grad
         assert gradient is not None
         self.steps += 1
         common: dict[str, Any] = {"lr": self.recipe.rate, "maximize": False}
-        if self.recipe.kind == "SparseAdam":
-            self._sparse_adam(gradient, common)
-            return
-        common |= {"foreach": False, "fused": False}
-        {"SGD": self._sgd, "Adagrad": self._adagrad}.get(self.recipe.kind, self._adam)(
-            gradient, common
-        )
+        forms = {
+            "SGD": self._sgd,
+            "Adagrad": self._adagrad,
+            "SparseAdam": self._sparse_adam,
+        }
+        if self.recipe.kind != "SparseAdam":
+            common |= {"foreach": False, "fused": False}
+        with torch.no_grad():
+            forms.get(self.recipe.kind, self._adam)(gradient, common)
 
-    def _sgd(self, gradient: Tensor, common: dict[str, Any]) -> None:
+    def _sgd(self, gradient: torch.Tensor, common: dict[str, Any]) -> None:
         from torch.optim.sgd import sgd
 
         common |= {"weight_decay": 0.0, "momentum": self.recipe.momentum}
         common |= {"dampening": 0.0, "nesterov": False}
         sgd([self.weight], [gradient], self.momentum, **common)
 
-    def _adagrad(self, gradient: Tensor, common: dict[str, Any]) -> None:
+    def _adagrad(self, gradient: torch.Tensor, common: dict[str, Any]) -> None:
         from torch.optim.adagrad import adagrad
 
         common |= {"weight_decay": 0.0, "lr_decay": 0.0, "eps": self.recipe.eps}
         common |= {"has_sparse_grad": gradient.is_sparse}
         adagrad([self.weight], [gradient], [self.first], [self.counter], **common)
 
-    def _adam(self, gradient: Tensor, common: dict[str, Any]) -> None:
+    def _adam(self, gradient: torch.Tensor, common: dict[str, Any]) -> None:
         from torch.optim.adam import adam
         from torch.optim.adamw import adamw
 
@@ -108,7 +108,7 @@ class Stepper:
         moments = [self.first], [self.second]
         form([self.weight], [gradient], *moments, [], [self.counter], **common)
 
-    def _sparse_adam(self, gradient: Tensor, common: dict[str, Any]) -> None:
+    def _sparse_adam(self, gradient: torch.Tensor, common: dict[str, Any]) -> None:
         from torch.optim._functional import sparse_adam
 
         common |= self._betas()
@@ -189,7 +189,7 @@ def _take_steps(
         if weight.grad is not None:
             weight.grad = None if at == 2 else weight.grad.zero_()
         output = look_up(torch.tensor(plan.ids[at], dtype=dtype, device=device))
-        if not isinstance(output, Tensor) or output.dtype != weight.dtype:
+        if not isinstance(output, torch.Tensor) or output.dtype != weight.dtype:
             raise _UnusableError(f"the lookup of step {at + 1} is no tensor of {weight.dtype}")
         seen.outputs.append(to_numpy(output))
         upstream = torch.tensor(plan.upstream[at], device=device).to(weight.dtype)
@@ -206,7 +206,7 @@ def _take_steps(
 
 def _table(
     backend: Backend, recipe: Recipe, plan: Plan, device: str, as_module: bool
-) -> tuple[Lookup, Tensor]:
+) -> tuple[Lookup, torch.Tensor]:
     """Make the trainable table; return how to look it up, and itself."""
     options: dict[str, Any] = {} if plan.padding is None else {"padding_idx": plan.padding}
     if recipe.sparse:

@@ -108,7 +108,7 @@ def read(document: Mapping[str, Any]) -> Found:
         return _read(document, document["part"])
     except RecordError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         what = (
             f"{type(error).__name__}: {error}"
             if not isinstance(error, KeyError)

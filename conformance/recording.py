@@ -9,11 +9,10 @@ from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from embconform.conformance import marker
 from embconform.conformance.claims import Claim, MustRaise, Odd, Record, Returned
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.outcome import Raised, raised_from
 
@@ -54,7 +53,7 @@ def record(clause: str, trial: Callable[[], Iterable[Claim]]) -> Record:
 def read(got: object) -> Returned:
     """Copy out what a target gave where a dense tensor is due."""
     kind = type(got).__name__
-    if not isinstance(got, Tensor):
+    if not isinstance(got, torch.Tensor):
         return Returned(kind)
     dtype, shape = str(got.dtype).removeprefix("torch."), tuple(got.shape)
     if got.numel() > MOST:
@@ -71,7 +70,7 @@ def attempt(what: str, call: Callable[[], Any]) -> MustRaise:
         got = call()
     except Exception:
         return MustRaise(what, None)
-    seen = str(got.tolist()) if isinstance(got, Tensor) else type(got).__name__
+    seen = str(got.tolist()) if isinstance(got, torch.Tensor) else type(got).__name__
     return MustRaise(what, _brief(seen))
 
 

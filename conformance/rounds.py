@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from embconform.conformance.course import Course, Jobs, Performer, Progress, Shrink
 from embconform.conformance.explorer import Explorer
+from embconform.conformance.interrupt import finished
 from embconform.conformance.part import Part
 from embconform.conformance.tally import Shrunk
 
@@ -87,6 +89,8 @@ class Rounds:
         while not over():
             seed = (first + self.number) % SEEDS
             explorer = replace(explorer, options=replace(options, seed=seed), stop=over)
+            if not finished(partial(getattr, explorer, "work"), stop):
+                break
             part = self._round(explorer, helpers, progress, shrunk)
             part.done.clear()
             total.merge(part)
@@ -98,7 +102,7 @@ class Rounds:
                 Beat(self.number, seed, total.cases, len(counting), monotonic() - started)
             )
         if not (self.number or self.ended):
-            self.ended = "the run's time was over"
+            self.ended = "the run was interrupted" if stop() else "the run's time was over"
 
     def _round(
         self, explorer: Explorer, helpers: Helpers, progress: Progress | None, shrunk: set[str]

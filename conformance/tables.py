@@ -9,12 +9,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import psutil
-import torch
 
 from embconform.backends.backend import Backend, Described
 from embconform.conformance.claims import Returned
 from embconform.conformance.finding import Finding, same_bits
 from embconform.conformance.judging import Ruling
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
 from embconform.conformance.outcome import Raised, raised_from
 from embconform.conformance.probes import Probe

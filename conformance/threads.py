@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from threading import Barrier
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from embconform.backends.backend import Backend, Described
 from embconform.conformance.finding import Finding
 from embconform.conformance.judging import Ruling
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy, to_torch
 from embconform.conformance.outcome import Raised, raised_from
 from embconform.conformance.probes import Probe

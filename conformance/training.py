@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from embconform.backends.backend import Backend, Described
 from embconform.conformance.finding import Finding
 from embconform.conformance.judging import Ruling
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
 from embconform.reference.clause import Profile
 from embconform.reference.skipgram import Floats, Plan, Trajectory, make_plan, oracle, upstream
@@ -23,7 +22,7 @@ NAMES: Final = ("input", "output")
 PART: Final = 5
 """First and last steps are a fifth of all: 10 of 50."""
 
-Lookup = Callable[[Tensor], Tensor]
+Lookup: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
 
 class _UnusableError(Exception):
@@ -94,7 +93,7 @@ def observe_training(backend: Backend, plan: Plan, device: str = "cpu") -> Train
 
 def _table(
     backend: Backend, plan: Plan, values: NDArray[np.float32], device: str
-) -> tuple[Lookup, Tensor]:
+) -> tuple[Lookup, torch.Tensor]:
     """Make a trainable table; return how to look it up, and its weight."""
     options: dict[str, Any] = {"padding_idx": 0} if plan.padding else {}
     weight = torch.nn.Parameter(torch.tensor(values, device=device))
@@ -108,7 +107,9 @@ def _table(
     return module, weight
 
 
-def _step(tables: list[tuple[Lookup, Tensor]], batch: list[Tensor], device: str) -> float:
+def _step(
+    tables: list[tuple[Lookup, torch.Tensor]], batch: list[torch.Tensor], device: str
+) -> float:
     """Run centres, contexts and negatives forward and backward; return the loss."""
     (inputs, weight), (outputs, _) = tables
     shapes = [tuple(ids.shape) for ids in batch]
@@ -124,7 +125,7 @@ def _step(tables: list[tuple[Lookup, Tensor]], batch: list[Tensor], device: str)
 
 def _refuse_unusable(found: object, expected: tuple[int, ...]) -> None:
     """Raise unless a lookup returned a differentiable float32 tensor of the right shape."""
-    if not isinstance(found, Tensor):
+    if not isinstance(found, torch.Tensor):
         raise _UnusableError(f"the lookup returned {type(found).__name__}, not a tensor")
     if tuple(found.shape) != expected or found.dtype != torch.float32:
         raise _UnusableError(
@@ -137,7 +138,7 @@ def _refuse_unusable(found: object, expected: tuple[int, ...]) -> None:
         )
 
 
-def _descend(weight: Tensor, rate: float) -> None:
+def _descend(weight: torch.Tensor, rate: float) -> None:
     """Take one SGD step and clear the gradient."""
     if weight.grad is None:
         raise _UnusableError("no gradient reached the table")
@@ -146,7 +147,7 @@ def _descend(weight: Tensor, rate: float) -> None:
     weight.grad = None
 
 
-def _refuse_changed(weight: Tensor, values: NDArray[np.float32]) -> None:
+def _refuse_changed(weight: torch.Tensor, values: NDArray[np.float32]) -> None:
     """Raise unless a table has the shape and dtype that it began with."""
     if tuple(weight.shape) != values.shape or weight.dtype != torch.float32:
         raise _UnusableError(f"the table has become {weight.dtype} of shape {tuple(weight.shape)}")

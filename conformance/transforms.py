@@ -7,10 +7,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from embconform.conformance.claims import Must, SameBits, judge_refusable
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import attempt, read
@@ -65,7 +64,7 @@ def _tangent_of_gradient(lab: Lab, lookup: Lookup) -> Claims:
     f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.tensor(lookup.table)
     upstream, direction = lab.upstream(*lookup.shape), lab.upstream(*lookup.shape)
 
-    def pull(u: Tensor) -> Any:
+    def pull(u: torch.Tensor) -> Any:
         return torch.func.vjp(lambda w: f(ids, w), weight)[1](u)[0]
 
     both = torch.func.jvp(pull, (lab.tensor(upstream),), (lab.tensor(direction),))
@@ -106,7 +105,9 @@ def _ones_at_the_indices(lab: Lab, lookup: Lookup) -> Claims:
 # vmap
 
 
-def _vmap(lab: Lab, lookups: list[Lookup], kind: str, ids: Tensor, weight: Tensor) -> Any:
+def _vmap(
+    lab: Lab, lookups: list[Lookup], kind: str, ids: torch.Tensor, weight: torch.Tensor
+) -> Any:
     """Run members together; for kind ``indices`` they share `weight`, for ``tables`` `ids`."""
     axes = {"indices": (0, None), "tables": (None, 0), "both": (0, 0)}[kind]
     return torch.vmap(lab.bind(lookups[0]), in_dims=axes)(ids, weight)

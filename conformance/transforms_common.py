@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from embconform.backends.backend import Backend
 from embconform.conformance.claims import Claim, Record
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
 from embconform.conformance.recording import record
 from embconform.conformance.transforms_claims import Lookup
 from embconform.reference.clause import Profile, registry
 from embconform.reference.dtypes import Array
 
-Function = Callable[[Tensor, Tensor], Any]
+Function: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], Any]"
 Claims = Iterator[Claim]
 Trial = Callable[[], Claims]
 MAX_NORM: Final = 1.0
@@ -41,11 +40,11 @@ class Lab:
     device: str
     draw: np.random.Generator
 
-    def tensor(self, array: Array) -> Tensor:
+    def tensor(self, array: Array) -> torch.Tensor:
         """Copy an array to the device."""
         return to_torch(np.array(array, order="C")).to(self.device)
 
-    def leaf(self, array: Array) -> Tensor:
+    def leaf(self, array: Array) -> torch.Tensor:
         """Copy an array to the device and let it require grad."""
         return self.tensor(array).requires_grad_()
 

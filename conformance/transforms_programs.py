@@ -8,14 +8,13 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
 from io import StringIO
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from embconform.backends.backend import Backend
 from embconform.conformance.claims import Must, Record, Refused, judge_refusable
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import attempt, read
 from embconform.conformance.transforms_claims import Bounded, GradientOf, Lookup, Rows
@@ -25,19 +24,6 @@ from embconform.reference.clause import Profile
 FIRST, LATER = np.array([1, 0, 3, 1, 1, 2, 3]), np.array([3, 0, 0, 2])
 """Indices that a program is built with, and others that it is run with."""
 HEIGHT, WIDTH = 5, 3
-
-
-class Held(nn.Module):
-    """A function as a module that holds its table."""
-
-    def __init__(self, function: Callable[..., Any], weight: Tensor, options: dict[str, Any]):
-        super().__init__()
-        self.function, self.options = function, options
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, ids: Tensor) -> Any:
-        """Look rows up."""
-        return self.function(ids, self.weight, **self.options)
 
 
 def _lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
@@ -54,15 +40,18 @@ def _made(lab: Lab, lookup: Lookup, form: str) -> Any:
     functional = lab.backend.functional
     if form == "module" or functional is None:
         return lab.module(lookup)
+    from embconform.conformance.held import Held
+
     return Held(functional, lab.tensor(lookup.table), lookup.options)
 
 
-Called = Callable[[Lab, str, Lookup, Callable[[Tensor], Any], Tensor], Claims]
+Program: TypeAlias = "Callable[[torch.Tensor], Any]"
+Called: TypeAlias = "Callable[[Lab, str, Lookup, Program, torch.Tensor], Claims]"
 """Calls a program that looks up as a lookup does; the tensor is its table."""
 
 
 def _called_for_rows(
-    lab: Lab, what: str, lookup: Lookup, program: Callable[[Tensor], Any], weight: Tensor
+    lab: Lab, what: str, lookup: Lookup, program: Program, weight: torch.Tensor
 ) -> Claims:
     """Run a program whose gradient is not the lookup's; see docs/findings.md on torch.export."""
     return _called(lab, what, lookup, program, weight, trained=False)
@@ -72,8 +61,8 @@ def _called(
     lab: Lab,
     what: str,
     lookup: Lookup,
-    program: Callable[[Tensor], Any],
-    weight: Tensor,
+    program: Program,
+    weight: torch.Tensor,
     *,
     trained: bool = True,
 ) -> Claims:
@@ -90,7 +79,7 @@ def _called(
 
 
 def _called_with_max_norm(
-    lab: Lab, what: str, lookup: Lookup, program: Callable[[Tensor], Any], weight: Tensor
+    lab: Lab, what: str, lookup: Lookup, program: Program, weight: torch.Tensor
 ) -> Claims:
     """Run a program with max_norm on indices that it was not built with."""
     now = replace(lookup, ids=LATER)
@@ -181,7 +170,7 @@ def _counted(lab: Lab, lookup: Lookup) -> Claims:
 
 
 def _apply(
-    functional: Callable[..., Any], options: dict[str, Any], ids: Tensor, weight: Tensor
+    functional: Callable[..., Any], options: dict[str, Any], ids: torch.Tensor, weight: torch.Tensor
 ) -> Any:
     return functional(ids, weight, **options)
 
@@ -221,6 +210,8 @@ def _script_max_norm(lab: Lab) -> Iterator[Trial]:
 
 
 def _scripted(lab: Lab, lookup: Lookup, form: str, called: Called) -> Claims:
+    from embconform.conformance.held import Held
+
     made = _made(lab, lookup, form)
     if isinstance(made, Held):
         function = torch.jit.script(made.function)

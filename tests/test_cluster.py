@@ -122,7 +122,7 @@ def test_what_a_worker_refuses_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--scheduler", "nonsense://x"), "can't use --scheduler nonsense://x"),
+        (("--scheduler", "nonsense://x"), "is not tcp://HOST:PORT"),
         (("--scheduler", "tcp://x:1", "--shard", "1/2"), "--scheduler makes the shards itself"),
         (("--scheduler", "tcp://x:1", "--for", "9s"), "--scheduler makes the shards itself"),
     ],

@@ -109,3 +109,31 @@ def test_modules_run_as_commands(tmp_path: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     one_name_a_file(json.loads(result.stdout))
+
+
+PLANTED = """
+from torch.nn.functional import embedding
+
+def embed(input, weight, padding_idx=None):
+    return embedding(input, weight, padding_idx or None)  # 0 is an index
+"""
+
+
+def test_judges_import_no_torch(tmp_path: Path) -> None:
+    """Its import takes two seconds, and only the target's process needs it."""
+    (tmp_path / "planted.py").write_text(PLANTED)
+    code = (
+        "import json, sys\nfrom embconform.commands.main import run\n"
+        "code = run(['validate', 'planted.py:embed', '--budget', 'quick', '--max-examples', '150',"
+        " '--database', 'known', '--junit', 'x.xml', '--markdown', 'x.md', '--repro-dir', 'made',"
+        " '--json', 'x.json'])\n"
+        "print(json.dumps([code, [name for name in sys.modules if name.startswith('torch')]]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=True,
+    )  # fmt: skip
+    assert json.loads(result.stdout.splitlines()[-1]) == [1, []]
+    document = json.loads((tmp_path / "x.json").read_text())
+    exercised = {row["id"] for row in document["clauses"] if row["exercised"]}
+    assert {"state.threads", "training.skip-gram", "lookup.other-dtypes"} <= exercised

@@ -243,7 +243,7 @@ def test_entries_that_cannot_be_read_are_told_and_kept(folder: Path) -> None:
         ("planted.py", "is not a folder"),
         ("redis://localhost:1/0", "can't use --database redis://localhost:1/0"),
         ("redis://user:secret@localhost:1/0", "can't use --database redis://user:…@localhost:1/0"),
-        ("http://localhost/", "is no folder, no redis://HOST:PORT/NUMBER and not none"),
+        ("http://localhost/", "is no folder, no redis://HOST:PORT/NUMBER, no github://"),
         ("redis://localhost:port/0", "can't use --database"),
     ],
 )

@@ -120,6 +120,32 @@ def test_xdist(pytester: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines([f"*_ {ROWS} of mine.py:off _*"])
 
 
+def outcomes(pytester: pytest.Pytester, *arguments: str) -> dict[str, tuple[str, str]]:
+    """Run the clauses and give what became of each, and why, as JUnit has it."""
+    (pytester.path / "known.toml").write_text(
+        "[[deviation]]\nclause = 'padding.zero-is-an-index'\nreason = 'known'\nlink = 'x'\n"
+    )
+    pytester.runpytest_subprocess(
+        *targeted("mine.py:wrong", f"{ROWS},padding.*,sparse.layout,module.repr"),
+        "--embedding-deviations", "known.toml", "--junit-xml", "o.xml", *LEAN, *arguments,
+    )  # fmt: skip
+    cases = ET.parse(pytester.path / "o.xml").getroot().findall(".//testcase")
+    assert len({case.get("name") for case in cases}) == len(cases)
+    found = {}
+    for case in cases:
+        (told,) = list(case) or [ET.Element("passed")]
+        found[f"{case.get('classname')}::{case.get('name')}"] = told.tag, told.get("message", "")
+    return found
+
+
+def test_xdist_gives_the_same_items_and_outcomes(pytester: pytest.Pytester) -> None:
+    alone = outcomes(pytester)
+    assert len(alone) == len(PADDING) + 3
+    assert {tag for tag, _ in alone.values()} == {"passed", "failure", "skipped"}
+    assert any("known deviation" in message for _, message in alone.values())
+    assert outcomes(pytester, "-n", "2") == alone
+
+
 # where it is installed
 
 

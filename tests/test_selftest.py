@@ -30,12 +30,16 @@ PARTS = RightTask("by_incidence", select="lookup.shape")
 
 
 def children() -> list[psutil.Process]:
-    """List what runs below this process, but for what another test left dead and not waited for."""
+    """List what runs below this process, but for what another test left dead and not waited for.
+
+    What starts isolated targets stays from the first test that has one.
+    """
+    stay = ("resource_tracker", "isolation.fork_server")
     return [
         child
         for child in psutil.Process().children(recursive=True)
         if child.status() != psutil.STATUS_ZOMBIE
-        and "resource_tracker" not in " ".join(child.cmdline())
+        and not any(name in " ".join(child.cmdline()) for name in stay)
     ]
 
 
