@@ -36,6 +36,8 @@ class Capabilities:
         Whether tables and indices may be views that are not contiguous.
     deterministic : bool
         Whether the gradient has the same bits each time.
+    huge_tables : bool
+        Whether a table may have 2**31 elements and more.
     devices : tuple of str
         Device types by torch's names.
     """
@@ -47,6 +49,7 @@ class Capabilities:
     double_backward: bool = True
     strided: bool = True
     deterministic: bool = True
+    huge_tables: bool = True
     devices: tuple[str, ...] = ("cpu", "cuda")
 
 
@@ -187,7 +190,7 @@ def _known_dtypes(capabilities: Capabilities) -> frozenset[str]:
 
 
 def _able(capabilities: Capabilities, forms: frozenset[str]) -> frozenset[str]:
-    flags = ("gradient", "double_backward", "strided", "deterministic")
+    flags = ("gradient", "double_backward", "strided", "deterministic", "huge_tables")
     known = _known_dtypes(capabilities)
     return (
         capabilities.options

@@ -34,22 +34,64 @@ class Named:
     registered_by: str = ""
 
 
-_BUILT_IN: Final = (
-    Named(
-        "eager",
-        "embconform.backends.eager:BACKEND",
-        "eager PyTorch: torch.nn.functional.embedding and torch.nn.Embedding",
-    ),
-    Named(
-        "compile",
-        "embconform.backends.compile:BACKEND",
-        "torch.compile of both, as one graph with dynamic shapes",
-    ),
-    Named(
-        "textbook",
-        "embconform.backends.textbook:BACKEND",
-        "the founding document's layer: lookup, mask, differentiable norm bound",
-    ),
+_HOME: Final = "embconform.backends"
+_BUILT_IN: Final = tuple(
+    Named(name, f"{_HOME}.{path}", summary)
+    for name, path, summary in (
+        (
+            "eager",
+            "eager:BACKEND",
+            "eager PyTorch: torch.nn.functional.embedding and torch.nn.Embedding",
+        ),
+        ("module", "module:BACKEND", "torch.nn.Embedding alone"),
+        ("compile", "compile:BACKEND", "torch.compile of both, as one graph with dynamic shapes"),
+        (
+            "compile-static",
+            "compile_static:BACKEND",
+            "torch.compile of the function, each size anew",
+        ),
+        ("aot-eager", "aot_eager:BACKEND", "torch.compile's tracing of both, run by eager kernels"),
+        ("export", "export:BACKEND", "torch.export of the function with dynamic shapes"),
+        ("script", "script:BACKEND", "torch.jit.script of the function"),
+        ("trace", "trace:BACKEND", "torch.jit.trace of the function, one graph a rank and dtype"),
+        ("func", "functorch:FUNC", "torch.func.functional_call, gradient by torch.func.vjp"),
+        ("vmap", "functorch:VMAP", "one of three stacked tables under torch.func.vmap"),
+        ("index-select", "by_hand:INDEX_SELECT", "torch.index_select, as people write it by hand"),
+        (
+            "advanced-indexing",
+            "by_hand:ADVANCED_INDEXING",
+            "weight[input], as people write it by hand",
+        ),
+        ("one-hot", "by_hand:ONE_HOT", "one_hot(input) @ weight, as people write it by hand"),
+        (
+            "dtensor-row",
+            "dtensor:ROW",
+            "RowwiseParallel: the rows of the table over two gloo processes",
+        ),
+        ("dtensor-row-3", "dtensor:ROW_3", "the same over three processes"),
+        ("dtensor-col", "dtensor:COLUMN", "ColwiseParallel: its columns over two gloo processes"),
+        ("dtensor-col-3", "dtensor:COLUMN_3", "the same over three processes"),
+        ("jax", "jax:BACKEND", "JAX: jnp.take"),
+        ("flax", "flax:BACKEND", "Flax: nnx.Embed"),
+        ("keras-torch", "keras_torch:BACKEND", "Keras 3 on torch: layers.Embedding"),
+        ("keras-jax", "keras_jax:BACKEND", "Keras 3 on JAX: layers.Embedding"),
+        (
+            "onnxruntime",
+            "onnxruntime:BACKEND",
+            "ONNX Runtime: Gather, exported by torch; no gradient",
+        ),
+        ("openvino", "openvino:BACKEND", "OpenVINO: the same ONNX model; no gradient"),
+        ("numba", "numba:BACKEND", "Numba: weight[indices] in a compiled function"),
+        ("mlx", "mlx:BACKEND", "MLX on the CPU: mx.take"),
+        ("tinygrad", "tinygrad:BACKEND", "tinygrad: nn.Embedding"),
+        ("torchao", "torchao:BACKEND", "torchao: a table of int8 rows; no gradient"),
+        ("fbgemm", "fbgemm:BACKEND", "FBGEMM on the CPU: table-batched embeddings"),
+        (
+            "textbook",
+            "textbook:BACKEND",
+            "the founding document's layer: lookup, mask, differentiable norm bound",
+        ),
+    )
 )
 
 

@@ -308,7 +308,7 @@ def _clauses(backend: Backend, request: Request) -> list[str]:
     from embconform.performance.passes import PASSES
     from embconform.reference.clause import select
 
-    needs = {"functional", "module", "half"}
+    needs = {"functional", "module", "half", "huge_tables"}
     for workload in request.workloads:
         needs |= set().union(*(PASSES[name].needs(workload) for name in request.passes))
     groups = ("lookup", "gradient", "padding", "max-norm", "sparse", "state")

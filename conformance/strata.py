@@ -571,6 +571,8 @@ def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> l
         if fitted.entry not in backend.able:
             other: Entry = "module" if fitted.entry == "functional" else "functional"
             fitted = replace(fitted, entry=other)
+        if "gradient" not in backend.able and fitted.program.startswith(("repeat", "update")):
+            fitted = replace(fitted, mode="frozen")  # else it ends at its first backward pass
         if fits(fitted, backend, profile):
             chosen[fitted] = None
     return list(chosen)

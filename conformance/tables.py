@@ -116,10 +116,13 @@ def _compare(what: str, head: str, seen: Returned, exact: Array) -> Finding | No
 HUGE_IDS = np.array([0, HUGE_ROWS - 1, 5, HUGE_ROWS - 7, 2**30 // WIDTH + 1])
 
 
-def _huge_rows(seed: int) -> Array:
+def _huge_rows(seed: int, described: Described) -> Array:
+    """Draw the rows in a 16-bit dtype that the target has."""
+    has_bfloat16 = "bfloat16" in described.capabilities.dtypes
+    dtype: Any = ml_dtypes.bfloat16 if has_bfloat16 else np.float16
     rng = np.random.default_rng(seed)
     values: Any = rng.standard_normal((len(HUGE_IDS), WIDTH))
-    return np.asarray(values.astype(ml_dtypes.bfloat16))
+    return np.asarray(values.astype(dtype))
 
 
 def _observe_huge(backend: Backend, profile: Profile, seed: int, device: str) -> Seen:
@@ -128,18 +131,19 @@ def _observe_huge(backend: Backend, profile: Profile, seed: int, device: str) ->
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
     if free < MEMORY:
         return TooLittleMemory(free)
-    table = torch.empty(HUGE_ROWS, WIDTH, dtype=torch.bfloat16, device=device)
-    table[to_torch(HUGE_IDS.copy()).to(device)] = to_torch(_huge_rows(seed)).to(device)
+    rows = to_torch(_huge_rows(seed, backend)).to(device)
+    table = torch.empty(HUGE_ROWS, WIDTH, dtype=rows.dtype, device=device)
+    table[to_torch(HUGE_IDS.copy()).to(device)] = rows
     return _call(backend, HUGE_IDS, table)
 
 
 def _judge_huge(seen: Seen, described: Described, profile: Profile, seed: int) -> list[Ruling]:
     """Compare the rows bit for bit."""
-    del described, profile
-    return [Ruling("lookup.huge-table", _huge(seen, seed))]
+    del profile
+    return [Ruling("lookup.huge-table", _huge(seen, _huge_rows(seed, described)))]
 
 
-def _huge(seen: Seen, seed: int) -> Finding | None:
+def _huge(seen: Seen, exact: Array) -> Finding | None:
     what = f"a table of {HUGE_ROWS} x {WIDTH}"
     if isinstance(seen, TooLittleMemory):
         wanted = f"{MEMORY / 2**30:.1f} are wanted"
@@ -147,7 +151,7 @@ def _huge(seen: Seen, seed: int) -> Finding | None:
         return Finding(reason, reason, refused=True)
     if isinstance(seen, Raised):
         return Finding(f"raised {seen} for {what}", str(seen), "no exception")
-    return _compare(what, f"ids {HUGE_IDS.tolist()} of {what}", seen, _huge_rows(seed))
+    return _compare(what, f"ids {HUGE_IDS.tolist()} of {what}", seen, exact)
 
 
 TABLE_PROBES = (
@@ -161,7 +165,7 @@ TABLE_PROBES = (
     Probe(
         "huge table",
         frozenset({"lookup.huge-table"}),
-        frozenset({"functional", "half"}),
+        frozenset({"functional", "half", "huge_tables"}),
         _observe_huge,
         _judge_huge,
     ),

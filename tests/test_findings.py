@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
@@ -16,6 +19,14 @@ ROOT = Path(__file__).parents[1]
 BACKENDS = ROOT / "backends"
 PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
 SECTIONS = re.findall(r"^## (.+?)$.*?^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+FOREIGN = ("fbgemm_gpu", "flax", "jax", "keras", "mlx", "numba", "onnx", "onnxruntime", "openvino")
+FOREIGN += ("tinygrad", "torchao")
+
+
+def foreign(code: str) -> list[str]:
+    """List the frameworks that a block imports."""
+    imported = re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE)
+    return [name for name in FOREIGN if name in imported]
 
 
 def test_every_finding_has_a_block() -> None:
@@ -29,9 +40,17 @@ def test_every_finding_has_a_block() -> None:
 def test_finding(title: str, code: str) -> None:
     if "torch.compile(" in code and not any(map(which, ("g++", "clang++", "c++"))):
         pytest.skip("Inductor needs a C++ compiler, and none is on the PATH")
+    if absent := [name for name in foreign(code) if find_spec(name) is None]:
+        pytest.skip(f"{' and '.join(absent)} not installed")
+    if foreign(code) or "os.fork()" in code:  # threads and settings of their own
+        ended = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        return
     threads = torch.get_num_threads()
     try:
-        exec(compile(code, title, "exec"), {})
+        exec(compile(code, title, "exec"), {"__name__": "finding"})
     finally:
         torch.set_num_threads(threads)
         torch._dynamo.reset()

@@ -133,7 +133,7 @@ CLAUSES = (
         "pytorch/pytorch#130806, ORT#28107: 32-bit offsets",
         "weight = torch.empty(2**21 + 9, 1024, dtype=torch.bfloat16); weight[-1] = 1\n"
         "embedding(torch.tensor([2**21 + 8]), weight)  # ones",
-        frozenset({"functional", "half"}),
+        frozenset({"functional", "half", "huge_tables"}),
     ),
     Clause(
         "lookup.other-dtypes",

@@ -1,0 +1,92 @@
+"""Tables that several processes hold together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from embconform.backends import dtensor, ranks
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(
+    dtensor.unavailable() is not None, reason=dtensor.unavailable() or ""
+)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Torch's gloo takes a thread of its own; the ranks end with the test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    ranks.close()
+    torch.set_num_threads(before)
+
+
+def helpers() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if "embconform.backends.rank_process" in child.cmdline()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("look_up", "size"),
+    [(dtensor.row_3, 3), pytest.param(dtensor.column_3, 3, marks=pytest.mark.slow)],
+)
+def test_a_vocabulary_that_the_ranks_do_not_divide(look_up: object, size: int) -> None:
+    assert callable(look_up)
+    weight = torch.arange(14.0).reshape(7, 2).requires_grad_()
+    ids = torch.tensor([[6, 0, 4], [6, 3, 3]])
+    out = look_up(ids, weight, padding_idx=4)
+    assert torch.equal(out, weight.detach()[ids])
+    out.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad[:, 0].tolist() == [1, 0, 0, 2, 0, 0, 2]
+    assert len(helpers()) == size - 1
+    ranks.close()
+    assert helpers() == []
+
+
+@pytest.mark.slow
+def test_ranks_that_are_lost_are_started_again() -> None:
+    weight, ids = torch.ones(4, 2), torch.tensor([1])
+    dtensor.row(ids, weight)
+    (first,) = helpers()
+    first.kill()
+    with pytest.raises(RuntimeError, match="gloo/transport"):
+        dtensor.row(ids, weight)
+    assert torch.equal(dtensor.row(ids, weight), torch.ones(1, 2))
+    assert [helper.pid for helper in helpers()] != [first.pid]
+
+
+@pytest.mark.slow
+def test_torchruns_ranks_are_used() -> None:
+    options = ["--select", "lookup.rows,gradient.sum", "--max-examples", "4", "--database", "none"]
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--master-port", "29617", "-m", "embconform.backends.rank_process"),
+            *("validate", "dtensor-col", *options),
+        ],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "dtensor-col  conformant" in ended.stdout, ended.stdout + ended.stderr
+
+
+def test_a_rank_without_torchrun_says_so() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "embconform.backends.rank_process", "validate", "dtensor-row"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert ended.stderr == "start it with torchrun, which gives each process its rank\n"
