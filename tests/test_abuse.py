@@ -591,8 +591,9 @@ def test_no_home_is_no_reason_not_to_run(
 def test_the_size_of_a_terminal(
     call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    monkeypatch.setenv(name, value)
-    code, out, err = call("clauses")
+    with monkeypatch.context() as patch:  # pytest too looks at them, once the test is over
+        patch.setenv(name, value)
+        code, out, err = call("clauses")
     assert (code, err) == (0, "")
     assert "lookup.rows" in out
 
