@@ -1,6 +1,6 @@
 """See whether memory stays flat while a validation goes on and on.
 
-``python -m embconform.proof.soak eager --for 20m --page docs/soak.md`` runs ``embconform validate``
+``python -m embconform.proof.soak eager --page docs/soak.md`` runs ``embconform validate``
 in rounds and reads the resident memory of its processes meanwhile.
 """
 
@@ -20,7 +20,6 @@ import click
 import psutil
 from scipy.stats import theilslopes
 
-from embconform.commands.duration import Duration
 from embconform.conformance.environment import environment
 from embconform.conformance.render.files import write_whole
 
@@ -132,14 +131,14 @@ def _target(judges: psutil.Process) -> float:
 
 @click.command()
 @click.argument("target", default="eager")
-@click.option("--for", "lasting", type=Duration(), default="20m", show_default=True)
+@click.option("--minutes", type=click.FloatRange(0.1, 1440), default=20, show_default=True)
 @click.option("--every", type=click.FloatRange(0.1, 600), default=5.0, show_default=True,
               help="Seconds between samples.")  # fmt: skip
 @click.option("--budget", default="default", show_default=True, help="As embconform validate.")
 @click.option("--page", type=click.Path(path_type=Path), help="Write Markdown here.")
-def main(target: str, *, lasting: float, every: float, budget: str, page: Path | None) -> None:
+def main(target: str, *, minutes: float, every: float, budget: str, page: Path | None) -> None:
     """Soak a validation; exit 1 where memory surely grows or the target is found at fault."""
-    call = ["validate", target, "--for", f"{lasting:.0f}s", "--database", "none"]
+    call = ["validate", target, "--for", f"{60 * minutes:.0f}s", "--database", "none"]
     call += ["--budget", budget] if budget != "default" else []
     process = subprocess.Popen(
         [sys.executable, "-m", "embconform", *call],
@@ -190,7 +189,7 @@ def render(
         f"`{call}`, {minutes:.1f} minutes on {place}.",
         "Resident memory, in MiB, of the process that judges and of the target's. Written by",
         "",
-        "    python -m embconform.proof.soak eager --for 20m --page docs/soak.md",
+        "    python -m embconform.proof.soak eager --page docs/soak.md",
         "",
         f"It ended with exit code {code}{': no false alarm' if code == 0 else ''}.",
         *(f"Its last heartbeat: {line}" for line in last),
