@@ -79,7 +79,7 @@ def units(
         then the rest of each stratum.
     """
     shared = list(zip(structures, shares, strict=False))
-    made = len(list(takewhile(is_directed, structures)))
+    made = max(len(list(takewhile(is_directed, structures))), PLAINEST)
     cheap = [probe for probe in probes if probe.name not in COSTLY]
     costly = [probe for probe in probes if probe.name in COSTLY]
     return [
