@@ -111,12 +111,21 @@ def _found(
         from embconform.conformance.isolation.isolated import Isolated
 
         isolated = Isolated(target, request.device, limits_of(request), stop)
+        _get_ready()
         return isolated, isolated.description, 0
     from embconform.backends.targets import resolve
 
     with captured_output() as captured:
         backend = resolve(target)
     return backend, backend, captured.total_bytes
+
+
+def _get_ready() -> None:
+    """Make what every run needs, while torch is imported in the target's process."""
+    from embconform.conformance import judging, strata
+
+    judging.judges()
+    strata.pairs()
 
 
 def limits_of(request: Request) -> Limits:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import click
+import psutil
 
 from embconform.reference.clause import Profile
+
+MOST_WORKERS: Final = 4
+"""More take longer to start than they save in a run of half a minute."""
+ROOM: Final = 10 * 2**30
+"""Bytes that a process wants free: a table of 2**31 elements of 16 bits, and its copy."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +41,25 @@ class Request:
     case_timeout: float | None
     timeout: float | None
     memory: float | None
-    workers: int = 1
+    workers: int | None = None
     shard: tuple[int, int] = (1, 1)
     resume: Path | None = None
     database: str | None = None
     lasting: float | None = None
     scheduler: str | None = None
 
-    @property
+    @cached_property
     def helpers(self) -> int:
         """Processes that judge besides this one; none where the first failure ends the run."""
-        return 0 if self.fail_fast else self.workers - 1
+        return 0 if self.fail_fast else (self.workers or self._workers_that_fit) - 1
+
+    @property
+    def _workers_that_fit(self) -> int:
+        """Processes that each have a core and, on the CPU, the memory that a huge table takes."""
+        if self.isolation == "none" or self.device != "cpu":
+            return 1
+        roomy: int = psutil.virtual_memory().available // ROOM
+        return max(1, min(len(os.sched_getaffinity(0)), roomy, MOST_WORKERS))
 
     def check(self, targets: int) -> None:
         """Refuse options that do not go together.
@@ -56,7 +73,8 @@ class Request:
         ------
         click.UsageError
         """
-        if self.workers > 1 and self.isolation == "none":
+        several = self.workers is not None and self.workers > 1
+        if several and self.isolation == "none":
             raise click.UsageError("--workers needs --isolation process: one process a target")
         if self.shard[1] > 1 and self.fail_fast:
             raise click.UsageError(
@@ -68,7 +86,7 @@ class Request:
                 "--shard, --resume and --timeout out"
             )
         if self.scheduler is not None and (
-            self.shard[1] > 1 or self.resume or self.lasting or self.fail_fast or self.workers > 1
+            self.shard[1] > 1 or self.resume or self.lasting or self.fail_fast or several
         ):
             raise click.UsageError(
                 "--scheduler makes the shards itself; leave --shard, --workers, --resume, --for "

@@ -21,6 +21,9 @@ from embconform.conformance.interrupt import Interruptible
 from embconform.reference.clause import Profile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embconform.backends.deviations import Deviation
     from embconform.conformance.merging import Piece
 
 _FILE = FilePath()
@@ -95,10 +98,9 @@ _DEVICES = ("cpu", "cuda")
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    default=1,
-    show_default=True,
+    envvar="EMBCONFORM_WORKERS",
     metavar="N",
-    help="Spread a run over N processes; the report is the same.",
+    help="Spread a run over N processes; the report is the same.  [default: one a core, at most 4]",
 )
 @click.option(
     "--shard",
@@ -159,6 +161,8 @@ def validate(
     Exit codes: 0 conformant, 1 not conformant, 2 the call or the target can't be used, 3
     embconform itself failed, 130 interrupted (what was found until then is written).
     """
+    from embconform.conformance.crew import preparing
+
     outputs = Outputs(json_, junit, markdown, repro_dir)
     request = Request(profile=Profile(profile) if profile else None, **options)
     outputs.check()
@@ -174,16 +178,28 @@ def validate(
             show_all(reports, to_stderr=outputs.on_stdout)
             outputs.write(reports)
             context.exit(0 if all(report.conformant for report in reports) else 1)
-        plans: list[Plan] = []
-        for target in dict.fromkeys(targets):
-            for earlier in plans:
-                earlier.rest()  # one process at a time
-            plans.append(plan(target, request, own_rows, stop))
-        reports = run_all(plans, request, before, to_stderr=outputs.on_stdout, stop=stop)
+        with preparing(request.helpers):
+            plans = _plans(targets, request, own_rows, stop)
+            reports = run_all(plans, request, before, to_stderr=outputs.on_stdout, stop=stop)
         outputs.write(reports)
     if stop():
         context.exit(130)
     context.exit(0 if all(report.conformant for report in reports) else 1)
+
+
+def _plans(
+    targets: tuple[str, ...],
+    request: Request,
+    own_rows: tuple[Deviation, ...],
+    stop: Callable[[], bool],
+) -> list[Plan]:
+    """See that every target can be used before any is judged."""
+    plans: list[Plan] = []
+    for target in dict.fromkeys(targets):
+        for earlier in plans:
+            earlier.rest()  # one process at a time
+        plans.append(plan(target, request, own_rows, stop))
+    return plans
 
 
 def _before(request: Request, target: str) -> Piece:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from types import TracebackType
@@ -35,7 +35,7 @@ class Helper:
     It leads a process group, so that it gets no signal from the terminal.
     """
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self) -> None:
         self._connection, theirs = Pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
@@ -47,6 +47,9 @@ class Helper:
         theirs.close()
         self.alive = True
         self.ready = threading.Event()
+
+    def assign(self, assignment: Assignment) -> None:
+        """Tell what it is to work on, once."""
         with contextlib.suppress(*_GONE):
             self._connection.send(assignment)
         threading.Thread(target=self._hire, daemon=True).start()
@@ -98,6 +101,26 @@ class Helper:
         self._process.wait()
 
 
+_waiting: list[Helper] = []
+
+
+@contextlib.contextmanager
+def preparing(number: int) -> Iterator[None]:
+    """Start helpers that import torch while it is found out what they are to work on.
+
+    Parameters
+    ----------
+    number : int
+        How many; those that no crew has taken at the end are sent home.
+    """
+    _waiting.extend(Helper() for _ in range(number))
+    try:
+        yield
+    finally:
+        while _waiting:
+            _waiting.pop().kill()
+
+
 @dataclass(frozen=True)
 class _Noted:
     """A job that a helper did; None in place of it where the helper's thread has ended."""
@@ -133,7 +156,9 @@ class Crew:
     _helpers: list[Helper] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._helpers = [Helper(self.assignment) for _ in range(self.number)]
+        for _ in range(self.number):
+            self._helpers.append(_waiting.pop() if _waiting else Helper())
+            self._helpers[-1].assign(self.assignment)
         return self
 
     def __exit__(

@@ -69,9 +69,11 @@ def main(arguments: list[str]) -> None:
         The inherited descriptor of a connection.
     """
     from embconform.conformance.isolation.process import end_with_parent
+    from embconform.conformance.isolation.worker import prepare
 
     end_with_parent()
     connection = Connection(int(arguments[0]))
+    prepare()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             _work(connection, connection.recv())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 from allpairspy import AllPairs, pairs_storage
@@ -523,6 +523,15 @@ def _worth_compiling(s: Structure) -> bool:
     return s.dtype in ("float32", "bfloat16" if s.bound == "p2" else "") or not odd
 
 
+@cache
+def pairs(*, compiled: bool = False) -> tuple[tuple[Structure, ...], ...]:
+    """Cover all pairs of the factors of each family; the same for every seed."""
+    families = (_COMPILED,) if compiled else FAMILIES
+    made = tuple(tuple(s for s in _pairs(family) if is_sound(s)) for family in families)
+    pairs_storage.key_cache.clear()  # it would keep every pair that was ever made
+    return made
+
+
 @lru_cache(4)  # a run in rounds has many seeds
 def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, ...]:
     found: dict[Structure, None] = dict.fromkeys(s for s in _DIRECTED if is_sound(s))
@@ -530,19 +539,16 @@ def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, 
     if compiled:
         found = dict.fromkeys(s for s in found if _worth_compiling(s))
         families, arrays = (_COMPILED,), max(arrays // 16, 1)
-    rng, sizes = random.Random(seed), []
-    for family in families:
-        rows = [s for s in _pairs(family) if is_sound(s)]
+    rng, paired = random.Random(seed), pairs(compiled=compiled)
+    for rows in paired:
         found.update(dict.fromkeys(rows))
-        sizes.append(len(rows))
     more = [
         structure
-        for family, size in zip(families, sizes, strict=True)
-        for structure in _by_chance(family, size * (arrays - 1), rng)
+        for family, rows in zip(families, paired, strict=True)
+        for structure in _by_chance(family, len(rows) * (arrays - 1), rng)
     ]
     rng.shuffle(more)
     found.update(dict.fromkeys(more))
-    pairs_storage.key_cache.clear()  # it would keep every pair that was ever made
     return tuple(found)
 
 

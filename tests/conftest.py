@@ -5,3 +5,4 @@ import os
 pytest_plugins = ["pytester"]
 
 os.environ["EMBCONFORM_DATABASE"] = "none"  # what one test finds is nothing to another
+os.environ["EMBCONFORM_WORKERS"] = "1"  # the tests have the cores

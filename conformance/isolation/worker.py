@@ -120,6 +120,11 @@ class ForkServer:
 _servers: list[ForkServer] = []
 
 
+def prepare() -> None:
+    """Let the server import torch before there is a target to start."""
+    _server()
+
+
 def _server() -> ForkServer:
     """Give the server of this process, a new one where it has died."""
     if not (_servers and _servers[-1].alive):
