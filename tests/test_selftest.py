@@ -119,7 +119,7 @@ class TestKills:
 
 
 def task_bugs() -> set[Any]:
-    return {HuntTask(name, profile) for name, profile in by_name()}
+    return {HuntTask(name, profile, aimed=True) for name, profile in by_name()}
 
 
 class TestPool:

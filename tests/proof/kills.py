@@ -25,7 +25,10 @@ def chosen(select: str) -> list[Planted]:
 def tasks(select: str, seed: int) -> list[Task]:
     """List what a self-test does: the right embeddings, which take longest, and then the bugs."""
     rights = [RightTask(name, seed=seed, select=select) for name in right()]
-    return [*rights, *(HuntTask(bug.name, bug.profile, seed=seed) for bug in chosen(select))]
+    return [
+        *rights,
+        *(HuntTask(bug.name, bug.profile, seed=seed, aimed=True) for bug in chosen(select)),
+    ]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ class HuntTask:
     seed: int = 0
     budgets: tuple[str, ...] = ("quick", "default")
     until: Until = "own"
+    aimed: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,4 +39,4 @@ def do(task: Task) -> Hunt | Acceptance:
     if isinstance(task, RightTask):
         return accept(task.name, seed=task.seed, budget=task.budget, select=task.select)
     bug = by_name()[task.name, task.profile]
-    return hunt(bug, seed=task.seed, budgets=task.budgets, until=task.until)
+    return hunt(bug, seed=task.seed, budgets=task.budgets, until=task.until, aimed=task.aimed)
