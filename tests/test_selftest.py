@@ -108,6 +108,12 @@ class TestKills:
         table = Kills(hunts=[found(catches=("lookup.rows",))], acceptances=[broken])
         assert [hunt.name for hunt in table.survivors] == [table.hunts[0].name]
 
+    def test_a_should_clause_that_it_breaks_catches_what_is_planted_for_it_alone(self) -> None:
+        warned = Acceptance("Kernel", "torch", 0, "quick", {}, ("lookup.rows",), 9, 1.0)
+        own, other = found(catches=("lookup.rows",)), found("lookup.shape", ("lookup.rows",))
+        table = Kills(hunts=[own, other], acceptances=[warned])
+        assert [hunt.clause for hunt in table.survivors] == ["lookup.shape"]
+
     def test_another_clause_is_not_its_own(self) -> None:
         table = Kills(hunts=[found(catches=("lookup.shape",))])
         total = table.total()

@@ -72,19 +72,20 @@ class Kills:
             self.died.append((task, result))
 
     def judged(self) -> list[Hunt]:
-        """List the bugs, each by the clauses that the right embedding passes it is made of."""
-        unsound = {
-            profile: {
-                clause
-                for done in self.acceptances
-                if done.name in names
-                for clause in (*done.refused, *done.warned)
-            }
-            for profile, names in BASES.items()
-        }
+        """List the bugs, each by the clauses that the right embedding passes it is made of.
+
+        A SHOULD clause that this one breaks counts for a bug that is planted for it: some have no
+        other fault than the document's own layer.
+        """
         order = {key: number for number, key in enumerate(by_name())}
         hunts = sorted(self.hunts, key=lambda hunt: order[hunt.name, hunt.profile])
-        return [hunt.without(unsound[hunt.profile]) for hunt in hunts]
+        return [hunt.without(self._unsound(hunt)) for hunt in hunts]
+
+    def _unsound(self, hunt: Hunt) -> set[str]:
+        bases = [done for done in self.acceptances if done.name in BASES[hunt.profile]]
+        refused = {clause for done in bases for clause in done.refused}
+        warned = {clause for done in bases for clause in done.warned}
+        return refused | (warned - {hunt.clause})
 
     @property
     def survivors(self) -> list[Hunt]:
