@@ -67,7 +67,7 @@ def _backend(name: str, functional: Callable[..., torch.Tensor], attr: str, what
             huge_tables=False,  # each rank is sent the whole table
             devices=("cpu",),
         ),
-        deviations=Path(__file__).with_name(f"{name[:11].replace('-', '_')}.toml"),
+        deviations=Path(__file__).with_name(f"{name.removesuffix('-3').replace('-', '_')}.toml"),
         source=f"from embconform.backends.dtensor import {attr} as embedding",
         summary=what,
     )

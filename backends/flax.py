@@ -7,7 +7,7 @@ from typing import Any
 
 from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.foreign import Pullback, bridge, missing
-from embconform.backends.jax import EXCHANGE, jax
+from embconform.backends.jax import EXCHANGE, with_vjp
 from embconform.reference.clause import Profile
 
 
@@ -24,9 +24,7 @@ def _embed(indices: Any, weight: Any) -> tuple[Any, Pullback]:
         )
         return layer(indices)
 
-    output, pull = jax().vjp(run, weight)
-    output.block_until_ready()
-    return output, lambda upstream: pull(upstream)[0]
+    return with_vjp(run, weight)
 
 
 embedding = bridge(_embed, EXCHANGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,27 @@ def leave(array: Any) -> torch.Tensor:
 EXCHANGE = Exchange(enter, leave)
 
 
-def _take(indices: Any, weight: Any) -> tuple[Any, Pullback]:
-    output, pull = jax().vjp(lambda table: jax().numpy.take(table, indices, axis=0), weight)
+def with_vjp(run: Callable[[Any], Any], weight: Any) -> tuple[Any, Pullback]:
+    """Take the derivative of a library that is made of JAX's operators.
+
+    Parameters
+    ----------
+    run : callable
+        From the table to the output.
+    weight : jax.Array
+
+    Returns
+    -------
+    tuple of jax.Array and callable
+        As a :data:`~embconform.backends.foreign.Lookup` gives them.
+    """
+    output, pull = jax().vjp(run, weight)
     output.block_until_ready()  # the caller may write to the table next
     return output, lambda upstream: pull(upstream)[0]
+
+
+def _take(indices: Any, weight: Any) -> tuple[Any, Pullback]:
+    return with_vjp(lambda table: jax().numpy.take(table, indices, axis=0), weight)
 
 
 embedding = bridge(_take, EXCHANGE)

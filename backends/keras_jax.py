@@ -7,15 +7,13 @@ from typing import Any
 
 from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.foreign import Pullback, bridge, missing
-from embconform.backends.jax import EXCHANGE, jax
+from embconform.backends.jax import EXCHANGE, with_vjp
 from embconform.backends.keras_layer import look_up
 from embconform.reference.clause import Profile
 
 
 def _call(indices: Any, weight: Any) -> tuple[Any, Pullback]:
-    output, pull = jax().vjp(lambda table: look_up("jax", indices, weight, table), weight)
-    output.block_until_ready()
-    return output, lambda upstream: pull(upstream)[0]
+    return with_vjp(lambda table: look_up("jax", indices, weight, table), weight)
 
 
 embedding = bridge(_call, EXCHANGE)

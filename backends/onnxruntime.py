@@ -21,12 +21,12 @@ class _Lookup(torch.nn.Module):
 
 
 @cache
-def exported(dtype: torch.dtype, index_dtype: torch.dtype, rank: int) -> bytes:
+def exported(dtype: np.dtype[Any], index_dtype: np.dtype[Any], rank: int) -> bytes:
     """Export torch.nn.functional.embedding with dynamic sizes.
 
     Parameters
     ----------
-    dtype, index_dtype : torch.dtype
+    dtype, index_dtype : numpy.dtype
     rank : int
         Dimensions of the indices.
 
@@ -35,7 +35,8 @@ def exported(dtype: torch.dtype, index_dtype: torch.dtype, rank: int) -> bytes:
     bytes
         An ONNX model with inputs ``indices`` and ``weight``.
     """
-    arguments = (torch.zeros((3,) * rank, dtype=index_dtype), torch.zeros(4, 5, dtype=dtype))
+    indices, weight = np.zeros((3,) * rank, index_dtype), np.zeros((4, 5), dtype)
+    arguments = (torch.from_numpy(indices), torch.from_numpy(weight))
     dynamic = tuple(
         dict.fromkeys(range(each.dim()), torch.export.Dim.DYNAMIC) for each in arguments
     )
@@ -54,10 +55,8 @@ def _session(dtype: np.dtype[Any], index_dtype: np.dtype[Any], rank: int) -> Any
 
     options = SessionOptions()
     options.log_severity_level = 4  # a bad index is printed, too
-    dtypes = (torch.from_numpy(np.empty(0, each)).dtype for each in (dtype, index_dtype))
-    return InferenceSession(
-        exported(*dtypes, rank=rank), options, providers=["CPUExecutionProvider"]
-    )
+    model = exported(dtype, index_dtype, rank)
+    return InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _gather(indices: Any, weight: Any) -> tuple[Any, None]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.foreign import NUMPY, bridge, missing
@@ -20,9 +19,8 @@ from embconform.reference.clause import Profile
 def _model(dtype: np.dtype[Any], index_dtype: np.dtype[Any], rank: int) -> Any:
     from openvino import Core
 
-    dtypes = (torch.from_numpy(np.empty(0, each)).dtype for each in (dtype, index_dtype))
     core = Core()
-    model = core.read_model(io.BytesIO(exported(*dtypes, rank=rank)))
+    model = core.read_model(io.BytesIO(exported(dtype, index_dtype, rank)))
     # without these the plugin may compute in bfloat16, and copies may change
     return core.compile_model(model, "CPU", {"EXECUTION_MODE_HINT": "ACCURACY"})
 
