@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from embconform.backends import reports
 from embconform.backends.catalogue import catalogue
 from embconform.backends.deviations import load
+from embconform.proof import reports
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / reports.FOLDER

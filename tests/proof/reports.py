@@ -1,6 +1,6 @@
 """Judge every backend that can run here, and write docs/reports: a file each, and a table.
 
-``python -m embconform.backends.reports [NAME...]``
+``python -m embconform.proof.reports [NAME...]``
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import click
 from jinja2 import Environment
 
 from embconform.backends.catalogue import catalogue, reason_not_to_run
+from embconform.conformance.render.files import write_whole
 
 FOLDER: Final = Path("docs/reports")
 PACKAGES: Final = {
@@ -42,7 +43,7 @@ _PAGE: Final = """\
 Every backend of `embconform backends`, judged where its package is installed. This page and the
 files beside it are written by
 
-    python -m embconform.backends.reports
+    python -m embconform.proof.reports
 
 A deviation is a failure that is declared, with a reason and a repro, in a TOML file beside the
 backend; a clause that asks for more than a backend declares is unsupported.
@@ -165,13 +166,6 @@ def _judge(name: str, budget: str) -> dict[str, Any] | None:
         return found
 
 
-def _write(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    new = file.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(file)
-
-
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--into", type=click.Path(path_type=Path), default=FOLDER, show_default=True)
@@ -199,8 +193,8 @@ def main(names: tuple[str, ...], into: Path, budget: str) -> None:
             continue
         conformant &= report["verdict"] == "conformant"
         kept = condense(report, PACKAGES.get(name, ()))
-        _write(into / f"{name}.json", json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-        _write(into / "README.md", page(read(into)))
+        write_whole(into / f"{name}.json", json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        write_whole(into / "README.md", page(read(into)))
         click.echo(f"{name}: {report['verdict']}, {report['cases']} cases, {kept['seconds']} s")
     sys.exit(0 if conformant else 1)
 
