@@ -9,7 +9,7 @@ from typing import Final
 from embconform.conformance.claims import judge_records
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
-from embconform.conformance.recording import read
+from embconform.conformance.recording import read_dense
 from embconform.conformance.transforms_claims import GradientOf, Lookup
 from embconform.conformance.transforms_common import Claims, Lab, Trial, observe_check
 
@@ -34,10 +34,8 @@ def _gradient_after(lab: Lab, lookup: Lookup, which: str) -> Claims:
     torch.autograd.backward([lab.bind(lookup)(ids, weight)], [given])
     with torch.no_grad():
         (ids if which == "indices" else given).zero_()
-    gradient = weight.grad
-    seen: object = gradient.to_dense() if isinstance(gradient, torch.Tensor) else gradient
     what = f"weight.grad, the {which} written to since, for {lookup}"
-    yield GradientOf(what, read(seen), lookup, upstream)
+    yield GradientOf(what, read_dense(weight.grad), lookup, upstream)
 
 
 AFTERMATH_PROBE: Final = Probe(

@@ -11,7 +11,7 @@ import numpy as np
 from embconform.conformance.claims import judge_records
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
-from embconform.conformance.recording import read
+from embconform.conformance.recording import read, read_dense
 from embconform.conformance.transforms_claims import Bounded, GradientOf, Lookup, Rows
 from embconform.conformance.transforms_common import Claims, Lab, Trial, observe_check
 
@@ -57,9 +57,8 @@ def _gradients(lab: Lab) -> Claims:
         yield Rows(f"the output for {told}", read(out), lookup)
         upstream = lab.upstream(*lookup.shape)
         torch.autograd.backward([out], [lab.tensor(upstream)])
-        gradient: Any = weight.grad
-        seen = gradient.to_dense() if isinstance(gradient, torch.Tensor) else gradient
-        yield GradientOf(f"weight.grad for {told}", read(seen), lookup, upstream)
+        seen = read_dense(weight.grad)
+        yield GradientOf(f"weight.grad for {told}", seen, lookup, upstream)
         before = options
 
 

@@ -64,6 +64,11 @@ def read(got: object) -> Returned:
         return Returned(kind, dtype, shape, raised=raised_from(error))
 
 
+def read_dense(gradient: Any) -> Returned:
+    """Copy out a gradient of any layout as the dense tensor that it stands for."""
+    return read(gradient.to_dense() if isinstance(gradient, torch.Tensor) else gradient)
+
+
 def attempt(what: str, call: Callable[[], Any]) -> MustRaise:
     """Make a call that must raise."""
     try:

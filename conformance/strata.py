@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, Final, Literal
 
 from allpairspy import AllPairs, pairs_storage
@@ -57,7 +57,7 @@ class Structure:
     upstream: str = "units"
     deterministic: bool = False
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The factors that are not at their plainest, as ``factor=value``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -523,11 +523,14 @@ def _worth_compiling(s: Structure) -> bool:
     return s.dtype in ("float32", "bfloat16" if s.bound == "p2" else "") or not odd
 
 
+def _families(compiled: bool) -> tuple[Mapping[str, Sequence[Any]], ...]:
+    return (_COMPILED,) if compiled else FAMILIES
+
+
 @cache
 def pairs(*, compiled: bool = False) -> tuple[tuple[Structure, ...], ...]:
     """Cover all pairs of the factors of each family; the same for every seed."""
-    families = (_COMPILED,) if compiled else FAMILIES
-    made = tuple(tuple(s for s in _pairs(family) if is_sound(s)) for family in families)
+    made = tuple(tuple(filter(is_sound, _pairs(family))) for family in _families(compiled))
     pairs_storage.key_cache.clear()  # it would keep every pair that was ever made
     return made
 
@@ -535,16 +538,15 @@ def pairs(*, compiled: bool = False) -> tuple[tuple[Structure, ...], ...]:
 @lru_cache(4)  # a run in rounds has many seeds
 def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, ...]:
     found: dict[Structure, None] = dict.fromkeys(s for s in _DIRECTED if is_sound(s))
-    families: tuple[Mapping[str, Sequence[Any]], ...] = FAMILIES
     if compiled:
         found = dict.fromkeys(s for s in found if _worth_compiling(s))
-        families, arrays = (_COMPILED,), max(arrays // 16, 1)
+        arrays = max(arrays // 16, 1)
     rng, paired = random.Random(seed), pairs(compiled=compiled)
     for rows in paired:
         found.update(dict.fromkeys(rows))
     more = [
         structure
-        for family, rows in zip(families, paired, strict=True)
+        for family, rows in zip(_families(compiled), paired, strict=True)
         for structure in _by_chance(family, len(rows) * (arrays - 1), rng)
     ]
     rng.shuffle(more)
