@@ -1,0 +1,1 @@
+"""The operator with GPU kernels of our own: one meaning, two sets of kernels."""
