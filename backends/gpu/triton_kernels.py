@@ -5,9 +5,14 @@ Strides are given in units and multiplied by the constant `LANES` here, which is
 learns that an address is a multiple of 16 bytes.
 """
 
+# Triton's language looks like Python and is another: types are the launch's, and neither
+# annotations, keyword-only parameters nor `in` can be written.
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# ruff: noqa: PLR0917, PLR0915, PLR0124, PLR1714, SIM109
+
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from embconform.backends.gpu.triton_import import tl, triton
 
@@ -21,8 +26,8 @@ INVERSE_POWER: Final = tl.constexpr(6)
 """Kinds of p-norm: p = 2, 1, inf, 0, -inf, another positive and another negative p."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _report(index: Any, bad: Any, fault: Any, report: Any) -> None:
+@triton.jit
+def _report(index, bad, fault, report):
     """Write the bad indices, encoded, to the one word of `fault` and of `report`."""
     encoded = tl.where(index < 0, index, index + 1)
     here = tl.zeros_like(index)
@@ -30,10 +35,8 @@ def _report(index: Any, bad: Any, fault: Any, report: Any) -> None:
     tl.store(report + here, encoded, mask=bad)
 
 
-@triton.jit(do_not_specialize=["count", "rows"])  # type: ignore[untyped-decorator]
-def check_kernel(
-    indices: Any, fault: Any, report: Any, count: Any, rows: Any, IDS: tl.constexpr
-) -> None:
+@triton.jit(do_not_specialize=["count", "rows"])
+def check_kernel(indices, fault, report, count, rows, IDS: tl.constexpr):
     """Report an index out of range. Reads the indices; writes nothing where all are right."""
     place = tl.program_id(0).to(tl.int64) * IDS + tl.arange(0, IDS)
     inside = place < count
@@ -41,28 +44,26 @@ def check_kernel(
     _report(index, inside & ((index < 0) | (index >= rows)), fault, report)
 
 
-@triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["count", "rows", "units", "row_stride", "unit_stride", "padding"]
-)
+@triton.jit(do_not_specialize=["count", "rows", "units", "row_stride", "unit_stride", "padding"])
 def gather_kernel(
-    weight: Any,
-    indices: Any,
-    scale: Any,
-    out: Any,
-    fault: Any,
-    report: Any,
-    count: Any,
-    rows: Any,
-    units: Any,
-    row_stride: Any,
-    unit_stride: Any,
-    padding: Any,
+    weight,
+    indices,
+    scale,
+    out,
+    fault,
+    report,
+    count,
+    rows,
+    units,
+    row_stride,
+    unit_stride,
+    padding,
     WORD: tl.constexpr,
     LANES: tl.constexpr,
     UNITS: tl.constexpr,
     OFFSET: tl.constexpr,
     ACCUMULATOR: tl.constexpr,
-) -> None:
+):
     """Copy rows, scaled where ACCUMULATOR is a type and bit for bit where it is None.
 
     Reads each index, and each looked-up row (again from L2, mostly, where it occurs again); writes
@@ -92,17 +93,17 @@ def gather_kernel(
     tl.store(pointer, value, mask=good[:, None], cache_modifier=".cs")
 
 
-@triton.jit(do_not_specialize=["count", "rows"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count", "rows"])
 def claim_kernel(
-    indices: Any,
-    fault: Any,
-    claims: Any,
-    distinct: Any,
-    found: Any,
-    count: Any,
-    rows: Any,
+    indices,
+    fault,
+    claims,
+    distinct,
+    found,
+    count,
+    rows,
     IDS: tl.constexpr,
-) -> None:
+):
     """List each looked-up row once, in no particular order; none where `fault` is set.
 
     Reads the indices and a word of `claims` for each; writes that word and the list once for each
@@ -120,17 +121,17 @@ def claim_kernel(
     tl.store(distinct + base + tl.cumsum(wins, 0) - 1, index, mask=won)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _magnitudes(
-    weight: Any,
-    line: Any,
-    live: Any,
-    start: Any,
-    width: Any,
-    column_stride: Any,
+    weight,
+    line,
+    live,
+    start,
+    width,
+    column_stride,
     ACCUMULATOR: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> Any:
+):
     """Load |w| of a block of columns, 0 outside the row."""
     column = start + tl.arange(0, BLOCK)
     mask = live[:, None] & (column < width)[None, :]
@@ -138,8 +139,8 @@ def _magnitudes(
     return tl.abs(tl.load(pointer, mask=mask, other=0).to(ACCUMULATOR)), mask
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _ruler(extreme: Any, KIND: tl.constexpr, HUGE: tl.constexpr, SHRINK: tl.constexpr) -> Any:
+@triton.jit
+def _ruler(extreme, KIND: tl.constexpr, HUGE: tl.constexpr, SHRINK: tl.constexpr):
     """Choose what brings magnitudes to where no power overflows or vanishes.
 
     Where p is 1 or 2, a factor: a power of two, and 1 for ordinary rows, so that nothing is
@@ -156,8 +157,8 @@ def _ruler(extreme: Any, KIND: tl.constexpr, HUGE: tl.constexpr, SHRINK: tl.cons
     return tl.where(extreme == float("inf"), one, ruler)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _terms(magnitude: Any, mask: Any, ruler: Any, p: Any, KIND: tl.constexpr) -> Any:
+@triton.jit
+def _terms(magnitude, mask, ruler, p, KIND: tl.constexpr):
     """Compute what a norm adds up: powers of magnitudes; for p = +-inf whether one is NaN."""
     if KIND == EUCLIDEAN:
         scaled = magnitude * ruler[:, None]
@@ -176,8 +177,8 @@ def _terms(magnitude: Any, mask: Any, ruler: Any, p: Any, KIND: tl.constexpr) ->
     return tl.where(mask, terms, 0.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _root(total: Any, extreme: Any, p: Any, KIND: tl.constexpr) -> Any:
+@triton.jit
+def _root(total, extreme, p, KIND: tl.constexpr):
     """Finish the norm, in units, from the sum of its terms (all float64)."""
     if KIND == EUCLIDEAN:
         norm = tl.sqrt(total)
@@ -194,18 +195,16 @@ def _root(total: Any, extreme: Any, p: Any, KIND: tl.constexpr) -> Any:
     return norm
 
 
-@triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["max_norm_bits", "p_bits", "width_units", "row_stride"]
-)
+@triton.jit(do_not_specialize=["max_norm_bits", "p_bits", "width_units", "row_stride"])
 def renorm_kernel(
-    weight: Any,
-    distinct: Any,
-    found: Any,
-    max_norm_bits: Any,
-    p_bits: Any,
-    width_units: Any,
-    row_stride: Any,
-    column_stride: Any,
+    weight,
+    distinct,
+    found,
+    max_norm_bits,
+    p_bits,
+    width_units,
+    row_stride,
+    column_stride,
     KIND: tl.constexpr,
     ACCUMULATOR: tl.constexpr,
     HUGE: tl.constexpr,
@@ -214,7 +213,7 @@ def renorm_kernel(
     LANES: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
     """Scale the listed rows that are too long.
 
     Reads each listed row from memory once (three times in all, the others from L1), and writes

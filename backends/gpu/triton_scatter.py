@@ -7,23 +7,26 @@ it enters, and the *tail* of the group in which it begins. :func:`chain_kernel` 
 of very many groups, :func:`long_chain_kernel` add those up. Every order is fixed by the positions.
 """
 
-from __future__ import annotations
+# Triton's language looks like Python and is another: types are the launch's, and neither
+# annotations, keyword-only parameters nor `in` can be written.
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# ruff: noqa: PLR0917, PLR0915
 
-from typing import Any
+from __future__ import annotations
 
 from embconform.backends.gpu.triton_import import tl, triton
 
 
-@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["count"])
 def rank_kernel(
-    indices: Any,
-    keys: Any,
-    positions: Any,
-    count: Any,
+    indices,
+    keys,
+    positions,
+    count,
     KEY: tl.constexpr,
     MINE: tl.constexpr,
     OTHERS: tl.constexpr,
-) -> None:
+):
     """Sort a few indices, stably, by counting for each how many come before it.
 
     Reads the indices once a program, from L2; writes keys and positions. It compares all pairs:
@@ -46,21 +49,19 @@ def rank_kernel(
     tl.store(positions + rank, place.to(positions.dtype.element_ty), mask=place < count)
 
 
-@triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["count", "units", "row_stride", "unit_stride", "padding"]
-)
+@triton.jit(do_not_specialize=["count", "units", "row_stride", "unit_stride", "padding"])
 def accumulate_kernel(
-    upstream: Any,
-    indices: Any,
-    total: Any,
-    count: Any,
-    units: Any,
-    row_stride: Any,
-    unit_stride: Any,
-    padding: Any,
+    upstream,
+    indices,
+    total,
+    count,
+    units,
+    row_stride,
+    unit_stride,
+    padding,
     LANES: tl.constexpr,
     UNITS: tl.constexpr,
-) -> None:
+):
     """Add rows to `total` by atomic additions, in whatever order.
 
     Reads each index and each upstream row once, and reads and writes a row of `total`, mostly in
@@ -80,37 +81,37 @@ def accumulate_kernel(
     tl.atomic_add(total + target, value, mask=live, sem="relaxed")
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _key(keys: Any, place: Any, mask: Any, KEY_OFFSET: tl.constexpr) -> Any:
+@triton.jit
+def _key(keys, place, mask, KEY_OFFSET: tl.constexpr):
     """Load sorted indices; -1 where masked, which no index is."""
     key = tl.load(keys + place, mask=mask, other=0).to(tl.int64) + KEY_OFFSET
     return tl.where(mask, key, -1)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _row(upstream: Any, position: Any, live: Any, inside: Any, column: Any, row_stride: Any) -> Any:
+@triton.jit
+def _row(upstream, position, live, inside, column, row_stride):
     """Load a row for each group."""
     pointer = upstream + (position * row_stride)[:, None] + column[None, :]
     return tl.load(pointer, mask=live[:, None] & inside[None, :], other=0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _add(
-    state: Any,
-    row: Any,
-    key: Any,
-    following: Any,
-    place: Any,
-    end: Any,
-    group: Any,
-    targets: Any,
-    column: Any,
-    inside: Any,
-    groups: Any,
-    width: Any,
-    padding: Any,
+    state,
+    row,
+    key,
+    following,
+    place,
+    end,
+    group,
+    targets,
+    column,
+    inside,
+    groups,
+    width,
+    padding,
     BY_FREQUENCY: tl.constexpr,
-) -> Any:
+):
     """Add a row to each group's open segment, and write the sums of those that close here."""
     total, number, entered = state
     out, partial, numbers = targets
@@ -138,31 +139,31 @@ def _add(
     return total, number, entered
 
 
-@triton.jit(  # type: ignore[untyped-decorator]
+@triton.jit(
     do_not_specialize=["count", "groups", "length", "blocks", "units", "row_stride", "padding"]
 )
 def segment_kernel(
-    upstream: Any,
-    keys: Any,
-    positions: Any,
-    out: Any,
-    partial: Any,
-    numbers: Any,
-    found: Any,
-    count: Any,
-    groups: Any,
-    length: Any,
-    blocks: Any,
-    units: Any,
-    row_stride: Any,
-    column_stride: Any,
-    padding: Any,
+    upstream,
+    keys,
+    positions,
+    out,
+    partial,
+    numbers,
+    found,
+    count,
+    groups,
+    length,
+    blocks,
+    units,
+    row_stride,
+    column_stride,
+    padding,
     KEY_OFFSET: tl.constexpr,
     LANES: tl.constexpr,
     GROUPS: tl.constexpr,
     COLUMNS: tl.constexpr,
     BY_FREQUENCY: tl.constexpr,
-) -> None:
+):
     """Walk over GROUPS groups side by side, COLUMNS columns wide.
 
     Reads keys, positions and each upstream row that is not padding once; writes each row of `out`
@@ -239,10 +240,8 @@ def segment_kernel(
         step += 4
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _chain_start(
-    keys: Any, group: Any, count: Any, length: Any, padding: Any, KEY_OFFSET: tl.constexpr
-) -> Any:
+@triton.jit
+def _chain_start(keys, group, count, length, padding, KEY_OFFSET: tl.constexpr):
     """Tell whether a segment begins in a group and crosses its end; with its index."""
     start = group * length
     end = tl.minimum(start + length, count)
@@ -252,29 +251,27 @@ def _chain_start(
     return crosses & (entered == 0) & (key != padding), key
 
 
-@triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["count", "groups", "length", "blocks", "units", "padding"]
-)
+@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units", "padding"])
 def chain_kernel(
-    keys: Any,
-    partial: Any,
-    numbers: Any,
-    out: Any,
-    found: Any,
-    chains: Any,
-    count: Any,
-    groups: Any,
-    length: Any,
-    blocks: Any,
-    units: Any,
-    padding: Any,
+    keys,
+    partial,
+    numbers,
+    out,
+    found,
+    chains,
+    count,
+    groups,
+    length,
+    blocks,
+    units,
+    padding,
     KEY_OFFSET: tl.constexpr,
     LANES: tl.constexpr,
     COLUMNS: tl.constexpr,
     AT_ONCE: tl.constexpr,
     LONGEST: tl.constexpr,
     BY_FREQUENCY: tl.constexpr,
-) -> None:
+):
     """Add up the partial sums of a segment that begins in this program's group and leaves it.
 
     Reads a few keys, and the partial sums; writes a row of `out`. A segment that enters LONGEST
@@ -309,28 +306,26 @@ def chain_kernel(
             tl.store(out + key * width + column, total.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(  # type: ignore[untyped-decorator]
-    do_not_specialize=["count", "groups", "length", "blocks", "units", "padding"]
-)
+@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units", "padding"])
 def long_chain_kernel(
-    keys: Any,
-    partial: Any,
-    numbers: Any,
-    out: Any,
-    found: Any,
-    chains: Any,
-    count: Any,
-    groups: Any,
-    length: Any,
-    blocks: Any,
-    units: Any,
-    padding: Any,
+    keys,
+    partial,
+    numbers,
+    out,
+    found,
+    chains,
+    count,
+    groups,
+    length,
+    blocks,
+    units,
+    padding,
     KEY_OFFSET: tl.constexpr,
     LANES: tl.constexpr,
     COLUMNS: tl.constexpr,
     AT_ONCE: tl.constexpr,
     BY_FREQUENCY: tl.constexpr,
-) -> None:
+):
     """Add up the partial sums of the segments on the list: few, but of very many groups.
 
     Reads the partial sums, AT_ONCE rows at a time of a few columns; writes a row of `out` each.
