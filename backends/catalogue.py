@@ -50,6 +50,13 @@ _BUILT_IN: Final = tuple(
             "compile_static:BACKEND",
             "torch.compile of the function, each size anew",
         ),
+        ("cuda", "cuda:BACKEND", "eager PyTorch on a CUDA device: both of its forms"),
+        ("cuda-compile", "cuda_compile:BACKEND", "torch.compile of both on a CUDA device: Triton"),
+        (
+            "cuda-graph",
+            "cuda_graph:BACKEND",
+            "the function in a CUDA graph, captured once a signature and replayed",
+        ),
         ("aot-eager", "aot_eager:BACKEND", "torch.compile's tracing of both, run by eager kernels"),
         ("export", "export:BACKEND", "torch.export of the function with dynamic shapes"),
         ("script", "script:BACKEND", "torch.jit.script of the function"),
