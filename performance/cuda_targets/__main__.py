@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from embconform.performance.cuda_targets.contenders import FAMILIES
+from embconform.performance.cuda_targets.contenders import FAMILIES, get_ready
 from embconform.performance.cuda_targets.document import Document, Record, read, write
 from embconform.performance.cuda_targets.page import fill
 from embconform.performance.cuda_targets.race import SAMPLES, DeadDeviceError
@@ -80,6 +80,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     record = _record(device, options["onto"], options["label"])
     began, families = perf_counter(), options["families"]
+    get_ready(families)
 
     def tell(name: str, entry: Document) -> None:
         click.echo("\n".join(lines_of(name, entry, dry=device != "cuda")))
