@@ -139,10 +139,15 @@ def _counts(document: Document) -> Iterator[str]:
                 key = (f"{entry['group']} {_size(entry)}".strip(), result["name"], target)
                 found.setdefault(key, []).append((verdict["met"], f"{name} {verdict['said']}"))
     for (group, contender, target), judged in found.items():
-        met = sum(1 for done, _ in judged if done)
-        missed = [shorten(said) for done, said in judged if done is False]
+        known = [(done, said) for done, said in judged if done is not None]
+        if not known:
+            lacking = judged[0][1].split()[-1]
+            yield f"{group}, {shorten(contender)}, {target}: not judged without {lacking}"
+            continue
+        met = sum(1 for done, _ in known if done)
+        missed = [shorten(said) for done, said in known if not done]
         shown = f"; missed: {', '.join(missed[:2])}{', ...' * (len(missed) > 2)}" if missed else ""
-        yield f"{group}, {shorten(contender)}, {target}: {met} of {len(judged)} met{shown}"
+        yield f"{group}, {shorten(contender)}, {target}: {met} of {len(known)} met{shown}"
 
 
 def _size(entry: Document) -> str:
