@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from embconform.performance.cuda_targets.contenders import FAMILIES
+from embconform.performance.cuda_targets.contenders import FAMILIES, get_ready
 from embconform.performance.cuda_targets.document import Document, Record, read, write
 from embconform.performance.cuda_targets.page import fill
 from embconform.performance.cuda_targets.race import SAMPLES, DeadDeviceError
@@ -80,6 +80,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     record = _record(device, options["onto"], options["label"])
     began, families = perf_counter(), options["families"]
+    get_ready(families)
 
     def tell(name: str, entry: Document) -> None:
         click.echo("\n".join(lines_of(name, entry, dry=device != "cuda")))
@@ -93,7 +94,9 @@ def main(
         write(out / FILE, record.as_dict())
         click.echo(record.notes[-1])
         left = options["seconds"] - (perf_counter() - began)
-        _start_over([row.name for row in rows], families, error.family, left=left, **options)
+        others = [name for name in families if name != error.family]
+        if others and left >= 1:
+            _start_over([row.name for row in rows], others, device, left, out)
     record.notes.append(f"{perf_counter() - began:.0f} s")
     document = record.as_dict()
     write(out / FILE, document)
@@ -139,15 +142,10 @@ def _record(device: str, onto: Path | None, label: str) -> Record:
     return record
 
 
-def _start_over(
-    rows: list[str], families: tuple[str, ...], dead: str, *, left: float, out: Path, **_: Any
-) -> None:
+def _start_over(rows: list[str], families: list[str], device: str, left: float, out: Path) -> None:
     """Replace this process by one that goes on without the contender that ended the context."""
-    others = [name for name in families if name != dead]
-    if not others or left < 1:
-        return
     arguments = ["--rows", ",".join(rows), "--seconds", f"{left:.0f}", "--out", str(out)]
-    arguments += ["--contenders", ",".join(others), "--onto", str(out / FILE)]
+    arguments += ["--contenders", ",".join(families), "--onto", str(out / FILE), "--device", device]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", __package__, *arguments])
 

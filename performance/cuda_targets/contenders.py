@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
@@ -72,6 +73,13 @@ def offers(inputs: Inputs, families: tuple[str, ...]) -> list[Offer]:
         if family in KERNELS:
             found += _ours(family, inputs)
     return found
+
+
+def get_ready(families: tuple[str, ...]) -> None:
+    """Let Triton choose its interpreter where there is no device, before Inductor imports it."""
+    if "triton" in families:
+        with suppress(ImportError):
+            import_module("embconform.backends.gpu.triton_import")
 
 
 @cache

@@ -170,7 +170,7 @@ class Record:
         against = ratio(samples, name, ATEN)
         peer = self.rate_of(row.output) if row.group == "forward" else None
         judged = []
-        if ours:
+        if ours and self.device == "cuda":
             others = self._seconds_of(name, row)
             judged = verdicts(row, name, samples, floor=floor, before=others)
         known = [verdict.met for verdict in judged]

@@ -165,9 +165,10 @@ def _word(met: Any) -> str:
 
 
 def micro(seconds: float) -> str:
-    """Write microseconds with four digits or so."""
+    """Write microseconds with three digits or so."""
     us = seconds * 1e6
-    return f"{us:.0f}" if us >= 1_000 else f"{us:.1f}" if us >= 100 else f"{us:.2f}"
+    digits = 0 if us >= 1_000 else 1 if us >= 100 else 2 if us >= 1 else 3
+    return f"{us:.{digits}f}"
 
 
 def shorten(name: str) -> str:
