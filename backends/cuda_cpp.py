@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from embconform.backends.backend import Backend, Capabilities
+from embconform.backends.devices import cuda_unavailable
 from embconform.backends.gpu.kernels import Kernels
 from embconform.backends.gpu.nvrtc import missing
 from embconform.backends.gpu.operator import Operator
@@ -30,9 +29,7 @@ class Embedding(EmbeddingThrough):
 
 def unavailable() -> str | None:
     """Say why it can't run here, or None."""
-    if not torch.cuda.is_available():
-        return f"cuda-cpp needs a CUDA device, and torch {torch.__version__} finds none here"
-    return missing()
+    return cuda_unavailable() or missing()
 
 
 BACKEND = Backend(

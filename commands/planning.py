@@ -81,7 +81,7 @@ def plan(
             check_device(target, subject.capabilities, device)
         else:
             device = subject.device
-        profile, rows = _fitted(target, backend, request, own_rows)
+        profile, rows = _fitted(target, backend, request, own_rows, device)
     except BaseException:
         if not isinstance(subject, Backend):
             subject.close()
@@ -94,6 +94,7 @@ def _fitted(
     backend: Backend | Description,
     request: Request,
     own_rows: tuple[Deviation, ...],
+    device: str,
 ) -> tuple[Profile, tuple[Deviation, ...]]:
     """Choose the profile and the deviations, or say why the target can't serve the request."""
     profile = request.profile or backend.profiles[0]
@@ -103,7 +104,7 @@ def _fitted(
             f"{target} serves the {serves} profile, not {profile.value}; leave --profile out or "
             f"name {backend.profiles[0].value}"
         )
-    check_selection(request.select, profile)
+    check_selection(request.select, profile, device)
     theirs = load(backend.deviations) if backend.deviations else ()
     mine = {row.clause for row in active(own_rows)}
     rows = active((*own_rows, *(row for row in theirs if row.clause not in mine)))
@@ -145,21 +146,25 @@ def limits_of(request: Request) -> Limits:
     return Limits(case=request.case_timeout, memory=memory)
 
 
-def check_selection(pattern: str, profile: Profile) -> None:
+def check_selection(pattern: str, profile: Profile, device: str | None = None) -> None:
     """Refuse a pattern that no clause matches.
 
     Parameters
     ----------
     pattern : str
     profile : Profile
+    device : str, optional
+        Where the run is to be.
 
     Raises
     ------
     click.UsageError
     """
     check_pattern(pattern)
-    if select(profile, pattern):
+    if select(profile, pattern, device):
         return
+    if select(profile, pattern):
+        raise click.UsageError(f"--select {pattern!r} matches no clause that speaks of {device}")
     said = f"--select {pattern!r} matches no clause of the {profile.value} profile"
     other = next(other for other in Profile if other is not profile)
     raise click.UsageError(f"{said}; it matches some of the {other.value} profile")

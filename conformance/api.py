@@ -57,7 +57,7 @@ class Plan:
     @property
     def clauses(self) -> list[Clause]:
         """The clauses that are judged."""
-        return select(self.options.profile, self.options.select)
+        return select(self.options.profile, self.options.select, self.options.device)
 
     @property
     def report(self) -> Report:
@@ -148,7 +148,7 @@ def plan(
     )
     made = Plan(name, subject, options)
     if not made.clauses:
-        raise TargetError(f"{select!r} matches no clause of the {chosen.value} profile")
+        raise TargetError(f"{select!r} matches no clause of the {chosen.value} profile on {device}")
     return made
 
 

@@ -64,10 +64,11 @@ class Explorer:
 
     def __post_init__(self) -> None:
         self.backend = self.runner.description
-        self.clauses = select(self.options.profile, self.options.select)
+        options = self.options
+        self.clauses = select(options.profile, options.select, options.device)
         able = self.backend.able
         self.wanted = frozenset(clause.id for clause in self.clauses if clause.needs <= able)
-        self.driver = Driver(self.options.profile, self.options.seed, self.backend.compiled)
+        self.driver = Driver(options.profile, options.seed, self.backend.compiled)
 
     @cached_property
     def work(self) -> list[Unit]:

@@ -61,6 +61,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.modules import MODULE_PROBES
     from embconform.conformance.optimisers import OPTIMISER_PROBE
     from embconform.conformance.options_apart import OPTIONS_PROBE
+    from embconform.conformance.streams import STREAM_PROBES
     from embconform.conformance.tables import TABLE_PROBES
     from embconform.conformance.threads import THREAD_PROBE
     from embconform.conformance.training import TRAINING_PROBE
@@ -69,6 +70,7 @@ def probes() -> tuple[Probe, ...]:
 
     return (
         THREAD_PROBE,
+        *STREAM_PROBES,
         *TABLE_PROBES,
         *MODULE_PROBES,
         TRAINING_PROBE,

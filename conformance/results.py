@@ -90,7 +90,7 @@ def report(found: Found, target: str) -> Report:
     Report
     """
     options, part = found.options, found.part
-    clauses = select(options.profile, options.select)
+    clauses = select(options.profile, options.select, options.device)
     declared = {row.clause for row in options.deviations}
     shrunk = part.to_shrink(clauses, declared, 1 if options.fail_fast else MOST_SHRUNK)
     made = [part.tallies[clause].shrunk for clause in shrunk]

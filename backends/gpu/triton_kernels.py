@@ -8,7 +8,7 @@ learns that an address is a multiple of 16 bytes.
 # Triton's language looks like Python and is another: types are the launch's, and neither
 # annotations, keyword-only parameters nor `in` can be written.
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
-# ruff: noqa: PLR0917, PLR0915, PLR0124, PLR1714, SIM109
+# ruff: noqa: PLR0917, PLR0124, PLR1714, SIM109
 
 from __future__ import annotations
 
@@ -219,8 +219,8 @@ def renorm_kernel(
     Reads each listed row from memory once (three times in all, the others from L1), and writes
     those that are scaled. `max_norm` and p come as the bits of a float64, since a float that is
     passed to a kernel is rounded to float32. Norm and scale are finished in float64, a number or
-    two for each row. Where the scale would be subnormal since the norm is huge, both the row and the
-    norm are first multiplied by the power of two `SHRINK`: such a row is bounded, not zeroed.
+    two for each row. Where the scale would be subnormal since the norm is huge, the row and the
+    norm are both multiplied by the power of two `SHRINK` first: such a row is bounded, not zeroed.
     """
     max_norm = max_norm_bits.to(tl.int64).to(tl.float64, bitcast=True)
     p = p_bits.to(tl.int64).to(tl.float64, bitcast=True)

@@ -28,8 +28,6 @@ RANGES: Final = {  # beyond which a power of two shrinks numbers, that power, th
     tl.float32: (2.0**50, 2.0**-90, 2.0**-126),
     tl.float64: (2.0**450, 2.0**-600, 2.0**-1022),
 }
-IDS: Final = 512  # indices a program, where a thread takes whole indices
-RENORM_TILE: Final = 2048  # elements
 RENORM_PROGRAMS: Final = 16  # a processor
 LONG_PROGRAMS: Final = 4  # a processor
 CHAIN_COLUMNS: Final = 256
@@ -58,9 +56,10 @@ class TritonKernels:
         count = len(indices)
         if count == 0:
             return
+        ids = plans.indices_per_program(count, self._chip(indices))
         with _launching(indices):
-            kernels.check_kernel[(_programs(count, IDS),)](
-                indices, fault, report, count, rows, IDS=IDS
+            kernels.check_kernel[(_programs(count, ids),)](
+                indices, fault, report, count, rows, IDS=ids
             )
 
     def renorm(
@@ -84,16 +83,19 @@ class TritonKernels:
             return
         cut = plans.access(weight)
         lanes = cut.size // weight.element_size()
-        block = min(plans.power_of_two(width), RENORM_TILE)
-        held = RENORM_TILE // block
+        chip = self._chip(weight)
+        tile = chip.tile_bytes // 4
+        block = min(plans.power_of_two(width), tile)
+        held = min(tile // block, plans.power_of_two(count))
         huge, shrink, smallest_normal = RANGES[accumulator]
         claims = torch.zeros(rows, dtype=torch.int32, device=weight.device)
         distinct = torch.empty_like(indices)
         found = torch.zeros(1, dtype=torch.int64, device=weight.device)
-        most = RENORM_PROGRAMS * self._chip(weight).processors
+        most = RENORM_PROGRAMS * chip.processors
+        ids = plans.indices_per_program(count, chip)
         with _launching(weight):
-            kernels.claim_kernel[(_programs(count, IDS),)](
-                indices, fault, claims, distinct, found, count, rows, IDS=IDS
+            kernels.claim_kernel[(_programs(count, ids),)](
+                indices, fault, claims, distinct, found, count, rows, IDS=ids
             )
             kernels.renorm_kernel[(min(most, _programs(min(count, rows), held)),)](
                 weight,
@@ -235,7 +237,7 @@ class TritonKernels:
         chip = self._chip(upstream)
         keys, positions, offset = _sorted(indices, rows)
         cut = plans.access(upstream)
-        walk = plans.walk(count, width, upstream.element_size(), chip)
+        walk = plans.walk(count, cut.units, chip)
         out = torch.zeros(rows, width, dtype=upstream.dtype, device=device)
         partial = torch.empty(
             2 * walk.groups, width, dtype=_sum_dtype(upstream.dtype), device=device
@@ -267,6 +269,7 @@ class TritonKernels:
                 cut.row_stride,
                 cut.unit_stride,
                 padding_idx,
+                INDEX=tl.int32 if max(count, rows) < 2**30 else tl.int64,
                 GROUPS=walk.at_once,
                 COLUMNS=walk.columns,
                 num_warps=1,

@@ -10,9 +10,9 @@ from typing import Final
 import torch
 
 ACCESS_BYTES: Final = 16  # what a thread moves at once, at most
-WARP_BYTES: Final = 32 * ACCESS_BYTES
 FEW_INDICES: Final = 8192  # up to here, comparing all pairs beats a radix sort
 LONGEST_CHAIN: Final = 32  # partial sums that one warp adds up
+MOST_UNITS: Final = 2048  # of a program
 MOST_GROUPS: Final = 8192
 ATOMIC_INDICES: Final = 32768  # up to here, all equal, atomic additions to one row take 0.1 ms
 ATOMIC_COST: Final = 3.0  # of a byte added atomically, in bytes moved
@@ -37,7 +37,7 @@ class Chip:
     tile_bytes: int
 
 
-NO_CHIP: Final = Chip(processors=2, tile_bytes=2**16)
+NO_CHIP: Final = Chip(processors=2, tile_bytes=2**18)
 """The interpreter."""
 
 
@@ -92,9 +92,19 @@ def access(matrix: torch.Tensor) -> Access:
 
 
 def units_per_program(total: int, size: int, chip: Chip) -> int:
-    """Give a program 64 bytes a thread where there is enough work, else 16."""
-    most = min(chip.tile_bytes // size, 2048 if chip is not NO_CHIP else 2**16)
+    """Choose how many units of `size` bytes a program moves: a power of two.
+
+    64 bytes a thread where that leaves enough programs to fill the chip, else 16.
+    """
+    if chip is NO_CHIP:
+        return min(power_of_two(total), chip.tile_bytes // size)
+    most = min(chip.tile_bytes // size, MOST_UNITS)
     return most if total >= 8 * chip.processors * most else 128
+
+
+def indices_per_program(count: int, chip: Chip) -> int:
+    """Choose how many indices a program takes where a thread takes whole ones: a power of two."""
+    return 512 if chip is not NO_CHIP else max(128, min(power_of_two(count), 2**14))
 
 
 def power_of_two(number: int) -> int:
@@ -104,7 +114,7 @@ def power_of_two(number: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """How sorted positions are cut into groups, and columns into blocks.
+    """How sorted positions are cut into groups, and rows into blocks.
 
     Attributes
     ----------
@@ -113,7 +123,7 @@ class Walk:
     at_once : int
         Groups that a program walks over side by side.
     columns, blocks : int
-        Columns of a program, and blocks of them.
+        Units of a row that a program holds, and programs for a row.
     """
 
     groups: int
@@ -123,15 +133,13 @@ class Walk:
     blocks: int
 
 
-def walk(count: int, width: int, item: int, chip: Chip) -> Walk:
-    """Cut work for one warp a program, which holds two accesses of a row for each thread.
+def walk(count: int, units: int, chip: Chip) -> Walk:
+    """Cut work for one warp a program, which holds two units for each thread.
 
     Parameters
     ----------
-    count, width : int
-        Positions and columns.
-    item : int
-        Bytes of an element.
+    count, units : int
+        Positions, and units in a row.
     chip : Chip
 
     Returns
@@ -140,9 +148,9 @@ def walk(count: int, width: int, item: int, chip: Chip) -> Walk:
         Of two programs for each warp that fits on the chip, or as few as leave eight positions to
         a group, or MOST_GROUPS groups: each group leaves up to two partial sums.
     """
-    held = (chip.tile_bytes // 8 if chip is not NO_CHIP else chip.tile_bytes) // item
-    columns = min(power_of_two(width), held)
-    blocks = -(-width // columns)
+    held = chip.tile_bytes // (8 * ACCESS_BYTES)
+    columns = min(power_of_two(units), held)
+    blocks = -(-units // columns)
     at_once = held // columns
     most = MOST_GROUPS if chip is not NO_CHIP else math.isqrt(count)
     wanted = max(1, min(most, 64 * chip.processors * at_once // blocks))

@@ -82,17 +82,17 @@ def accumulate_kernel(
 
 
 @triton.jit
-def _key(keys, place, mask, KEY_OFFSET: tl.constexpr):
+def _key(keys, place, mask, KEY_OFFSET: tl.constexpr, INDEX: tl.constexpr):
     """Load sorted indices; -1 where masked, which no index is."""
-    key = tl.load(keys + place, mask=mask, other=0).to(tl.int64) + KEY_OFFSET
+    key = tl.load(keys + place, mask=mask, other=0).to(INDEX) + KEY_OFFSET
     return tl.where(mask, key, -1)
 
 
 @triton.jit
-def _row(upstream, position, live, inside, column, row_stride):
-    """Load a row for each group."""
-    pointer = upstream + (position * row_stride)[:, None] + column[None, :]
-    return tl.load(pointer, mask=live[:, None] & inside[None, :], other=0)
+def _row(upstream, source, position, row_stride, live):
+    """Load a unit of a row for each thread's place."""
+    pointer = upstream + (source + (position.to(tl.int64) * row_stride)[:, None])
+    return tl.load(pointer, mask=live[:, None], other=0)
 
 
 @triton.jit
@@ -105,8 +105,7 @@ def _add(
     end,
     group,
     targets,
-    column,
-    inside,
+    target,
     groups,
     width,
     padding,
@@ -125,14 +124,15 @@ def _add(
         value = total
         if BY_FREQUENCY:
             value = total / number.to(total.dtype)[:, None]
-        pointer = out + (key * width)[:, None] + column[None, :]
-        tl.store(pointer, value.to(out.dtype.element_ty), mask=whole[:, None] & inside[None, :])
+        pointer = out + ((key.to(tl.int64) * width)[:, None] + target)
+        tl.store(pointer, value.to(out.dtype.element_ty), mask=whole[:, None])
         part = kept & (whole == 0)
-        slot = tl.where(entered, group, group + groups)
-        pointer = partial + (slot * width)[:, None] + column[None, :]
-        tl.store(pointer, total, mask=part[:, None] & inside[None, :])
-        if BY_FREQUENCY:
-            tl.store(numbers + slot, number, mask=part)
+        if tl.max(part.to(tl.int32), 0) > 0:
+            slot = tl.where(entered, group, group + groups)
+            where = partial + ((slot.to(tl.int64) * width)[:, None] + target)
+            tl.store(where, total, mask=part[:, None])
+            if BY_FREQUENCY:
+                tl.store(numbers + slot, number, mask=part)
         total = tl.where(closes[:, None], 0.0, total)
         number = tl.where(closes, 0, number)
         entered = entered & ((closes & ends) == 0)
@@ -140,7 +140,16 @@ def _add(
 
 
 @triton.jit(
-    do_not_specialize=["count", "groups", "length", "blocks", "units", "row_stride", "padding"]
+    do_not_specialize=[
+        "count",
+        "groups",
+        "length",
+        "blocks",
+        "units",
+        "row_stride",
+        "unit_stride",
+        "padding",
+    ]
 )
 def segment_kernel(
     upstream,
@@ -156,81 +165,82 @@ def segment_kernel(
     blocks,
     units,
     row_stride,
-    column_stride,
+    unit_stride,
     padding,
     KEY_OFFSET: tl.constexpr,
+    INDEX: tl.constexpr,
     LANES: tl.constexpr,
     GROUPS: tl.constexpr,
     COLUMNS: tl.constexpr,
     BY_FREQUENCY: tl.constexpr,
 ):
-    """Walk over GROUPS groups side by side, COLUMNS columns wide.
+    """Walk over GROUPS groups side by side, COLUMNS units wide.
 
     Reads keys, positions and each upstream row that is not padding once; writes each row of `out`
     whose segment lies within a group, and at most two partial sums a group. One warp a program, so
     that the branch at the end of a segment is taken by nobody else; four rows are in flight, and
     their keys and positions were loaded a turn before.
     """
-    block = tl.program_id(0) // blocks
-    column = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    own = tl.arange(0, GROUPS * COLUMNS)
+    unit = (tl.program_id(0) % blocks) * COLUMNS + own % COLUMNS
+    group = (tl.program_id(0) // blocks).to(INDEX) * GROUPS + own // COLUMNS
     width = units * LANES
-    inside = column < width
-    group = block.to(tl.int64) * GROUPS + tl.arange(0, GROUPS)
     start = group * length
-    end = tl.minimum(start + length, count)
+    end = tl.where(unit < units, tl.minimum(start + length, count), start)
     if tl.program_id(0) == 0:
         tl.store(found, 0)  # for chain_kernel
-    source = column.to(tl.int64) * column_stride
+    lane = tl.arange(0, LANES)[None, :]
+    source = (unit.to(tl.int64) * unit_stride)[:, None] * LANES + lane
+    target = unit[:, None] * LANES + lane
     stride = row_stride.to(tl.int64) * LANES
 
-    key0 = _key(keys, start, start < count, KEY_OFFSET)
-    previous = _key(keys, start - 1, (start > 0) & (start <= count), KEY_OFFSET)
-    total = tl.zeros([GROUPS, COLUMNS], partial.dtype.element_ty)
-    state = (total, tl.zeros([GROUPS], tl.int32), previous == key0)
+    key0 = _key(keys, start, start < count, KEY_OFFSET, INDEX)
+    key1 = _key(keys, start + 1, start + 1 < count, KEY_OFFSET, INDEX)
+    key2 = _key(keys, start + 2, start + 2 < count, KEY_OFFSET, INDEX)
+    key3 = _key(keys, start + 3, start + 3 < count, KEY_OFFSET, INDEX)
+    key4 = _key(keys, start + 4, start + 4 < count, KEY_OFFSET, INDEX)
+    position0 = tl.load(positions + start, mask=start < end, other=0).to(INDEX)
+    position1 = tl.load(positions + start + 1, mask=start + 1 < end, other=0).to(INDEX)
+    position2 = tl.load(positions + start + 2, mask=start + 2 < end, other=0).to(INDEX)
+    position3 = tl.load(positions + start + 3, mask=start + 3 < end, other=0).to(INDEX)
+    previous = _key(keys, start - 1, (start > 0) & (start <= count), KEY_OFFSET, INDEX)
+    total = tl.zeros([GROUPS * COLUMNS, LANES], partial.dtype.element_ty)
+    state = (total, tl.zeros([GROUPS * COLUMNS], tl.int32), previous == key0)
     targets = (out, partial, numbers)
-
-    key1 = _key(keys, start + 1, start + 1 < count, KEY_OFFSET)
-    key2 = _key(keys, start + 2, start + 2 < count, KEY_OFFSET)
-    key3 = _key(keys, start + 3, start + 3 < count, KEY_OFFSET)
-    key4 = _key(keys, start + 4, start + 4 < count, KEY_OFFSET)
-    position0 = tl.load(positions + start, mask=start < end, other=0).to(tl.int64)
-    position1 = tl.load(positions + start + 1, mask=start + 1 < end, other=0).to(tl.int64)
-    position2 = tl.load(positions + start + 2, mask=start + 2 < end, other=0).to(tl.int64)
-    position3 = tl.load(positions + start + 3, mask=start + 3 < end, other=0).to(tl.int64)
     step = 0
     while step < length:
         at = start + step
         live = (at < end) & (key0 != padding)
-        row0 = _row(upstream, position0, live, inside, source, stride)
+        row0 = _row(upstream, source, position0, stride, live)
         live = (at + 1 < end) & (key1 != padding)
-        row1 = _row(upstream, position1, live, inside, source, stride)
+        row1 = _row(upstream, source, position1, stride, live)
         live = (at + 2 < end) & (key2 != padding)
-        row2 = _row(upstream, position2, live, inside, source, stride)
+        row2 = _row(upstream, source, position2, stride, live)
         live = (at + 3 < end) & (key3 != padding)
-        row3 = _row(upstream, position3, live, inside, source, stride)
-        key5 = _key(keys, at + 5, at + 5 < count, KEY_OFFSET)
-        key6 = _key(keys, at + 6, at + 6 < count, KEY_OFFSET)
-        key7 = _key(keys, at + 7, at + 7 < count, KEY_OFFSET)
-        key8 = _key(keys, at + 8, at + 8 < count, KEY_OFFSET)
-        position0 = tl.load(positions + at + 4, mask=at + 4 < end, other=0).to(tl.int64)
-        position1 = tl.load(positions + at + 5, mask=at + 5 < end, other=0).to(tl.int64)
-        position2 = tl.load(positions + at + 6, mask=at + 6 < end, other=0).to(tl.int64)
-        position3 = tl.load(positions + at + 7, mask=at + 7 < end, other=0).to(tl.int64)
+        row3 = _row(upstream, source, position3, stride, live)
+        key5 = _key(keys, at + 5, at + 5 < count, KEY_OFFSET, INDEX)
+        key6 = _key(keys, at + 6, at + 6 < count, KEY_OFFSET, INDEX)
+        key7 = _key(keys, at + 7, at + 7 < count, KEY_OFFSET, INDEX)
+        key8 = _key(keys, at + 8, at + 8 < count, KEY_OFFSET, INDEX)
+        position0 = tl.load(positions + at + 4, mask=at + 4 < end, other=0).to(INDEX)
+        position1 = tl.load(positions + at + 5, mask=at + 5 < end, other=0).to(INDEX)
+        position2 = tl.load(positions + at + 6, mask=at + 6 < end, other=0).to(INDEX)
+        position3 = tl.load(positions + at + 7, mask=at + 7 < end, other=0).to(INDEX)
         state = _add(
-            state, row0, key0, key1, at, end, group, targets, column, inside, groups, width,
-            padding, BY_FREQUENCY,
+            state, row0, key0, key1, at, end, group, targets, target, groups, width, padding,
+            BY_FREQUENCY,
         )  # fmt: skip
         state = _add(
-            state, row1, key1, key2, at + 1, end, group, targets, column, inside, groups, width,
-            padding, BY_FREQUENCY,
+            state, row1, key1, key2, at + 1, end, group, targets, target, groups, width, padding,
+            BY_FREQUENCY,
         )  # fmt: skip
         state = _add(
-            state, row2, key2, key3, at + 2, end, group, targets, column, inside, groups, width,
-            padding, BY_FREQUENCY,
+            state, row2, key2, key3, at + 2, end, group, targets, target, groups, width, padding,
+            BY_FREQUENCY,
         )  # fmt: skip
         state = _add(
-            state, row3, key3, key4, at + 3, end, group, targets, column, inside, groups, width,
-            padding, BY_FREQUENCY,
+            state, row3, key3, key4, at + 3, end, group, targets, target, groups, width, padding,
+            BY_FREQUENCY,
         )  # fmt: skip
         key0 = key4
         key1 = key5
@@ -245,9 +255,9 @@ def _chain_start(keys, group, count, length, padding, KEY_OFFSET: tl.constexpr):
     """Tell whether a segment begins in a group and crosses its end; with its index."""
     start = group * length
     end = tl.minimum(start + length, count)
-    key = _key(keys, end - 1, end > 0, KEY_OFFSET)
-    crosses = _key(keys, end, end < count, KEY_OFFSET) == key
-    entered = _key(keys, start - 1, start > 0, KEY_OFFSET) == key
+    key = _key(keys, end - 1, end > 0, KEY_OFFSET, tl.int64)
+    crosses = _key(keys, end, end < count, KEY_OFFSET, tl.int64) == key
+    entered = _key(keys, start - 1, start > 0, KEY_OFFSET, tl.int64) == key
     return crosses & (entered == 0) & (key != padding), key
 
 
@@ -284,7 +294,7 @@ def chain_kernel(
     starts, key = _chain_start(keys, group, count, length, padding, KEY_OFFSET)
     if starts:
         entered = group + 1 + tl.arange(0, LONGEST)
-        linked = _key(keys, entered * length, entered < groups, KEY_OFFSET) == key
+        linked = _key(keys, entered * length, entered < groups, KEY_OFFSET, tl.int64) == key
         links = tl.sum(linked.to(tl.int32), 0)
         if links == LONGEST:
             if tl.program_id(0) % blocks == 0:
@@ -343,7 +353,7 @@ def long_chain_kernel(
         head = group + 1 + tl.arange(0, AT_ONCE)
         more = starts
         while more:
-            linked = _key(keys, head * length, head < groups, KEY_OFFSET) == key
+            linked = _key(keys, head * length, head < groups, KEY_OFFSET, tl.int64) == key
             pointer = partial + (head * width)[:, None] + column[None, :]
             mask = linked[:, None] & inside[None, :]
             total += tl.load(pointer, mask=mask, other=0)
