@@ -71,9 +71,10 @@ def test_work_on_another_stream_is_on_the_clock(table: Any, indices: Any) -> Non
 
     clock = CudaTimer()
     honest = clock.block(lookup(table), indices, 10, 0).ns
+    assert clock.escaped == 0
     escaped = clock.block(Work(escape, None, table), indices, 10, 0).ns
     assert escaped > 10 * honest
-    assert clock.escaped == 10
+    assert clock.escaped == 10  # probing calls don't count
 
 
 def test_launching_is_not_in_the_time(table: Any, indices: Any) -> None:
