@@ -87,7 +87,8 @@ class Runner:
         try:
             yield
         except Exception as error:
-            self.status, self.detail = status, describe(error)
+            lacking = isinstance(error, NotImplementedError)
+            self.status, self.detail = Status.ABSENT if lacking else status, describe(error)
             if torch.cuda.is_available():
                 try:
                     torch.cuda.synchronize()

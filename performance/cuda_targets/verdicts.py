@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from embconform.performance.cuda_targets.contenders import ATEN, DETERMINISTIC, INDUCTOR
+from embconform.performance.cuda_targets.contenders import ATEN, DETERMINISTIC, INDUCTOR, PATHS
 from embconform.performance.cuda_targets.race import EMPTY
 from embconform.performance.cuda_targets.rows import CLIFF, Row
 from embconform.performance.statistics import Estimate, median
@@ -80,8 +80,10 @@ def verdicts(
     Returns
     -------
     list of Verdict
-        Empty where there is no target.
+        Empty where there is no target, as for a path that users don't choose.
     """
+    if name.endswith(tuple(f" {path}" for path in PATHS)):
+        return []
     seconds = median(samples[name]).value
     found = []
     if name.endswith(DETERMINISTIC):
