@@ -52,6 +52,22 @@ def test_the_deterministic_backward_pass_is_held_against_the_atomic_one() -> Non
         assert list(judged(row_of("backward"), times, name).values()) == [met]
 
 
+@pytest.mark.parametrize(
+    ("times", "met"),
+    [
+        ({"cuda-cpp": 1.0, "cuda-cpp atomic": 0.7, "cuda-cpp sorted": 0.1}, False),
+        ({"cuda-cpp": 1.0, "cuda-cpp atomic": 2.0}, True),
+        ({"cuda-cpp": 0.7, "cuda-cpp atomic": 2.0}, False),
+        ({"cuda-cpp sorted": 1.0}, None),
+    ],
+)
+def test_the_deterministic_pass_is_held_against_the_faster(
+    times: dict[str, float], met: bool | None
+) -> None:
+    name = "cuda-cpp determ."
+    assert list(judged(row_of("backward"), times | {name: 1.0}, name).values()) == [met]
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_that_users_do_not_choose_has_no_target(path: str) -> None:
     name = f"cuda-cpp {path}"

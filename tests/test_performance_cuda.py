@@ -114,6 +114,9 @@ def test_the_speed_targets_are_measured(tmp_path: Path) -> None:
             assert not late or entry["group"] == "max_norm", result
     shares = [r["results"][0]["share_of_copy"] for r in document["rows"].values()]
     assert all(0 < share < 1.2 for share in shares), shares
+    large = {name: float(np.median(by[str(2**29)])) for name, by in document["ceilings_ns"].items()}
+    assert all(2**29 / ns > 100 for ns in large.values()), large
+    assert large["hot copy"] < 1.05 * large["cat"], large  # it reads next to nothing
 
 
 @pytest.mark.parametrize("name", list(PASSES))

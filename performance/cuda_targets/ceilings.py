@@ -56,7 +56,7 @@ def _zeros(size: int, device: str) -> Callable[[], object]:
 
 def _numbers(size: int, device: str) -> Callable[[], object]:
     """Write what is not the same everywhere, lest equal bytes be a special case."""
-    target = _target(size, device)
+    target = _target(size, device).view(torch.int64)
     return lambda: torch.arange(len(target), out=target)
 
 

@@ -18,6 +18,7 @@ from embconform.backends.catalogue import catalogue
 from embconform.backends.gpu.faults import range_check
 from embconform.backends.gpu.kernels import Kernels
 from embconform.performance.cuda_targets.inputs import Inputs
+from embconform.performance.workloads import ITEM_BYTES
 
 Call = Callable[[torch.Tensor], torch.Tensor]
 
@@ -28,7 +29,8 @@ KERNELS: Final = {
 }
 FAMILIES: Final = (ATEN, INDUCTOR, *KERNELS)
 DETERMINISTIC, CALLED, UNWAITED = " determ.", " call", " async"
-PATHS: Final = ("atomic", "sorted")
+ATOMIC: Final = "atomic"
+PATHS: Final = (ATOMIC, "sorted")
 """Ways through a backward pass, timed apart for kernels that can be told which one to take."""
 
 
@@ -184,7 +186,8 @@ def _ours(family: str, inputs: Inputs) -> Iterator[Offer]:
         yield Offer(family, family, partial(_scatter, family, inputs, deterministic=False))
         name = f"{family}{DETERMINISTIC}"
         yield Offer(name, family, partial(_scatter, family, inputs, deterministic=True))
-        for path in PATHS if _takes_a_path(family) else ():
+        # half types are always sorted
+        for path in PATHS if ITEM_BYTES[inputs.row.dtype] > 2 and _takes_a_path(family) else ():
             make = partial(_scatter, family, inputs, deterministic=False, path=path)
             yield Offer(f"{family} {path}", family, make)
         return

@@ -7,7 +7,8 @@ from typing import Any, Final
 from embconform.performance.cuda_targets.document import Document
 from embconform.performance.statistics import median
 
-DIGITS: Final = 5
+DIGITS: Final = 9
+"""So many that rounding twice shows in no table."""
 _ROW: Final = ("group", "label", "count", "ids", "bytes", "floor_seconds")
 _RESULT: Final = (
     "name", "ours", "status", "detail", "time", "share_of_copy", "over_floor", "verdicts", "met",

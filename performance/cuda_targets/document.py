@@ -189,7 +189,7 @@ class Record:
             "share_of_like_copy": floor * self.rate / (2 * row.output) * copy / time.value
             if copy
             else None,
-            "share_of_hot_copy": hot / time.value if hot else None,
+            "share_of_hot_copy": hot / time.value if hot and row.ids == "zipf" else None,
             "over_floor": time.value / floor,
             "over_aten": _estimate(against) if against else None,
             "verdicts": [asdict(verdict) for verdict in judged],

@@ -87,8 +87,7 @@ class Runner:
         try:
             yield
         except Exception as error:
-            lacking = isinstance(error, NotImplementedError)
-            self.status, self.detail = Status.ABSENT if lacking else status, describe(error)
+            self.status, self.detail = status, describe(error)
             if torch.cuda.is_available():
                 try:
                     torch.cuda.synchronize()
