@@ -1,4 +1,4 @@
-"""The suite on a real CUDA device: what it says of right targets, and that it catches wrong ones."""
+"""The suite on a CUDA device: what it says of right targets, and that it catches wrong ones."""
 
 from __future__ import annotations
 
