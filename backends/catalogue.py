@@ -57,6 +57,8 @@ _BUILT_IN: Final = tuple(
             "cuda_graph:BACKEND",
             "the function in a CUDA graph, captured once a signature and replayed",
         ),
+        ("triton", "triton:BACKEND", "kernels in Triton; interpreted where no CUDA device is"),
+        ("cuda-cpp", "cuda_cpp:BACKEND", "kernels in CUDA C++, compiled at first use"),
         ("aot-eager", "aot_eager:BACKEND", "torch.compile's tracing of both, run by eager kernels"),
         ("export", "export:BACKEND", "torch.export of the function with dynamic shapes"),
         ("script", "script:BACKEND", "torch.jit.script of the function"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +22,7 @@ from embconform.conformance.quiet import captured_output
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from embconform.conformance.isolation.isolated import Isolated
     from embconform.performance.run import BenchReport, Request
     from embconform.performance.workloads import Workload
 
@@ -285,7 +286,8 @@ def _judged(name: str, backend: Backend, request: Request) -> tuple[dict[str, fr
     with TemporaryDirectory(prefix="embconform-") as folder:
         set_hypothesis_home_dir(folder)
         try:
-            report = run(backend, options, target=name)
+            with _subject(name, backend, request.device) as subject:
+                report = run(subject, options, target=name)
         except SystemExit as error:
             raise TargetError(f"{name} left the process: exit({error.code})") from error
         finally:
@@ -301,6 +303,20 @@ def _judged(name: str, backend: Backend, request: Request) -> tuple[dict[str, fr
         f"{len(chosen)} clauses on these options; embconform validate judges by all"
     )
     return broken, said
+
+
+def _subject(
+    name: str, backend: Backend, device: str
+) -> AbstractContextManager[Backend | Isolated]:
+    """Give what is judged, on CUDA in processes of its own.
+
+    An index that is out of range can end the context, and this process needs its own to measure.
+    """
+    if device != "cuda":
+        return nullcontext(backend)
+    from embconform.conformance.isolation.isolated import Isolated
+
+    return Isolated(name, device)
 
 
 def _clauses(backend: Backend, request: Request) -> list[str]:

@@ -1,0 +1,56 @@
+"""Imports Triton, with its interpreter where torch finds no CUDA device.
+
+Triton reads TRITON_INTERPRET when it is first imported: its own library is compiled or interpreted
+from then on. So this is the one place where the choice is made, and everything else takes `triton`
+and `tl` from here. A value that is already in the environment stands: ``TRITON_INTERPRET=0``
+without a device gives kernels that can be compiled for a named target, and not launched.
+
+The interpreter truncates where it turns float32 into bfloat16; a GPU rounds to nearest, ties to
+even. So that one conversion is replaced here: what is judged without a GPU is what a GPU does.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import triton
+import triton.language as tl
+from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle
+
+__all__ = ["INTERPRETED", "tl", "triton"]
+
+INTERPRETED: bool = isinstance(tl.cdiv, InterpretedFunction)
+"""Whether kernels run on the CPU, one program after the other, as NumPy operations."""
+
+if triton.knobs.runtime.interpret != INTERPRETED:
+    raise ImportError(
+        "triton was imported before TRITON_INTERPRET was set to "
+        f"{os.environ['TRITON_INTERPRET']}: set it in the environment of the process, or import "
+        "embconform.backends.gpu.triton_import before anything that imports triton"
+    )
+
+
+def _bfloat16(values: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, Any]:
+    rounded = torch.from_numpy(np.ascontiguousarray(values)).to(torch.bfloat16)
+    return rounded.view(torch.uint16).numpy()
+
+
+def _rounding_cast(cast: Any) -> Any:
+    def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
+        pair = src.dtype.scalar, dst_type.scalar
+        if pair == (tl.float32, tl.bfloat16):
+            return TensorHandle(_bfloat16(src.data), tl.bfloat16)
+        return cast(self, src, dst_type)
+
+    return cast_impl
+
+
+if INTERPRETED:
+    InterpreterBuilder.cast_impl = _rounding_cast(InterpreterBuilder.cast_impl)

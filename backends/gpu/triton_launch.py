@@ -1,0 +1,394 @@
+"""The kernels of :mod:`triton_kernels` and :mod:`triton_scatter` as an embedding needs them."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from embconform.backends.gpu import triton_kernels as kernels
+from embconform.backends.gpu import triton_plans as plans
+from embconform.backends.gpu import triton_scatter as scatters
+from embconform.backends.gpu.kernels import NO_ROW
+from embconform.backends.gpu.triton_import import INTERPRETED, tl
+
+FLOATS: Final = {
+    torch.float32: tl.float32,
+    torch.float64: tl.float64,
+    torch.float16: tl.float16,
+    torch.bfloat16: tl.bfloat16,
+}
+WORDS: Final = {1: (torch.int8, tl.int8), 2: (torch.int16, tl.int16), 4: (torch.int32, tl.int32)}
+WIDE: Final = (torch.int64, tl.int64)
+RANGES: Final = {  # beyond which a power of two shrinks numbers, that power, the smallest normal
+    tl.float32: (2.0**50, 2.0**-90, 2.0**-126),
+    tl.float64: (2.0**450, 2.0**-600, 2.0**-1022),
+}
+RENORM_PROGRAMS: Final = 16  # a processor
+LONG_PROGRAMS: Final = 4  # a processor
+CHAIN_COLUMNS: Final = 256
+LONG_CHAIN_TILE: Final = (512, 16)
+
+
+@dataclass(frozen=True)
+class TritonKernels:
+    """Kernels in Triton: see :class:`embconform.backends.gpu.kernels.Kernels`.
+
+    Tensors lie on a CUDA device, or on the CPU where Triton's interpreter runs
+    (:mod:`triton_import`). Every launch can be captured in a CUDA graph.
+
+    Parameters
+    ----------
+    chip : Chip, optional
+        What launches are sized for; the tensors' own device by default.
+    """
+
+    chip: plans.Chip | None = None
+
+    def check(
+        self, indices: torch.Tensor, rows: int, fault: torch.Tensor, report: torch.Tensor
+    ) -> None:
+        """Write an index outside 0..rows-1, encoded, to `fault` and `report`."""
+        count = len(indices)
+        if count == 0:
+            return
+        ids = plans.indices_per_program(count, self._chip(indices))
+        with _launching(indices):
+            kernels.check_kernel[(_programs(count, ids),)](
+                indices, fault, report, count, rows, IDS=ids
+            )
+
+    def renorm(
+        self,
+        weight: torch.Tensor,
+        indices: torch.Tensor,
+        max_norm: float,
+        norm_type: float,
+        fault: torch.Tensor,
+    ) -> None:
+        """Scale each looked-up row whose p-norm is above `max_norm`, in place, once.
+
+        Raises
+        ------
+        NotImplementedError
+            For tables that are not float16, bfloat16, float32 or float64.
+        """
+        count, (rows, width) = len(indices), weight.shape
+        accumulator = _accumulator(weight.dtype, "max_norm")
+        if count == 0 or rows == 0 or width == 0:
+            return
+        cut = plans.access(weight)
+        lanes = cut.size // weight.element_size()
+        chip = self._chip(weight)
+        tile = chip.tile_bytes // 4
+        block = min(plans.power_of_two(width), tile)
+        held = min(tile // block, plans.power_of_two(count))
+        huge, shrink, smallest_normal = RANGES[accumulator]
+        claims = torch.zeros(rows, dtype=torch.int32, device=weight.device)
+        distinct = torch.empty_like(indices)
+        found = torch.zeros(1, dtype=torch.int64, device=weight.device)
+        most = RENORM_PROGRAMS * chip.processors
+        ids = plans.indices_per_program(count, chip)
+        with _launching(weight):
+            kernels.claim_kernel[(_programs(count, ids),)](
+                indices, fault, claims, distinct, found, count, rows, IDS=ids
+            )
+            kernels.renorm_kernel[(min(most, _programs(min(count, rows), held)),)](
+                weight,
+                distinct,
+                found,
+                _bits(max_norm),
+                _bits(norm_type),
+                cut.units,
+                cut.row_stride,
+                cut.unit_stride,
+                KIND=_kind(norm_type),
+                ACCUMULATOR=accumulator,
+                HUGE=huge,
+                SHRINK=shrink,
+                SMALLEST_NORMAL=smallest_normal,
+                LANES=lanes,
+                ROWS=held,
+                BLOCK=block,
+            )
+
+    def gather(
+        self,
+        weight: torch.Tensor,
+        indices: torch.Tensor,
+        fault: torch.Tensor,
+        report: torch.Tensor,
+        *,
+        padding_idx: int = NO_ROW,
+        scale: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Copy rows, bit for bit, or scaled: shape (N, D), contiguous, of `weight`'s dtype.
+
+        Raises
+        ------
+        NotImplementedError
+            With `scale`, for tables that are not float16, bfloat16, float32 or float64.
+        """
+        count, (rows, width) = len(indices), weight.shape
+        out = torch.empty(count, width, dtype=weight.dtype, device=weight.device)
+        if out.numel() == 0:
+            self.check(indices, rows, fault, report)
+            return out
+        cut = plans.access(weight)
+        if scale is None:
+            words, word = WORDS.get(min(cut.size, 4), WIDE)
+            source, target, accumulator = _as_integers(weight), _as_integers(out), None
+            lanes = cut.size // words.itemsize
+        else:
+            source, target, accumulator = weight, out, _accumulator(weight.dtype, "a scale")
+            word, lanes = FLOATS[weight.dtype], cut.size // weight.element_size()
+        total = count * cut.units
+        units = plans.units_per_program(total, cut.size, self._chip(weight))
+        with _launching(weight):
+            kernels.gather_kernel[(_programs(total, units),)](
+                source,
+                indices,
+                scale if scale is not None else fault,
+                target,
+                fault,
+                report,
+                count,
+                rows,
+                cut.units,
+                cut.row_stride,
+                cut.unit_stride,
+                padding_idx,
+                WORD=word,
+                LANES=lanes,
+                UNITS=units,
+                OFFSET=tl.int32 if total < 2**31 - units else tl.int64,
+                ACCUMULATOR=accumulator,
+            )
+        return out
+
+    def scatter(
+        self,
+        upstream: torch.Tensor,
+        indices: torch.Tensor,
+        rows: int,
+        *,
+        padding_idx: int = NO_ROW,
+        scale_grad_by_freq: bool = False,
+        deterministic: bool = False,
+    ) -> torch.Tensor:
+        """Sum upstream rows by index: shape (rows, D), contiguous, of `upstream`'s dtype.
+
+        Atomic additions are used only where they move fewer bytes than the sorted sums, which are
+        the same each time, and only without `deterministic`.
+
+        Raises
+        ------
+        NotImplementedError
+            For gradients that are not float16, bfloat16, float32 or float64.
+        """
+        accumulator = _accumulator(upstream.dtype, "the gradient")
+        (count, width), item = upstream.shape, upstream.element_size()
+        if count == 0 or rows == 0 or width == 0:
+            return torch.zeros(rows, width, dtype=upstream.dtype, device=upstream.device)
+        if (
+            not deterministic
+            and not scale_grad_by_freq
+            and plans.prefers_atomics(count, rows, width, item, accumulator.primitive_bitwidth // 8)
+        ):
+            return self._scatter_atomic(upstream, indices, rows, padding_idx)
+        return self._scatter_sorted(upstream, indices, rows, padding_idx, scale_grad_by_freq)
+
+    def _scatter_atomic(
+        self, upstream: torch.Tensor, indices: torch.Tensor, rows: int, padding_idx: int
+    ) -> torch.Tensor:
+        count, width = upstream.shape
+        total = torch.zeros(rows, width, dtype=_sum_dtype(upstream.dtype), device=upstream.device)
+        cut = plans.access(upstream)
+        units = plans.units_per_program(count * cut.units, cut.size, self._chip(upstream))
+        with _launching(upstream):
+            scatters.accumulate_kernel[(_programs(count * cut.units, units),)](
+                upstream,
+                indices,
+                total,
+                count,
+                cut.units,
+                cut.row_stride,
+                cut.unit_stride,
+                padding_idx,
+                LANES=cut.size // upstream.element_size(),
+                UNITS=units,
+            )
+        return total.to(upstream.dtype)
+
+    def _scatter_sorted(
+        self,
+        upstream: torch.Tensor,
+        indices: torch.Tensor,
+        rows: int,
+        padding_idx: int,
+        scale_grad_by_freq: bool,
+    ) -> torch.Tensor:
+        count, width = upstream.shape
+        device = upstream.device
+        chip = self._chip(upstream)
+        keys, positions, offset = _sorted(indices, rows)
+        cut = plans.access(upstream)
+        walk = plans.walk(count, cut.units, chip)
+        out = torch.zeros(rows, width, dtype=upstream.dtype, device=device)
+        partial = torch.empty(
+            2 * walk.groups, width, dtype=_sum_dtype(upstream.dtype), device=device
+        )
+        numbers = torch.empty(2 * walk.groups, dtype=torch.int32, device=device)
+        found = torch.empty(1, dtype=torch.int32, device=device)
+        chains = torch.empty(
+            walk.groups // plans.LONGEST_CHAIN + 1, dtype=torch.int64, device=device
+        )
+        common: dict[str, Any] = {
+            "KEY_OFFSET": offset,
+            "LANES": cut.size // upstream.element_size(),
+            "BY_FREQUENCY": scale_grad_by_freq,
+        }
+        with _launching(upstream):
+            scatters.segment_kernel[(_programs(walk.groups, walk.at_once) * walk.blocks,)](
+                upstream,
+                keys,
+                positions,
+                out,
+                partial,
+                numbers,
+                found,
+                count,
+                walk.groups,
+                walk.length,
+                walk.blocks,
+                cut.units,
+                cut.row_stride,
+                cut.unit_stride,
+                padding_idx,
+                INDEX=tl.int32 if max(count, rows) < 2**30 else tl.int64,
+                GROUPS=walk.at_once,
+                COLUMNS=walk.columns,
+                num_warps=1,
+                **common,
+            )
+            if walk.groups > 1:
+                columns = min(plans.power_of_two(width), CHAIN_COLUMNS)
+                blocks = _programs(width, columns)
+                chained = (keys, partial, numbers, out, found, chains, count, walk.groups)
+                scatters.chain_kernel[(walk.groups * blocks,)](
+                    *chained,
+                    walk.length,
+                    blocks,
+                    cut.units,
+                    padding_idx,
+                    COLUMNS=columns,
+                    AT_ONCE=8,
+                    LONGEST=plans.LONGEST_CHAIN,
+                    num_warps=1,
+                    **common,
+                )
+            if walk.groups > plans.LONGEST_CHAIN:
+                at_once, columns = LONG_CHAIN_TILE
+                blocks = _programs(width, columns)
+                most = blocks * len(chains)
+                scatters.long_chain_kernel[(min(LONG_PROGRAMS * chip.processors, most),)](
+                    *chained,
+                    walk.length,
+                    blocks,
+                    cut.units,
+                    padding_idx,
+                    COLUMNS=columns,
+                    AT_ONCE=at_once,
+                    **common,
+                )
+        return out
+
+    def _chip(self, tensor: torch.Tensor) -> plans.Chip:
+        return self.chip or plans.chip_of(tensor.device)
+
+
+def _launching(tensor: torch.Tensor) -> AbstractContextManager[Any]:
+    """Make the tensor's device the current one; silence NumPy where the kernels run in it."""
+    if INTERPRETED:
+        return np.errstate(all="ignore")
+    return torch.cuda.device_of(tensor) if tensor.is_cuda else nullcontext()
+
+
+def _programs(count: int, each: int) -> int:
+    return -(-count // each)
+
+
+def _bits(number: float) -> int:
+    """Read a float64 as an integer: Triton rounds a float that is passed to a kernel to float32."""
+    return int(struct.unpack("<q", struct.pack("<d", number))[0])
+
+
+def _kind(p: float) -> int:
+    kinds = {
+        2.0: kernels.EUCLIDEAN,
+        1.0: kernels.SUM,
+        float("inf"): kernels.LARGEST,
+        0.0: kernels.COUNT,
+        float("-inf"): kernels.SMALLEST,
+    }
+    kind = kinds.get(p, kernels.POWER if p > 0 else kernels.INVERSE_POWER)
+    return int(kind.value)
+
+
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _accumulator(dtype: torch.dtype, what: str) -> Any:
+    if dtype not in FLOATS:
+        name = str(dtype).removeprefix("torch.")
+        raise NotImplementedError(
+            f"{what} of dtype {name}: this backend takes float16, bfloat16, float32 and float64"
+        )
+    return FLOATS[_sum_dtype(dtype)]
+
+
+def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
+    """View elements as integers of the same width; complex ones as two."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    return tensor.view(WORDS.get(tensor.element_size(), WIDE)[0])
+
+
+def _sorted(indices: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Sort indices, stably.
+
+    Returns
+    -------
+    keys : Tensor, shape (N,)
+        The sorted indices, less `offset`: in 16 bits where they fit, to halve a radix sort's
+        passes.
+    positions : Tensor, shape (N,)
+        Where each stood.
+    offset : int
+    """
+    count = len(indices)
+    if count <= plans.FEW_INDICES:
+        keys = torch.empty_like(indices)
+        positions = torch.empty(count, dtype=torch.int32, device=indices.device)
+        key = tl.int32 if rows * count < 2**31 else tl.int64
+        mine, others = (32, 128) if not INTERPRETED else (256, 1024)
+        with _launching(indices):
+            scatters.rank_kernel[(_programs(count, mine),)](
+                indices, keys, positions, count, KEY=key, MINE=mine, OTHERS=others
+            )
+        return keys, positions, 0
+    offset = 0
+    if rows <= 2**16:
+        offset = 2**15
+        short = torch.empty(count, dtype=torch.int16, device=indices.device)
+        torch.sub(indices, offset, out=short)
+        indices = short
+    elif rows <= 2**31:
+        indices = indices.to(torch.int32)
+    keys, positions = torch.sort(indices, stable=True)
+    return keys, positions, offset

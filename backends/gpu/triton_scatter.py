@@ -1,0 +1,369 @@
+"""Triton kernels that add upstream rows up by index.
+
+Positions are sorted by index, and cut into *groups* of LENGTH neighbours, whatever their indices.
+One walk over a group (:func:`segment_kernel`) writes the sum of each segment that lies within it.
+A segment that crosses a border leaves a partial sum in each group: the *head* of every group that
+it enters, and the *tail* of the group in which it begins. :func:`chain_kernel` and, for segments
+of very many groups, :func:`long_chain_kernel` add those up. Every order is fixed by the positions.
+"""
+
+# Triton's language looks like Python and is another: types are the launch's, and neither
+# annotations, keyword-only parameters nor `in` can be written.
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+# ruff: noqa: PLR0917, PLR0915
+
+from __future__ import annotations
+
+from embconform.backends.gpu.triton_import import tl, triton
+
+
+@triton.jit(do_not_specialize=["count"])
+def rank_kernel(
+    indices,
+    keys,
+    positions,
+    count,
+    KEY: tl.constexpr,
+    MINE: tl.constexpr,
+    OTHERS: tl.constexpr,
+):
+    """Sort a few indices, stably, by counting for each how many come before it.
+
+    Reads the indices once a program, from L2; writes keys and positions. It compares all pairs:
+    count**2 comparisons cost less than the launches of a radix sort up to some thousands. KEY is
+    the type that holds index * count + position, by which all are different.
+    """
+    place = tl.program_id(0) * MINE + tl.arange(0, MINE)
+    index = tl.load(indices + place, mask=place < count, other=0)
+    mine = index.to(KEY) * count + place
+    before = tl.zeros([MINE, OTHERS], tl.int32)
+    start = 0
+    while start < count:
+        other = start + tl.arange(0, OTHERS)
+        inside = other < count
+        key = tl.load(indices + other, mask=inside, other=0).to(KEY) * count + other
+        before += (inside[None, :] & (key[None, :] < mine[:, None])).to(tl.int32)
+        start += OTHERS
+    rank = tl.sum(before, 1)
+    tl.store(keys + rank, index.to(keys.dtype.element_ty), mask=place < count)
+    tl.store(positions + rank, place.to(positions.dtype.element_ty), mask=place < count)
+
+
+@triton.jit(do_not_specialize=["count", "units", "row_stride", "unit_stride", "padding"])
+def accumulate_kernel(
+    upstream,
+    indices,
+    total,
+    count,
+    units,
+    row_stride,
+    unit_stride,
+    padding,
+    LANES: tl.constexpr,
+    UNITS: tl.constexpr,
+):
+    """Add rows to `total` by atomic additions, in whatever order.
+
+    Reads each index and each upstream row once, and reads and writes a row of `total`, mostly in
+    L2, for each.
+    """
+    start = tl.program_id(0).to(tl.int64) * UNITS
+    first = start // units
+    flat = (start - first * units).to(tl.int32) + tl.arange(0, UNITS)
+    place = first + flat // units
+    unit = (flat % units).to(tl.int64)
+    index = tl.load(indices + place, mask=place < count, other=0).to(tl.int64)
+    live = ((place < count) & (index != padding))[:, None]
+    lane = tl.arange(0, LANES)[None, :]
+    source = (place * row_stride + unit * unit_stride)[:, None] * LANES + lane
+    value = tl.load(upstream + source, mask=live, other=0).to(total.dtype.element_ty)
+    target = (index * units + unit)[:, None] * LANES + lane
+    tl.atomic_add(total + target, value, mask=live, sem="relaxed")
+
+
+@triton.jit
+def _key(keys, place, mask, KEY_OFFSET: tl.constexpr, INDEX: tl.constexpr):
+    """Load sorted indices; -1 where masked, which no index is."""
+    key = tl.load(keys + place, mask=mask, other=0).to(INDEX) + KEY_OFFSET
+    return tl.where(mask, key, -1)
+
+
+@triton.jit
+def _row(upstream, source, position, row_stride, live):
+    """Load a unit of a row for each thread's place."""
+    pointer = upstream + (source + (position.to(tl.int64) * row_stride)[:, None])
+    return tl.load(pointer, mask=live[:, None], other=0)
+
+
+@triton.jit
+def _add(
+    state,
+    row,
+    key,
+    following,
+    place,
+    end,
+    group,
+    targets,
+    target,
+    groups,
+    width,
+    padding,
+    BY_FREQUENCY: tl.constexpr,
+):
+    """Add a row to each group's open segment, and write the sums of those that close here."""
+    total, number, entered = state
+    out, partial, numbers = targets
+    total += row.to(total.dtype)
+    number += 1
+    ends = key != following
+    closes = (place < end) & (ends | (place == end - 1))
+    if tl.max(closes.to(tl.int32), 0) > 0:
+        kept = closes & (key != padding)
+        whole = kept & ends & (entered == 0)
+        value = total
+        if BY_FREQUENCY:
+            value = total / number.to(total.dtype)[:, None]
+        pointer = out + ((key.to(tl.int64) * width)[:, None] + target)
+        tl.store(pointer, value.to(out.dtype.element_ty), mask=whole[:, None])
+        part = kept & (whole == 0)
+        if tl.max(part.to(tl.int32), 0) > 0:
+            slot = tl.where(entered, group, group + groups)
+            where = partial + ((slot.to(tl.int64) * width)[:, None] + target)
+            tl.store(where, total, mask=part[:, None])
+            if BY_FREQUENCY:
+                tl.store(numbers + slot, number, mask=part)
+        total = tl.where(closes[:, None], 0.0, total)
+        number = tl.where(closes, 0, number)
+        entered = entered & ((closes & ends) == 0)
+    return total, number, entered
+
+
+@triton.jit(
+    do_not_specialize=[
+        "count",
+        "groups",
+        "length",
+        "blocks",
+        "units",
+        "row_stride",
+        "unit_stride",
+        "padding",
+    ]
+)
+def segment_kernel(
+    upstream,
+    keys,
+    positions,
+    out,
+    partial,
+    numbers,
+    found,
+    count,
+    groups,
+    length,
+    blocks,
+    units,
+    row_stride,
+    unit_stride,
+    padding,
+    KEY_OFFSET: tl.constexpr,
+    INDEX: tl.constexpr,
+    LANES: tl.constexpr,
+    GROUPS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BY_FREQUENCY: tl.constexpr,
+):
+    """Walk over GROUPS groups side by side, COLUMNS units wide.
+
+    Reads keys, positions and each upstream row that is not padding once; writes each row of `out`
+    whose segment lies within a group, and at most two partial sums a group. One warp a program, so
+    that the branch at the end of a segment is taken by nobody else; four rows are in flight, and
+    their keys and positions were loaded a turn before.
+    """
+    own = tl.arange(0, GROUPS * COLUMNS)
+    unit = (tl.program_id(0) % blocks) * COLUMNS + own % COLUMNS
+    group = (tl.program_id(0) // blocks).to(INDEX) * GROUPS + own // COLUMNS
+    width = units * LANES
+    start = group * length
+    end = tl.where(unit < units, tl.minimum(start + length, count), start)
+    if tl.program_id(0) == 0:
+        tl.store(found, 0)  # for chain_kernel
+    lane = tl.arange(0, LANES)[None, :]
+    source = (unit.to(tl.int64) * unit_stride)[:, None] * LANES + lane
+    target = unit[:, None] * LANES + lane
+    stride = row_stride.to(tl.int64) * LANES
+
+    key0 = _key(keys, start, start < count, KEY_OFFSET, INDEX)
+    key1 = _key(keys, start + 1, start + 1 < count, KEY_OFFSET, INDEX)
+    key2 = _key(keys, start + 2, start + 2 < count, KEY_OFFSET, INDEX)
+    key3 = _key(keys, start + 3, start + 3 < count, KEY_OFFSET, INDEX)
+    key4 = _key(keys, start + 4, start + 4 < count, KEY_OFFSET, INDEX)
+    position0 = tl.load(positions + start, mask=start < end, other=0).to(INDEX)
+    position1 = tl.load(positions + start + 1, mask=start + 1 < end, other=0).to(INDEX)
+    position2 = tl.load(positions + start + 2, mask=start + 2 < end, other=0).to(INDEX)
+    position3 = tl.load(positions + start + 3, mask=start + 3 < end, other=0).to(INDEX)
+    previous = _key(keys, start - 1, (start > 0) & (start <= count), KEY_OFFSET, INDEX)
+    total = tl.zeros([GROUPS * COLUMNS, LANES], partial.dtype.element_ty)
+    state = (total, tl.zeros([GROUPS * COLUMNS], tl.int32), previous == key0)
+    targets = (out, partial, numbers)
+    step = 0
+    while step < length:
+        at = start + step
+        live = (at < end) & (key0 != padding)
+        row0 = _row(upstream, source, position0, stride, live)
+        live = (at + 1 < end) & (key1 != padding)
+        row1 = _row(upstream, source, position1, stride, live)
+        live = (at + 2 < end) & (key2 != padding)
+        row2 = _row(upstream, source, position2, stride, live)
+        live = (at + 3 < end) & (key3 != padding)
+        row3 = _row(upstream, source, position3, stride, live)
+        key5 = _key(keys, at + 5, at + 5 < count, KEY_OFFSET, INDEX)
+        key6 = _key(keys, at + 6, at + 6 < count, KEY_OFFSET, INDEX)
+        key7 = _key(keys, at + 7, at + 7 < count, KEY_OFFSET, INDEX)
+        key8 = _key(keys, at + 8, at + 8 < count, KEY_OFFSET, INDEX)
+        position0 = tl.load(positions + at + 4, mask=at + 4 < end, other=0).to(INDEX)
+        position1 = tl.load(positions + at + 5, mask=at + 5 < end, other=0).to(INDEX)
+        position2 = tl.load(positions + at + 6, mask=at + 6 < end, other=0).to(INDEX)
+        position3 = tl.load(positions + at + 7, mask=at + 7 < end, other=0).to(INDEX)
+        state = _add(
+            state, row0, key0, key1, at, end, group, targets, target, groups, width, padding,
+            BY_FREQUENCY,
+        )  # fmt: skip
+        state = _add(
+            state, row1, key1, key2, at + 1, end, group, targets, target, groups, width, padding,
+            BY_FREQUENCY,
+        )  # fmt: skip
+        state = _add(
+            state, row2, key2, key3, at + 2, end, group, targets, target, groups, width, padding,
+            BY_FREQUENCY,
+        )  # fmt: skip
+        state = _add(
+            state, row3, key3, key4, at + 3, end, group, targets, target, groups, width, padding,
+            BY_FREQUENCY,
+        )  # fmt: skip
+        key0 = key4
+        key1 = key5
+        key2 = key6
+        key3 = key7
+        key4 = key8
+        step += 4
+
+
+@triton.jit
+def _chain_start(keys, group, count, length, padding, KEY_OFFSET: tl.constexpr):
+    """Tell whether a segment begins in a group and crosses its end; with its index."""
+    start = group * length
+    end = tl.minimum(start + length, count)
+    key = _key(keys, end - 1, end > 0, KEY_OFFSET, tl.int64)
+    crosses = _key(keys, end, end < count, KEY_OFFSET, tl.int64) == key
+    entered = _key(keys, start - 1, start > 0, KEY_OFFSET, tl.int64) == key
+    return crosses & (entered == 0) & (key != padding), key
+
+
+@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units", "padding"])
+def chain_kernel(
+    keys,
+    partial,
+    numbers,
+    out,
+    found,
+    chains,
+    count,
+    groups,
+    length,
+    blocks,
+    units,
+    padding,
+    KEY_OFFSET: tl.constexpr,
+    LANES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    LONGEST: tl.constexpr,
+    BY_FREQUENCY: tl.constexpr,
+):
+    """Add up the partial sums of a segment that begins in this program's group and leaves it.
+
+    Reads a few keys, and the partial sums; writes a row of `out`. A segment that enters LONGEST
+    groups or more is put on the list `chains` instead.
+    """
+    group = (tl.program_id(0) // blocks).to(tl.int64)
+    column = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    width = units * LANES
+    inside = column < width
+    starts, key = _chain_start(keys, group, count, length, padding, KEY_OFFSET)
+    if starts:
+        entered = group + 1 + tl.arange(0, LONGEST)
+        linked = _key(keys, entered * length, entered < groups, KEY_OFFSET, tl.int64) == key
+        links = tl.sum(linked.to(tl.int32), 0)
+        if links == LONGEST:
+            if tl.program_id(0) % blocks == 0:
+                tl.store(chains + tl.atomic_add(found, 1, sem="relaxed"), group)
+        else:
+            tail = group + groups
+            total = tl.load(partial + tail * width + column, mask=inside, other=0)
+            link = 0
+            while link < links:
+                beside = link + tl.arange(0, AT_ONCE)
+                head = group + 1 + beside
+                pointer = partial + (head * width)[:, None] + column[None, :]
+                mask = (beside < links)[:, None] & inside[None, :]
+                total += tl.sum(tl.load(pointer, mask=mask, other=0), 0)
+                link += AT_ONCE
+            if BY_FREQUENCY:
+                number = tl.sum(tl.load(numbers + entered, mask=linked, other=0), 0)
+                total = total / (number + tl.load(numbers + tail)).to(total.dtype)
+            tl.store(out + key * width + column, total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units", "padding"])
+def long_chain_kernel(
+    keys,
+    partial,
+    numbers,
+    out,
+    found,
+    chains,
+    count,
+    groups,
+    length,
+    blocks,
+    units,
+    padding,
+    KEY_OFFSET: tl.constexpr,
+    LANES: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    BY_FREQUENCY: tl.constexpr,
+):
+    """Add up the partial sums of the segments on the list: few, but of very many groups.
+
+    Reads the partial sums, AT_ONCE rows at a time of a few columns; writes a row of `out` each.
+    """
+    width = units * LANES
+    item = tl.program_id(0)
+    while item < tl.load(found) * blocks:
+        group = tl.load(chains + item // blocks)
+        column = (item % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+        inside = column < width
+        starts, key = _chain_start(keys, group, count, length, padding, KEY_OFFSET)
+        tail = group + groups
+        total = tl.zeros([AT_ONCE, COLUMNS], partial.dtype.element_ty)
+        number = tl.zeros([AT_ONCE], tl.int32)
+        head = group + 1 + tl.arange(0, AT_ONCE)
+        more = starts
+        while more:
+            linked = _key(keys, head * length, head < groups, KEY_OFFSET, tl.int64) == key
+            pointer = partial + (head * width)[:, None] + column[None, :]
+            mask = linked[:, None] & inside[None, :]
+            total += tl.load(pointer, mask=mask, other=0)
+            if BY_FREQUENCY:
+                number += tl.load(numbers + head, mask=linked, other=0)
+            head += AT_ONCE
+            more = tl.min(linked.to(tl.int32), 0) > 0
+        whole = tl.sum(total, 0) + tl.load(partial + tail * width + column, mask=inside, other=0)
+        if BY_FREQUENCY:
+            times = tl.sum(number, 0) + tl.load(numbers + tail)
+            whole = whole / times.to(whole.dtype)
+        tl.store(out + key * width + column, whole.to(out.dtype.element_ty), mask=inside)
+        item += tl.num_programs(0)
