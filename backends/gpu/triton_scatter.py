@@ -89,6 +89,16 @@ def _key(keys, place, mask, KEY_OFFSET: tl.constexpr, INDEX: tl.constexpr):
 
 
 @triton.jit
+def _mean(total, number):
+    """Divide, rounded to nearest: Triton's own division of float32 is not."""
+    if total.dtype == tl.float64:
+        mean = total / number.to(total.dtype)
+    else:
+        mean = tl.div_rn(total, number.to(total.dtype))
+    return mean
+
+
+@triton.jit
 def _row(upstream, source, position, row_stride, live):
     """Load a unit of a row for each thread's place."""
     pointer = upstream + (source + (position.to(tl.int64) * row_stride)[:, None])
@@ -123,7 +133,7 @@ def _add(
         whole = kept & ends & (entered == 0)
         value = total
         if BY_FREQUENCY:
-            value = total / number.to(total.dtype)[:, None]
+            value = _mean(total, number[:, None])
         pointer = out + ((key.to(tl.int64) * width)[:, None] + target)
         tl.store(pointer, value.to(out.dtype.element_ty), mask=whole[:, None])
         part = kept & (whole == 0)
@@ -312,7 +322,7 @@ def chain_kernel(
                 link += AT_ONCE
             if BY_FREQUENCY:
                 number = tl.sum(tl.load(numbers + entered, mask=linked, other=0), 0)
-                total = total / (number + tl.load(numbers + tail)).to(total.dtype)
+                total = _mean(total, number + tl.load(numbers + tail))
             tl.store(out + key * width + column, total.to(out.dtype.element_ty), mask=inside)
 
 
@@ -363,7 +373,6 @@ def long_chain_kernel(
             more = tl.min(linked.to(tl.int32), 0) > 0
         whole = tl.sum(total, 0) + tl.load(partial + tail * width + column, mask=inside, other=0)
         if BY_FREQUENCY:
-            times = tl.sum(number, 0) + tl.load(numbers + tail)
-            whole = whole / times.to(whole.dtype)
+            whole = _mean(whole, tl.sum(number, 0) + tl.load(numbers + tail))
         tl.store(out + key * width + column, whole.to(out.dtype.element_ty), mask=inside)
         item += tl.num_programs(0)
