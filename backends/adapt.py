@@ -237,4 +237,6 @@ def _checked(target: str, backend: Backend) -> Backend:
             f"{target}: the backend's capabilities name the option {unknown[0]!r}; "
             f"there are {', '.join(OPTIONS)}"
         )
+    if not backend.capabilities.devices:
+        raise TargetError(f"{target}: the backend's capabilities name no device")
     return replace(backend, profiles=profiles)

@@ -52,6 +52,11 @@ class Capabilities:
     huge_tables: bool = True
     devices: tuple[str, ...] = ("cpu", "cuda")
 
+    @property
+    def own_device(self) -> str:
+        """The device that it runs on where nobody names one: the CPU if it serves that."""
+        return "cpu" if "cpu" in self.devices else self.devices[0]
+
 
 @dataclass(frozen=True)
 class Backend:

@@ -65,14 +65,14 @@ def _measure(name, device):
     from embconform.performance.floors import Bandwidth
     from embconform.performance.measure import Cell, measure
     from embconform.performance.render.json import result_dict
-    from embconform.performance.workloads import find, fit
+    from embconform.performance.workloads import find, fit, free_memory
 
     targets = list(_targets())
     bandwidth = Bandwidth(device, threads=THREADS)
     (workload,) = find(name)
     with captured_output():
         for pass_name in PASSES:
-            cell = Cell(fit(workload), passes.PASSES[pass_name], device=device)
+            cell = Cell(fit(workload, free_memory(device)), passes.PASSES[pass_name], device=device)
             for result in measure(
                 cell,
                 targets,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 import click
 
 from embconform.backends.backend import Backend, TargetError
+from embconform.backends.devices import DEVICES, check_device
 from embconform.commands.bench_files import STDOUT, BenchFiles
 from embconform.commands.show import show
 from embconform.commands.values import MONTH, MOST_THREADS, Amount, FilePath
@@ -21,6 +22,7 @@ from embconform.conformance.quiet import captured_output
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from embconform.conformance.isolation.isolated import Isolated
     from embconform.performance.run import BenchReport, Request
     from embconform.performance.workloads import Workload
 
@@ -70,10 +72,8 @@ def _list_workloads(context: click.Context, _: click.Parameter, wanted: bool) ->
 )
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where to run.",
+    type=click.Choice(DEVICES),
+    help="Where to run.  [default: cpu, or what the targets are for]",
 )
 @click.option(
     "--threads",
@@ -110,7 +110,7 @@ def bench(
     json_: Path | None,
     html: Path | None,
     plot: tuple[Path, ...],
-    device: str,
+    device: str | None,
     **options: Any,
 ) -> None:
     """Measure how fast embeddings are, in turn, and compare them.
@@ -125,10 +125,10 @@ def bench(
     """
     files = BenchFiles(json_, html, plot)
     files.check()
-    _check_device(device)
     names = tuple(dict.fromkeys([options["against"], *targets]))
-    request = _request(device, len(names), **options)
-    backends = [_resolve(name, device) for name in names]
+    request = _request(device or "cpu", len(names), **options)
+    backends = [_resolve(name) for name in names]
+    request = replace(request, device=_device(dict(zip(names, backends, strict=True)), device))
     with captured_output() as captured, _progress(captured.terminal) as tick:
         report = _measure(list(zip(names, backends, strict=True)), request, tick)
     to_stderr = json_ == STDOUT
@@ -142,15 +142,20 @@ def bench(
     context.exit(0 if all(result.status in fine for result in report.results) else 1)
 
 
-def _check_device(device: str) -> None:
-    """Refuse a device that isn't there."""
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise click.UsageError(
-                f"--device cuda: torch {torch.__version__} finds no CUDA device here"
-            )
+def _device(backends: dict[str, Backend], wanted: str | None) -> str:
+    """Choose the device: the first that all targets serve; refuse one that isn't there."""
+    serving = [
+        device
+        for device in DEVICES
+        if all(device in backend.capabilities.devices for backend in backends.values())
+    ]
+    if not (wanted or serving):
+        told = "; ".join(f"{k} on {', '.join(b.capabilities.devices)}" for k, b in backends.items())
+        raise TargetError(f"no device serves all targets: {told}")
+    device = wanted or serving[0]
+    for name, backend in backends.items():
+        check_device(name, backend.capabilities, device)
+    return device
 
 
 def _request(
@@ -212,18 +217,14 @@ def _passes(names: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
-def _resolve(name: str, device: str) -> Backend:
-    """Import a target and see that it can serve the device."""
+def _resolve(name: str) -> Backend:
+    """Import a target."""
     from embconform.backends.targets import resolve
 
     if ":" in name:
         _survive(name)
     with captured_output():
-        backend = resolve(name)
-    if device not in backend.capabilities.devices:
-        serves = ", ".join(backend.capabilities.devices)
-        raise TargetError(f"{name} runs on {serves}, not on {device}")
-    return backend
+        return resolve(name)
 
 
 def _survive(name: str) -> None:
@@ -285,7 +286,8 @@ def _judged(name: str, backend: Backend, request: Request) -> tuple[dict[str, fr
     with TemporaryDirectory(prefix="embconform-") as folder:
         set_hypothesis_home_dir(folder)
         try:
-            report = run(backend, options, target=name)
+            with _subject(name, backend, request.device) as subject:
+                report = run(subject, options, target=name)
         except SystemExit as error:
             raise TargetError(f"{name} left the process: exit({error.code})") from error
         finally:
@@ -301,6 +303,20 @@ def _judged(name: str, backend: Backend, request: Request) -> tuple[dict[str, fr
         f"{len(chosen)} clauses on these options; embconform validate judges by all"
     )
     return broken, said
+
+
+def _subject(
+    name: str, backend: Backend, device: str
+) -> AbstractContextManager[Backend | Isolated]:
+    """Give what is judged, on CUDA in processes of its own.
+
+    An index that is out of range can end the context, and this process needs its own to measure.
+    """
+    if device != "cuda":
+        return nullcontext(backend)
+    from embconform.conformance.isolation.isolated import Isolated
+
+    return Isolated(name, device)
 
 
 def _clauses(backend: Backend, request: Request) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from embconform.commands.show import show
-from embconform.reference.clause import Clause, Profile, registry, select
+from embconform.reference.clause import DEVICES, Clause, Profile, registry, select
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +68,8 @@ def _one(clause: Clause, console: Console) -> None:
         ("source", clause.source),
         ("needs", ", ".join(sorted(clause.needs)) or "nothing"),
     ]
+    if clause.devices != DEVICES:
+        rows.append(("devices", f"{', '.join(sorted(clause.devices))} only"))
     if clause.policy:
         rows.append(("policy", "PyTorch leaves this undocumented; the suite had to choose"))
     wide = not console.is_terminal

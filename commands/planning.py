@@ -10,6 +10,7 @@ import click
 
 from embconform.backends.backend import Backend, Description, TargetError
 from embconform.backends.deviations import Deviation, active, load
+from embconform.backends.devices import check_device
 from embconform.commands.request import Request
 from embconform.conformance.quiet import captured_output
 from embconform.reference.clause import Profile, registry, select
@@ -29,6 +30,7 @@ class Plan:
         As the user named it.
     subject : Backend or Isolated
     profile : Profile
+    device : str
     deviations : tuple of Deviation
     printed : int
         Bytes that it has printed so far.
@@ -37,6 +39,7 @@ class Plan:
     target: str
     subject: Backend | Isolated
     profile: Profile
+    device: str
     deviations: tuple[Deviation, ...]
     printed: int = 0
 
@@ -73,12 +76,17 @@ def plan(
     """
     subject, backend, printed = _found(target, request, stop)
     try:
-        profile, rows = _fitted(target, backend, request, own_rows)
+        if isinstance(subject, Backend):
+            device = request.device or subject.capabilities.own_device
+            check_device(target, subject.capabilities, device)
+        else:
+            device = subject.device
+        profile, rows = _fitted(target, backend, request, own_rows, device)
     except BaseException:
         if not isinstance(subject, Backend):
             subject.close()
         raise
-    return Plan(target, subject, profile, rows, printed)
+    return Plan(target, subject, profile, device, rows, printed)
 
 
 def _fitted(
@@ -86,6 +94,7 @@ def _fitted(
     backend: Backend | Description,
     request: Request,
     own_rows: tuple[Deviation, ...],
+    device: str,
 ) -> tuple[Profile, tuple[Deviation, ...]]:
     """Choose the profile and the deviations, or say why the target can't serve the request."""
     profile = request.profile or backend.profiles[0]
@@ -95,8 +104,7 @@ def _fitted(
             f"{target} serves the {serves} profile, not {profile.value}; leave --profile out or "
             f"name {backend.profiles[0].value}"
         )
-    check_selection(request.select, profile)
-    _check_device(target, backend, request.device)
+    check_selection(request.select, profile, device)
     theirs = load(backend.deviations) if backend.deviations else ()
     mine = {row.clause for row in active(own_rows)}
     rows = active((*own_rows, *(row for row in theirs if row.clause not in mine)))
@@ -133,26 +141,30 @@ def limits_of(request: Request) -> Limits:
     from embconform.conformance.isolation.limits import GIB, Limits
 
     memory = None if request.memory is None else int(request.memory * GIB)
-    if memory is None and request.helpers and request.device == "cpu":
+    if memory is None and request.helpers:
         memory = Limits().memory_bytes() // (request.helpers + 1)
     return Limits(case=request.case_timeout, memory=memory)
 
 
-def check_selection(pattern: str, profile: Profile) -> None:
+def check_selection(pattern: str, profile: Profile, device: str | None = None) -> None:
     """Refuse a pattern that no clause matches.
 
     Parameters
     ----------
     pattern : str
     profile : Profile
+    device : str, optional
+        Where the run is to be.
 
     Raises
     ------
     click.UsageError
     """
     check_pattern(pattern)
-    if select(profile, pattern):
+    if select(profile, pattern, device):
         return
+    if select(profile, pattern):
+        raise click.UsageError(f"--select {pattern!r} matches no clause that speaks of {device}")
     said = f"--select {pattern!r} matches no clause of the {profile.value} profile"
     other = next(other for other in Profile if other is not profile)
     raise click.UsageError(f"{said}; it matches some of the {other.value} profile")
@@ -179,17 +191,3 @@ def check_pattern(pattern: str) -> None:
             close = [f"{part}.*"]
         hint = f", did you mean {close[0]!r}?" if close else " (see: embconform clauses)"
         raise click.UsageError(f"--select {part!r} matches no clause{hint}")
-
-
-def _check_device(target: str, backend: Backend | Description, device: str) -> None:
-    """Refuse a device that isn't there or that the backend doesn't serve."""
-    if device not in backend.capabilities.devices:
-        serves = ", ".join(backend.capabilities.devices)
-        raise TargetError(f"{target} runs on {serves}, not on {device}")
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise click.UsageError(
-                f"--device cuda: torch {torch.__version__} finds no CUDA device here"
-            )

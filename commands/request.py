@@ -25,14 +25,14 @@ class Request:
     """What the user asked for.
 
     Attributes are the options of ``embconform validate``; times in seconds, memory in GiB, a shard
-    as its number and how many there are.
+    as its number and how many there are. The device is None where each target runs on its own.
     """
 
     profile: Profile | None
     budget: str
     max_examples: int | None
     seed: int
-    device: str
+    device: str | None
     select: str
     deviations: Path | None
     strict: bool
@@ -56,7 +56,7 @@ class Request:
     @property
     def _workers_that_fit(self) -> int:
         """Processes that each have a core and, on the CPU, the memory that a huge table takes."""
-        if self.isolation == "none" or self.device != "cpu":
+        if self.isolation == "none" or self.device not in ("cpu", None):
             return 1
         roomy: int = psutil.virtual_memory().available // ROOM
         return max(1, min(len(os.sched_getaffinity(0)), roomy, MOST_WORKERS))
@@ -110,7 +110,7 @@ class Request:
         for option, value, plain in (
             ("--budget", self.budget, "default"),
             ("--max-examples", self.max_examples, None),
-            ("--device", self.device, "cpu"),
+            ("--device", self.device, None),
             ("--select", self.select, "*"),
             ("--deviations", self.deviations, None),
             ("--isolation", self.isolation, "process"),

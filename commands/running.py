@@ -113,19 +113,20 @@ def _run(
     from embconform.conformance.options import RunOptions
     from embconform.conformance.results import printed_note
 
+    asked, request = request, replace(request, device=plan.device)
     options = RunOptions(
         profile=plan.profile,
         budget=request.budget,
         max_examples=request.max_examples,
         seed=request.seed,
-        device=request.device,
+        device=plan.device,
         select=request.select,
         deviations=plan.deviations,
         strict=request.strict,
         fail_fast=request.fail_fast,
         seconds=request.timeout,
     )
-    replay = request.replay(plan.target, plan.profile)
+    replay = asked.replay(plan.target, plan.profile)
     try:
         with _scratch() as folder:
             inside = isinstance(plan.subject, Backend)
@@ -140,7 +141,7 @@ def _run(
     part = report.part
     if part:
         part.part.printed, part.part.head = printed, head[:_HEAD]
-        part = replace(part, replay=request.replay(plan.target, plan.profile, whole=True))
+        part = replace(part, replay=asked.replay(plan.target, plan.profile, whole=True))
     notes = (*report.notes, *printed_note(printed, head))
     if known and known.unreadable:
         notes += (f"{known.unreadable} entries of the database can't be read and were left alone",)

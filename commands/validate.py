@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embconform.backends.deviations import load
+from embconform.backends.devices import DEVICES
 from embconform.commands.cluster import run_on_cluster
 from embconform.commands.duration import Duration
 from embconform.commands.outputs import Outputs
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _FILE = FilePath()
 _BUDGETS = ("quick", "default", "thorough")
-_DEVICES = ("cpu", "cuda")
 
 
 @click.command()
@@ -54,7 +54,9 @@ _DEVICES = ("cpu", "cuda")
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Draws cases."
 )
 @click.option(
-    "--device", type=click.Choice(_DEVICES), default="cpu", show_default=True, help="Where to run."
+    "--device",
+    type=click.Choice(DEVICES),
+    help="Where to run.  [default: cpu, or what the target is for]",
 )
 @click.option(
     "--select",

@@ -16,6 +16,7 @@ from hypothesis import configuration
 from embconform.backends.adapt import as_backend
 from embconform.backends.backend import Backend, Description, TargetError
 from embconform.backends.deviations import active, load
+from embconform.backends.devices import check_device
 from embconform.backends.targets import resolve
 from embconform.conformance.engine import run
 from embconform.conformance.isolation.isolated import Isolated
@@ -56,7 +57,7 @@ class Plan:
     @property
     def clauses(self) -> list[Clause]:
         """The clauses that are judged."""
-        return select(self.options.profile, self.options.select)
+        return select(self.options.profile, self.options.select, self.options.device)
 
     @property
     def report(self) -> Report:
@@ -106,7 +107,7 @@ def plan(
     profile: str | None,
     budget: str,
     seed: int,
-    device: str,
+    device: str | None,
     select: str,
     deviations: str | Path | None,
     strict: bool,
@@ -128,14 +129,11 @@ def plan(
         raise TargetError(f"no budget {budget!r}; there are {', '.join(BUDGETS)}")
     if not _is_seed(seed):
         raise TargetError(f"the seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
-    if device not in backend.capabilities.devices:
-        serves = ", ".join(backend.capabilities.devices)
-        raise TargetError(f"{name} runs on {serves}, not on {device}")
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise TargetError(f"torch {torch.__version__} finds no CUDA device here")
+    if isinstance(subject, Backend):
+        device = device or subject.capabilities.own_device
+        check_device(name, subject.capabilities, device)
+    else:
+        device = subject.device
     files = [Path(deviations)] if deviations else []
     files += [backend.deviations] if backend.deviations else []
     rows = {row.clause: row for file in reversed(files) for row in active(load(file))}
@@ -150,7 +148,7 @@ def plan(
     )
     made = Plan(name, subject, options)
     if not made.clauses:
-        raise TargetError(f"{select!r} matches no clause of the {chosen.value} profile")
+        raise TargetError(f"{select!r} matches no clause of the {chosen.value} profile on {device}")
     return made
 
 
@@ -160,7 +158,7 @@ def check_backend(
     profile: str | None = None,
     budget: str = "quick",
     seed: int = 0,
-    device: str = "cpu",
+    device: str | None = None,
     select: str = "*",
     deviations: str | Path | None = None,
     strict: bool = False,
@@ -180,8 +178,8 @@ def check_backend(
         ``quick``, ``default`` or ``thorough``.
     seed : int
         Draws the cases.
-    device : str
-        ``cpu`` or ``cuda``.
+    device : str, optional
+        ``cpu`` or ``cuda``; by default the CPU, or what the target is for.
     select : str
         Shell patterns of clause ids, joined by commas.
     deviations : str or Path, optional
@@ -247,7 +245,7 @@ def parametrize_with_clauses(
     profile: str | None = None,
     budget: str = "quick",
     seed: int = 0,
-    device: str = "cpu",
+    device: str | None = None,
     select: str = "*",
     deviations: str | Path | None = None,
     strict: bool = False,
@@ -324,7 +322,7 @@ def _end_test(result: ClauseResult, *, counts: bool) -> None:
         pytest.skip(f"{result.status.value}: {result.detail}")
 
 
-def _found(target: Target, isolation: str, device: str) -> tuple[str, Backend | Isolated]:
+def _found(target: Target, isolation: str, device: str | None) -> tuple[str, Backend | Isolated]:
     """Name a target and make something of it that can be run."""
     if isinstance(target, str):
         if isolation == "none":

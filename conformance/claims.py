@@ -44,12 +44,15 @@ class Record:
         The exception that ended the trial, after the last claim.
     seconds : float
         How long the trial took.
+    ruined : bool
+        Whether the device was lost in it, and with it the process.
     """
 
     clause: str
     claims: tuple[Claim, ...]
     raised: Raised | None
     seconds: float
+    ruined: bool = False
 
     def rule(self, *, may_refuse: bool) -> Ruling:
         """Rule by the first claim that does not hold, else by the exception."""
@@ -59,6 +62,18 @@ class Record:
             said = str(self.raised)
             finding = Finding(f"raised {said}", said, "no exception", refused=may_refuse)
         return Ruling(self.clause, finding, self.seconds)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What a probe saw up to a trial in which the device was lost; there are more trials.
+
+    Attributes
+    ----------
+    records : tuple of Record
+    """
+
+    records: tuple[Record, ...]
 
 
 def judge_records(

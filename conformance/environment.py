@@ -7,6 +7,8 @@ from importlib.metadata import version
 
 import torch
 
+from embconform import __version__
+
 
 def environment(device: str) -> dict[str, str]:
     """Describe where a run took place.
@@ -21,8 +23,8 @@ def environment(device: str) -> dict[str, str]:
     dict of str to str
         Versions of Python and of the packages that matter, and the device.
     """
-    packages = ("embconform", "torch", "numpy", "hypothesis")
-    found = {name: version(name) for name in packages}
+    found = {"embconform": __version__}
+    found |= {name: version(name) for name in ("torch", "numpy", "hypothesis")}
     found |= {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

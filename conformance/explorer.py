@@ -12,6 +12,7 @@ from hypothesis.errors import FlakyFailure
 
 from embconform.backends.backend import Described
 from embconform.conformance.case import Case
+from embconform.conformance.claims import Unfinished
 from embconform.conformance.driver import Driver, digest
 from embconform.conformance.isolation.limits import MOST_CRASHES
 from embconform.conformance.judging import Ruling, lost_finding, rule
@@ -21,7 +22,7 @@ from embconform.conformance.part import Part
 from embconform.conformance.probes import Probe, probes
 from embconform.conformance.runner import Runner
 from embconform.conformance.shrinking import plainer
-from embconform.conformance.strata import Structure, fits, strata
+from embconform.conformance.strata import OUT_OF_RANGE, Structure, fits, strata
 from embconform.conformance.tally import Broken, Shrunk
 from embconform.conformance.work import BATCH, Draws, Unit, units
 from embconform.reference.clause import Clause, select
@@ -63,10 +64,11 @@ class Explorer:
 
     def __post_init__(self) -> None:
         self.backend = self.runner.description
-        self.clauses = select(self.options.profile, self.options.select)
+        options = self.options
+        self.clauses = select(options.profile, options.select, options.device)
         able = self.backend.able
         self.wanted = frozenset(clause.id for clause in self.clauses if clause.needs <= able)
-        self.driver = Driver(self.options.profile, self.options.seed, self.backend.compiled)
+        self.driver = Driver(options.profile, options.seed, self.backend.compiled)
 
     @cached_property
     def work(self) -> list[Unit]:
@@ -92,8 +94,17 @@ class Explorer:
         structures = strata(
             self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
         )
+        structures = [structure for structure in structures if self._may_cost(structure)]
         wished = [budget.cases(structure) for structure in structures]
         return structures, _shares(wished, self.options.max_examples)
+
+    def _may_cost(self, structure: Structure) -> bool:
+        """Leave indices out of range away from a device where no clause that is wanted needs them.
+
+        They may take the device along, and with it the process.
+        """
+        spared = self.options.device != "cpu" and structure.fault in OUT_OF_RANGE
+        return not spared or any(clause.startswith("errors.") for clause in self.wanted)
 
     def do(self, number: int) -> Part | None:
         """Do one unit of work.
@@ -129,6 +140,7 @@ class Explorer:
             finding = lost_finding(seen)
             rulings = [Ruling(clause, finding) for clause in sorted(probe.clauses)]
         else:
+            seen = seen.records if isinstance(seen, Unfinished) else seen
             rulings = probe.judge(seen, self.backend, options.profile, options.seed)
         part.cases += 1
         for ruling in rulings:  # one by one: some may be refused, and others answered
@@ -148,14 +160,14 @@ class Explorer:
         self.driver.drive(draws, body, Phase.generate)
 
     def judge(self, case: Case, structure: Structure, number: int, part: Part) -> bool:
-        """Judge a case by every clause, and count it; tell whether the process was lost."""
+        """Judge a case by every clause, and count it; tell whether it cost the process."""
         outcome = self._observe(case, structure)
         if self.stop():
             return False
         part.cases += 1
         for clause, rulings in _by_clause(rule(case, outcome, self.wanted)).items():
             part.tally(clause).add(rulings, case, structure, number)
-        return any(step.lost for step in outcome.steps)
+        return outcome.ruined or any(step.lost for step in outcome.steps)
 
     def shrink(self, clause: str, structure: Structure) -> Shrunk | None:
         """Look for a plainer stratum that breaks a clause, and let Hypothesis shrink the case.
@@ -172,14 +184,14 @@ class Explorer:
             None where it was given up.
         """
         found: list[Broken] = []
-        crashes = self.runner.losses[0]
+        patience = _Patience(self.runner)
         examples = 2 * max(self._strata[1], default=1)
 
         def breaks(other: Structure, number: int, *phases: Phase) -> bool:
             if not fits(other, self.backend, self.options.profile):
                 return False
             draws = Draws((other,), examples, number)
-            return self._breaks(clause, draws, phases, found, crashes + MOST_CRASHES)
+            return self._breaks(clause, draws, phases, found, patience)
 
         if not self.backend.compiled:
             structure = plainer(structure, lambda other: breaks(other, 0, Phase.generate))
@@ -194,15 +206,16 @@ class Explorer:
         draws: Draws,
         phases: tuple[Phase, ...],
         found: list[Broken],
-        most_crashes: int,
+        patience: _Patience,
     ) -> bool:
         """Tell whether a stratum breaks a clause, and keep the smallest case that does."""
         alone = frozenset({clause})
 
         def body(case: Case, structure: Structure) -> None:
-            if self.stop() or self.runner.losses[0] > most_crashes:
+            if self.stop() or patience.is_over:
                 return
             outcome = self._observe(case, structure)
+            patience.ruined += outcome.ruined
             for ruling in rule(case, outcome, alone):
                 if ruling.finding is not None and not ruling.finding.refused:
                     if not found or case.cost < (found[0].cost or 0):
@@ -219,6 +232,18 @@ class Explorer:
 
     def _observe(self, case: Case, structure: Structure) -> Outcome:
         return self.runner.observe(case, parallel=structure.size in PARALLEL)
+
+
+class _Patience:
+    """How many processes may be spent on shrinking a case."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner, self._crashes, self.ruined = runner, runner.losses[0], 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether that is enough."""
+        return self._runner.losses[0] - self._crashes + self.ruined > MOST_CRASHES
 
 
 def _by_clause(rulings: Iterable[Ruling]) -> dict[str, list[Ruling]]:

@@ -17,6 +17,7 @@ from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_common import Check, Subject
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import record
+from embconform.conformance.settling import Settling
 from embconform.reference.clause import Profile, registry
 
 CHECKS: Final[dict[str, Check]] = {
@@ -57,8 +58,9 @@ def _observe(
     entry = registry()[clause]
     if profile not in entry.profiles or not entry.needs <= backend.able:
         return ()
+    check = partial(CHECKS[clause], Subject(backend, profile, seed))
     with torch.device(device):
-        return (record(clause, partial(CHECKS[clause], Subject(backend, profile, seed))),)
+        return (record(clause, check, Settling(backend, device)),)
 
 
 MODULE_PROBES = tuple(

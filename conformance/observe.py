@@ -34,6 +34,7 @@ from embconform.conformance.outcome import (
     TensorSeen,
     raised_from,
 )
+from embconform.conformance.settling import Settling
 from embconform.reference.dtypes import Array
 
 
@@ -122,6 +123,7 @@ class Observer:
 
     def __init__(self, backend: Backend, case: Case, device: str) -> None:
         self.backend, self.case, self.device = backend, case, device
+        self.settle, self.ruined = Settling(backend, device), False
         self.weight = _Tensor(case.weight, device)
         self.leaf = self.weight.tensor.detach()
         self.leaf.requires_grad_(case.mode != "frozen" and self.leaf.is_floating_point())
@@ -142,7 +144,8 @@ class Observer:
             self.steps.append(seen)
             if seen.raised and not (isinstance(step, Call) and step.must_raise):
                 break
-        final = {position: to_numpy(output) for position, output in self.outputs.items()}
+        kept = {} if self.ruined else self.outputs
+        final = {position: to_numpy(output) for position, output in kept.items()}
         return Outcome(tuple(self.steps), final)
 
     def _take(self, position: int, step: Any) -> StepSeen:
@@ -162,13 +165,21 @@ class Observer:
                     self.leaf.data.copy_(to_torch(step.values.copy()))
                 case WriteIndices():
                     self.indices[step.call].tensor.copy_(to_torch(step.values.copy()))
-            if self.backend.synchronize:
-                self.backend.synchronize()
+            self.settle()
         except (Exception, SystemExit) as error:
             raised = raised_from(error)
+            self.ruined = self.ruined or self.settle.lost()
+        if self.ruined:
+            return StepSeen(raised, self._known_memory(), **extra, ruined=True)
         if "gradient" not in extra and isinstance(step, Backward):
             extra["gradient"] = read_gradient(self.leaf.grad)
         return StepSeen(raised, self._memory(), **extra)
+
+    def _known_memory(self) -> MemorySeen:
+        """Give what was last read, or written: the device can't be read any more."""
+        if self.steps:
+            return self.steps[-1].memory
+        return MemorySeen(self.case.weight.values, True, {}, True)
 
     def _memory(self) -> MemorySeen:
         weight, weight_around = self.weight.read()

@@ -217,7 +217,7 @@ def _table(
     if functional is not None and not as_module:
         return lambda ids: functional(ids, weight, **options), weight
     assert backend.module is not None
-    module = backend.module(*plan.table.shape, dtype=dtype, **options)
+    module = backend.module(*plan.table.shape, dtype=dtype, **options).to(device)
     module.weight = weight
     return module, weight
 

@@ -151,6 +151,9 @@ class StepSeen:
         Of the table, after the step; of the upstream gradient after a double backward.
     lost : Lost or None
         Where the target's process ended in this step; `memory` is then that before it.
+    ruined : bool
+        Whether the device lost its context in this step or before, so that nothing can be read
+        from it any more; `memory` is then that before it.
     """
 
     raised: Raised | None
@@ -161,6 +164,7 @@ class StepSeen:
     shares: tuple[str, ...] = ()
     gradient: GradientSeen | None = None
     lost: Lost | None = None
+    ruined: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +176,13 @@ class Outcome:
     steps : tuple of StepSeen
         One for each step that was taken; a step whose call raised unexpectedly is the last.
     final_outputs : dict of int to ndarray
-        Every output as it reads after the last step, by step.
+        Every output as it reads after the last step, by step; none where the device was lost.
     """
 
     steps: tuple[StepSeen, ...]
     final_outputs: dict[int, Array] = field(default_factory=dict)
+
+    @property
+    def ruined(self) -> bool:
+        """Whether the device was lost, and with it the process that uses it."""
+        return any(step.ruined for step in self.steps)

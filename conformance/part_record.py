@@ -64,7 +64,8 @@ def _plain_tally(clause: str, tally: Tally, found: Found, target: str) -> dict[s
     def plain(broken: Smallest | None) -> dict[str, Any] | None:
         if broken is None:
             return None
-        failure = asdict(failure_of(registry()[clause], broken, found.described, target))
+        device = found.options.device
+        failure = asdict(failure_of(registry()[clause], broken, found.described, target, device))
         failure["ulp"] = None if failure["ulp"] is None else repr(float(failure["ulp"]))
         structure = broken.structure and asdict(broken.structure)
         return {

@@ -11,7 +11,7 @@ from embconform.backends.backend import Backend, Described
 from embconform.conformance.judging import Ruling
 from embconform.reference.clause import Profile
 
-Observe = Callable[[Backend, Profile, int, str], Any]
+Observe = Callable[..., Any]
 Judge = Callable[[Any, Described, Profile, int], list[Ruling]]
 
 
@@ -29,7 +29,7 @@ class Probe:
     observe : callable
         ``observe(backend, profile, seed, device)`` calls the target and returns what was seen:
         plain data that can be pickled and hold no expected value. An exception of the target is
-        part of them.
+        part of them. One that gives an Unfinished also takes how many trials to skip.
     judge : callable
         ``judge(observation, described, profile, seed)`` returns the rulings; it neither has the
         target nor calls torch.
@@ -61,6 +61,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.modules import MODULE_PROBES
     from embconform.conformance.optimisers import OPTIMISER_PROBE
     from embconform.conformance.options_apart import OPTIONS_PROBE
+    from embconform.conformance.streams import STREAM_PROBES
     from embconform.conformance.tables import TABLE_PROBES
     from embconform.conformance.threads import THREAD_PROBE
     from embconform.conformance.training import TRAINING_PROBE
@@ -69,6 +70,7 @@ def probes() -> tuple[Probe, ...]:
 
     return (
         THREAD_PROBE,
+        *STREAM_PROBES,
         *TABLE_PROBES,
         *MODULE_PROBES,
         TRAINING_PROBE,

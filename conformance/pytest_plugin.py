@@ -40,7 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--embedding-seed", type=int, default=0, help="Draws cases (default: 0)")
     group.addoption(
-        "--embedding-device", choices=("cpu", "cuda"), default="cpu", help="Where (default: cpu)"
+        "--embedding-device",
+        choices=("cpu", "cuda"),
+        help="Where (default: cpu, or what the target is for)",
     )
     group.addoption(
         "--embedding-select",
@@ -78,9 +80,11 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     option = config.option
     if not option.embedding_backend:
         return None
+    plan = config.stash.get(_PLAN, None)
+    device = plan.options.device if plan else option.embedding_device or "its own device"
     return (
         f"embedding backend: {option.embedding_backend}, {option.embedding_budget} budget, "
-        f"seed {option.embedding_seed}, {option.embedding_device}"
+        f"seed {option.embedding_seed}, {device}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from itertools import count
 from time import perf_counter
 from typing import Any, Final
@@ -15,6 +16,7 @@ from embconform.conformance.claims import Claim, MustRaise, Odd, Record, Returne
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.outcome import Raised, raised_from
+from embconform.conformance.settling import Settling
 
 MOST: Final = 2**22
 """Elements of a tensor that are copied; whatever has more is wrong by its shape."""
@@ -23,7 +25,19 @@ LONGEST: Final = 100
 """Characters of what a target gave that a message shows."""
 
 
-def record(clause: str, trial: Callable[[], Iterable[Claim]]) -> Record:
+class _TrialOverError(Exception):
+    """Ends a trial whose last call was refused, and took the device along."""
+
+    def __init__(self, claim: Claim) -> None:
+        super().__init__()
+        self.claim = claim
+
+
+_now: ContextVar[Settling | None] = ContextVar("_now", default=None)
+"""Waits for the target of the trial that is being run."""
+
+
+def record(clause: str, trial: Callable[[], Iterable[Claim]], settle: Settling) -> Record:
     """Run a trial up to the first exception, with torch's random state and warnings kept apart.
 
     Parameters
@@ -31,6 +45,8 @@ def record(clause: str, trial: Callable[[], Iterable[Claim]]) -> Record:
     clause : str
     trial : callable
         Calls the target, and gives its claims one by one.
+    settle : Settling
+        Waits for the target.
 
     Returns
     -------
@@ -39,15 +55,23 @@ def record(clause: str, trial: Callable[[], Iterable[Claim]]) -> Record:
     marker.mark(next(_trials))
     claims: list[Claim] = []
     raised: Raised | None = None
-    started = perf_counter()
+    ruined = False
+    token, started = _now.set(settle), perf_counter()
+    # of the random states the CPU's alone: a device that was lost has none to go back to
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             for claim in trial():
                 claims.append(claim)  # noqa: PERF402 - those before an exception count
+            settle()
+        except _TrialOverError as over:
+            claims.append(over.claim)
+            ruined = True
         except (Exception, SystemExit) as error:
             raised = raised_from(error)
-    return Record(clause, tuple(claims), raised, perf_counter() - started)
+            ruined = settle.lost()
+    _now.reset(token)
+    return Record(clause, tuple(claims), raised, perf_counter() - started, ruined)
 
 
 def read(got: object) -> Returned:
@@ -70,11 +94,20 @@ def read_dense(gradient: Any) -> Returned:
 
 
 def attempt(what: str, call: Callable[[], Any]) -> MustRaise:
-    """Make a call that must raise."""
+    """Make a call that must raise, at once or when its work is waited for.
+
+    Where it takes the device along, the trial ends with it.
+    """
+    settle = _now.get()
     try:
         got = call()
+        if settle:
+            settle()
     except Exception:
-        return MustRaise(what, None)
+        refused = MustRaise(what, None)
+        if settle and settle.lost():
+            raise _TrialOverError(refused) from None
+        return refused
     seen = str(got.tolist()) if isinstance(got, torch.Tensor) else type(got).__name__
     return MustRaise(what, _brief(seen))
 

@@ -35,14 +35,18 @@ class _Writer:
         self.lines: list[str] = []
         self.made = case.entry == "functional"
 
+    @property
+    def moved(self) -> str:
+        """What follows a tensor that is to be on the device."""
+        return "" if self.device == "cpu" else f".to({self.device!r})"
+
     def tensor(self, name: str, placed: Placed) -> None:
         """Write a tensor with its layout in memory."""
-        to_device = "" if self.device == "cpu" else f".to({self.device!r})"
         if placed.layout == "contiguous":
-            self.lines.append(f"{name} = {self._code(placed.values)}{to_device}")
+            self.lines.append(f"{name} = {self._code(placed.values)}{self.moved}")
             return
         laid = lay_out(placed)
-        self.lines.append(f"{name}_base = {self._code(laid.base)}{to_device}")
+        self.lines.append(f"{name}_base = {self._code(laid.base)}{self.moved}")
         self.lines.append(
             f"{name} = {name}_base.as_strided({laid.shape}, {laid.strides}, {laid.offset})"
             f"  # {placed.layout}"
@@ -100,6 +104,7 @@ class _Writer:
         if mode in _MODES:
             body[-1:] = [f"with {_MODES[mode]}:", f"    {body[-1]}"]
         if step.must_raise:
+            body += [f"torch.{self.device}.synchronize()"] * (self.device != "cpu")
             caught = [f"    {line}" for line in body]
             body = ["raised = None", "try:", *caught, "except (Exception, SystemExit) as error:"]
             body.append("    raised = error")
@@ -120,7 +125,7 @@ class _Writer:
         self.tensor("upstream", step.upstream)
         self.lines += [
             "upstream = upstream.detach().requires_grad_()",
-            f"direction = {self._code(step.direction)}",
+            f"direction = {self._code(step.direction)}{self.moved}",
             f"output = out{step.call}",
             "(gradient,) = torch.autograd.grad(output, weight, upstream, create_graph=True)",
             "(second,) = torch.autograd.grad((gradient * direction).sum(), upstream)",
@@ -133,6 +138,8 @@ class _Writer:
         self.weight()
         for position, step in enumerate(self.case.steps[: last + 1]):
             self.step(position, step)
+        if self.device != "cpu":
+            self.lines.append(f"torch.{self.device}.synchronize()")
         return self.lines
 
 
@@ -202,7 +209,15 @@ def outside_changed(name):
 """
 
 
-def script(case: Case, finding: Finding, backend: Described, target: str, clause: str = "") -> str:
+def script(
+    case: Case,
+    finding: Finding,
+    backend: Described,
+    target: str,
+    clause: str = "",
+    *,
+    device: str = "cpu",
+) -> str:
     """Write a standalone script that shows a finding.
 
     Parameters
@@ -214,6 +229,8 @@ def script(case: Case, finding: Finding, backend: Described, target: str, clause
         As the user named it.
     clause : str
         The clause's id and sentence, for the head of the script.
+    device : str
+        Where tables and indices are.
 
     Returns
     -------
@@ -224,7 +241,7 @@ def script(case: Case, finding: Finding, backend: Described, target: str, clause
     check = finding.check
     if check is None:
         return ""
-    steps = _Writer(case, whole=True).write(finding.step)
+    steps = _Writer(case, whole=True, device=device).write(finding.step)
     outside = check.expression.startswith("outside_changed")
     if outside:
         name = check.expression.split("'")[1]
@@ -266,20 +283,21 @@ def script(case: Case, finding: Finding, backend: Described, target: str, clause
     )
 
 
-def snippet(case: Case, finding: Finding) -> str:
+def snippet(case: Case, finding: Finding, device: str = "cpu") -> str:
     """Write a finding as a few lines to read and run.
 
     Parameters
     ----------
     case : Case
     finding : Finding
+    device : str
 
     Returns
     -------
     str
         `embedding` or `Embedding` stands for the target; large arrays are left out.
     """
-    lines = _Writer(case, whole=False).write(finding.step)
+    lines = _Writer(case, whole=False, device=device).write(finding.step)
     check = finding.check
     if check is not None and check.expression and not check.expression.startswith("outside"):
         lines.append(f"print({check.expression})")

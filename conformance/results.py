@@ -90,7 +90,7 @@ def report(found: Found, target: str) -> Report:
     Report
     """
     options, part = found.options, found.part
-    clauses = select(options.profile, options.select)
+    clauses = select(options.profile, options.select, options.device)
     declared = {row.clause for row in options.deviations}
     shrunk = part.to_shrink(clauses, declared, 1 if options.fail_fast else MOST_SHRUNK)
     made = [part.tallies[clause].shrunk for clause in shrunk]
@@ -155,7 +155,8 @@ def _result(clause: Clause, found: Found, target: str, shrunk: bool) -> ClauseRe
         deviation=deviations.get(clause.id),
     )
     if tally.failed:
-        failure = failure_of(clause, tally.shown(shrunk=shrunk), found.described, target)
+        shown, device = tally.shown(shrunk=shrunk), found.options.device
+        failure = failure_of(clause, shown, found.described, target, device)
         status = Status.DEVIATION if plain.deviation else tally.status
         return replace(plain, status=status, failure=failure, detail=failure.message)
     if not tally.exercised:
@@ -191,7 +192,9 @@ def _left_out(clause: Clause, budget: str) -> bool:
     return bool(budgets) and not any(budget in names for names in budgets)
 
 
-def failure_of(clause: Clause, broken: Smallest, backend: Described | None, target: str) -> Failure:
+def failure_of(
+    clause: Clause, broken: Smallest, backend: Described | None, target: str, device: str
+) -> Failure:
     """Word a broken case, with code that shows it."""
     if isinstance(broken, Told):
         return broken.failure
@@ -204,8 +207,8 @@ def failure_of(clause: Clause, broken: Smallest, backend: Described | None, targ
         exact=finding.exact,
         bound=finding.bound,
         ulp=finding.ulp,
-        call="" if case is None else snippet(case, finding),
-        script="" if case is None else script(case, finding, backend, target, head),
+        call="" if case is None else snippet(case, finding, device),
+        script="" if case is None else script(case, finding, backend, target, head, device=device),
         indices=0 if case is None else case.most_indices,
         rows=0 if case is None else case.rows,
     )

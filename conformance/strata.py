@@ -88,6 +88,8 @@ BACKWARD_ONLY: Final = (
     "served",
     "steps",
 )
+OUT_OF_RANGE: Final = ("too-large", "negative", "far-positive", "far-negative")
+"""Faults of the indices' values, which a device may find only when it is too late."""
 COUNTED: Final = ("many", "most", "hot", "crowd", "vast")
 MIXED: Final = ("some", "block")
 """Sizes that lie anywhere between the thresholds, indices, rows and columns at once."""
@@ -151,7 +153,7 @@ _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
 }
 _FAULTS: Final[Mapping[str, Sequence[Any]]] = {
     "program": ("error",),
-    "fault": ("too-large", "negative", "far-positive", "far-negative"),
+    "fault": OUT_OF_RANGE,
     "entry": _SINGLE["entry"],
     "dtype": _SINGLE["dtype"],
     "index_dtype": _SINGLE["index_dtype"],
@@ -194,10 +196,7 @@ FAMILIES: Final = (_SINGLE, _WITHOUT_GRADIENT, _EMPTIES, _SEQUENCES, _FAULTS, _R
 
 _DIRECTED: Final = (
     PLAIN,
-    *(
-        Structure(program="error", fault=fault)
-        for fault in ("too-large", "negative", "far-positive", "far-negative")
-    ),
+    *(Structure(program="error", fault=fault) for fault in OUT_OF_RANGE),
     *(
         Structure(program="error", fault="too-large", size=size)
         for size in ("crowd", "no-columns", "no-rows")

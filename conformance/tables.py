@@ -19,6 +19,7 @@ from embconform.conformance.observe import to_torch
 from embconform.conformance.outcome import Raised, raised_from
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read
+from embconform.conformance.settling import Settling
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
@@ -50,6 +51,7 @@ def _call(backend: Backend, ids: Array, table: torch.Tensor) -> Returned | Raise
     try:
         with torch.no_grad():
             out = backend.functional(to_torch(ids.copy()).to(table.device), table)
+        Settling(backend, table.device.type)()
     except (Exception, SystemExit) as error:
         return raised_from(error)
     return read(out)
@@ -125,10 +127,17 @@ def _huge_rows(seed: int, described: Described) -> Array:
     return np.asarray(values.astype(dtype))
 
 
+def _free(device: str) -> int:
+    if device != "cuda":
+        return int(psutil.virtual_memory().available)
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
+
+
 def _observe_huge(backend: Backend, profile: Profile, seed: int, device: str) -> Seen:
     """Look up the last rows of a table that only its first pages and these rows are written of."""
     del profile
-    free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
+    free = _free(device)
     if free < MEMORY:
         return TooLittleMemory(free)
     rows = to_torch(_huge_rows(seed, backend)).to(device)

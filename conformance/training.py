@@ -102,7 +102,7 @@ def _table(
         return lambda ids: functional(ids, weight, **options), weight
     if backend.module is None:
         raise _UnusableError("the backend has neither a functional nor a module form")
-    module = backend.module(*values.shape, **options)
+    module = backend.module(*values.shape, **options).to(device)
     module.weight = weight
     return module, weight
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from embconform.backends.backend import Backend
-from embconform.conformance.claims import Claim, Record
+from embconform.conformance.claims import Claim, Record, Unfinished
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
 from embconform.conformance.recording import record
+from embconform.conformance.settling import Settling
 from embconform.conformance.transforms_claims import Lookup
 from embconform.reference.clause import Profile, registry
 from embconform.reference.dtypes import Array
@@ -124,8 +126,14 @@ Check = Callable[[Lab], Iterator[Trial]]
 
 
 def observe_check(
-    observed: tuple[str, Check], backend: Backend, profile: Profile, seed: int, device: str
-) -> tuple[Record, ...]:
+    observed: tuple[str, Check],
+    backend: Backend,
+    profile: Profile,
+    seed: int,
+    device: str,
+    *,
+    skip: int = 0,
+) -> tuple[Record, ...] | Unfinished:
     """Run every trial of a check, if profile and backend have its clause.
 
     Parameters
@@ -136,11 +144,13 @@ def observe_check(
     profile : Profile
     seed : int
     device : str
+    skip : int
+        Trials that were run before, in another process.
 
     Returns
     -------
-    tuple of Record
-        One for each trial.
+    tuple of Record or Unfinished
+        One record for each trial.
     """
     clause, check = observed
     entry = registry()[clause]
@@ -148,4 +158,9 @@ def observe_check(
     if profile not in entry.profiles or not entry.needs | {"float32"} <= able:
         return ()
     lab = Lab(backend, profile, device, np.random.default_rng([seed, *clause.encode()]))
-    return tuple(record(clause, trial) for trial in check(lab))
+    settle, records = Settling(backend, device), list[Record]()
+    for trial in islice(check(lab), skip, None):
+        if records and records[-1].ruined:
+            return Unfinished(tuple(records))
+        records.append(record(clause, trial, settle))
+    return tuple(records)

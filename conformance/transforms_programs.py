@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from embconform.backends.backend import Backend
-from embconform.conformance.claims import Must, Record, Refused, judge_refusable
+from embconform.conformance.claims import Must, Record, Refused, Unfinished, judge_refusable
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import attempt, read
@@ -231,15 +231,21 @@ CHECKS: dict[str, Check] = {
 
 
 def _observe(
-    observed: tuple[str, Check], backend: Backend, profile: Profile, seed: int, device: str
-) -> tuple[Record, ...]:
+    observed: tuple[str, Check],
+    backend: Backend,
+    profile: Profile,
+    seed: int,
+    device: str,
+    *,
+    skip: int = 0,
+) -> tuple[Record, ...] | Unfinished:
     if backend.compiled:
         refused = Refused("the backend is compiled already")
         return (Record(observed[0], (refused,), None, 0.0),)
     logging.disable()  # torch logs, and prints, the graph that it can't export
     try:
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            return observe_check(observed, backend, profile, seed, device)
+            return observe_check(observed, backend, profile, seed, device, skip=skip)
     finally:
         logging.disable(logging.NOTSET)
         torch._dynamo.reset()

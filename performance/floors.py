@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
@@ -9,12 +10,14 @@ from typing import Final
 import numpy as np
 import torch
 
-from embconform.performance.passes import Inputs, Pass
+from embconform.performance.passes import Inputs, Pass, Work
 from embconform.performance.timers import pinned
 
 INDEX_BYTES: Final = 8
 FOOTPRINTS: Final = (2**18, 2**21, 2**23, 2**26, 2**28)
 """Bytes of the copies that are timed, source and destination together."""
+LARGE_FOOTPRINT: Final = 2**30
+"""On CUDA also this: several times the L2."""
 SECONDS: Final = 0.1
 
 
@@ -94,13 +97,15 @@ class Bandwidth:
 
     def __init__(self, device: str, *, threads: int = 1, seconds: float = SECONDS) -> None:
         self._device, self._threads = device, threads
-        self.best = dict.fromkeys(FOOTPRINTS, 0.0)
-        for footprint in FOOTPRINTS:
+        self.footprints = (*FOOTPRINTS, LARGE_FOOTPRINT) if device == "cuda" else FOOTPRINTS
+        self.best = dict.fromkeys(self.footprints, 0.0)
+        for footprint in self.footprints:
             self.measure(footprint, seconds)
 
     def measure(self, footprint: int, seconds: float) -> None:
         """Time copies of the measured footprint next above one, and keep the fastest so far."""
-        size = min((known for known in FOOTPRINTS if known >= footprint), default=FOOTPRINTS[-1])
+        last = self.footprints[-1]
+        size = min((known for known in self.footprints if known >= footprint), default=last)
         with pinned(self._threads):
             found = _copy_bandwidth(size, self._device, seconds)
         self.best[size] = max(found, self.best[size])
@@ -132,17 +137,26 @@ def _copy_bandwidth(footprint: int, device: str, seconds: float) -> float:
     """Time copies of half the footprint onto the other half; bytes read and written a second."""
     source = torch.ones(footprint // 2, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
+    clock = _clock(target, source, device)
     best, ended, copies = float("inf"), perf_counter() + seconds, 0
     while perf_counter() < ended or copies < 5:
         copies += 1
-        _wait(device)
-        start = perf_counter()
-        target.copy_(source)
-        _wait(device)
-        best = min(best, perf_counter() - start)
+        best = min(best, clock())
     return footprint / best
 
 
-def _wait(device: str) -> None:
+def _clock(target: torch.Tensor, source: torch.Tensor, device: str) -> Callable[[], float]:
+    """Give what copies once and tells the seconds."""
     if device == "cuda":
-        torch.cuda.synchronize()
+        from embconform.performance.cuda import CudaTimer
+
+        timer, work = CudaTimer(), Work(target.copy_, None, target)
+        probe = timer.probe(work, source)
+        return lambda: timer.call(work, source, probe)[0] * 1e-9
+
+    def on_the_host() -> float:
+        start = perf_counter()
+        target.copy_(source)
+        return perf_counter() - start
+
+    return on_the_host

@@ -9,7 +9,7 @@ from typing import Final
 from embconform.performance.measure import Cell, Result, Target, measure
 from embconform.performance.passes import Pass
 from embconform.performance.statistics import Estimate, exponent
-from embconform.performance.workloads import Table, Workload, fit
+from embconform.performance.workloads import Table, Workload, fit, free_memory
 
 WIDTH: Final = 16
 INDICES: Final = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
@@ -84,7 +84,7 @@ def grow(
     """
     found: dict[str, list[tuple[int, Result]]] = {target.name: [] for target in targets}
     for size in _sizes(variable, largest):
-        workload = fit(_workload(variable, size))
+        workload = fit(_workload(variable, size), free_memory(device))
         if not workload.adapted:
             cell = Cell(workload, chosen, device=device)
             for result in measure(

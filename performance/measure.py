@@ -15,7 +15,7 @@ import numpy as np
 from embconform.backends.backend import Backend
 from embconform.backends.catalogue import describe
 from embconform.performance.checking import Oracle, Timed
-from embconform.performance.floors import FOOTPRINTS, Bandwidth, Traffic, traffic
+from embconform.performance.floors import Bandwidth, Traffic, traffic
 from embconform.performance.memory import (
     Compiled,
     Memory,
@@ -254,7 +254,7 @@ def measure(
     moved = traffic(cell.chosen, inputs)
     floor = math.nan
     if bandwidth:
-        bandwidth.measure(FOOTPRINTS[-1] if cell.cold else moved.total, COPY_SECONDS)
+        bandwidth.measure(bandwidth.footprints[-1] if cell.cold else moved.total, COPY_SECONDS)
         floor = bandwidth.floor_seconds(moved, cold=cell.cold)
     base = next((r for r in runners if r.target.name == (against or targets[0].name)), None)
     return [

@@ -140,12 +140,12 @@ def make_inputs(workload: Workload, device: str, seed: int) -> Inputs:
     """
     rng = np.random.default_rng(seed)
     ids = [workload.draw(rng) for _ in range(ROTATION)]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     dtype = getattr(torch, workload.dtype)
 
     def normal(rows: int) -> torch.Tensor:
         shape = (rows, workload.width)
-        return torch.empty(shape, dtype=dtype).normal_(generator=generator).to(device)
+        return torch.empty(shape, dtype=dtype, device=device).normal_(generator=generator)
 
     indices = [torch.from_numpy(draw.copy()).to(device) for draw in ids]
     return Inputs(workload, ids, indices, normal(workload.rows), normal(workload.count))

@@ -12,7 +12,7 @@ from embconform.performance.growth import Growth, grow, points
 from embconform.performance.machine import machine
 from embconform.performance.measure import Cell, Result, Target, measure
 from embconform.performance.passes import PASSES, Inputs, Pass, make_inputs
-from embconform.performance.workloads import Workload, fit
+from embconform.performance.workloads import Workload, fit, free_memory
 
 MOST_SECONDS: Final = 1.0
 FEWEST_SECONDS: Final = 0.02
@@ -183,9 +183,10 @@ def run(
     environment = machine(request.device, request.threads)
     bandwidth = Bandwidth(request.device, threads=request.threads)
     session = _Session(request, targets, bandwidth, progress)
+    free = free_memory(request.device)
     cells = [
         Cell(workload, PASSES[name], cache == "cold", request.device)
-        for workload in map(fit, request.workloads)
+        for workload in (fit(wished, free) for wished in request.workloads)
         for name in request.passes
         for cache in request.caches
     ]

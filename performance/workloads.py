@@ -167,6 +167,15 @@ def find(pattern: str | None) -> list[Workload]:
     return list(dict.fromkeys(found))
 
 
+def free_memory(device: str) -> int:
+    """Count the bytes that are free on a device."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
+    return int(psutil.virtual_memory().available)
+
+
 def fit(workload: Workload, free: int | None = None) -> Workload:
     """Make a workload small enough for the memory at hand, and let it say so.
 
@@ -174,7 +183,7 @@ def fit(workload: Workload, free: int | None = None) -> Workload:
     ----------
     workload : Workload
     free : int, optional
-        Bytes; what psutil finds available by default.
+        Bytes; what is free in the host's memory by default.
 
     Returns
     -------
@@ -182,7 +191,7 @@ def fit(workload: Workload, free: int | None = None) -> Workload:
         The same object where it fits; otherwise with fewer rows and, where the indices alone are
         too many, fewer indices, and with `adapted` set.
     """
-    most = int((psutil.virtual_memory().available if free is None else free) * SHARE_OF_MEMORY)
+    most = int((free_memory("cpu") if free is None else free) * SHARE_OF_MEMORY)
     if workload.bytes <= most:
         return workload
     line = workload.item * workload.width

@@ -32,6 +32,7 @@ class Profile(StrEnum):
 TORCH: Final = frozenset({Profile.TORCH})
 TEXTBOOK: Final = frozenset({Profile.TEXTBOOK})
 BOTH: Final = frozenset(Profile)
+DEVICES: Final = frozenset({"cpu", "cuda"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Clause:
         Names of the capabilities without which the clause is ``unsupported``.
     policy : bool
         True where PyTorch leaves the behaviour undocumented and the suite had to choose.
+    devices : frozenset of str
+        The device types that it speaks of; a run on another one knows nothing of it.
     """
 
     id: str
@@ -66,6 +69,7 @@ class Clause:
     example: str
     needs: frozenset[str] = field(default_factory=frozenset)
     policy: bool = False
+    devices: frozenset[str] = DEVICES
 
     @property
     def group(self) -> str:
@@ -96,7 +100,21 @@ def registry() -> dict[str, Clause]:
     return found
 
 
-def select(profile: Profile, pattern: str = "*") -> list[Clause]:
+def spoken_of(device: str) -> dict[str, Clause]:
+    """Every clause that speaks of a device type, by id.
+
+    Parameters
+    ----------
+    device : str
+
+    Returns
+    -------
+    dict of str to Clause
+    """
+    return {name: clause for name, clause in registry().items() if device in clause.devices}
+
+
+def select(profile: Profile, pattern: str = "*", device: str | None = None) -> list[Clause]:
     """List the clauses of a profile whose id matches a shell pattern.
 
     Parameters
@@ -104,6 +122,8 @@ def select(profile: Profile, pattern: str = "*") -> list[Clause]:
     profile : Profile
     pattern : str
         As in :mod:`fnmatch`; several patterns may be joined by commas.
+    device : str, optional
+        Only those that speak of it.
 
     Returns
     -------
@@ -113,6 +133,6 @@ def select(profile: Profile, pattern: str = "*") -> list[Clause]:
     patterns = [part.strip() for part in pattern.split(",")]
     return [
         clause
-        for clause in registry().values()
+        for clause in (spoken_of(device) if device else registry()).values()
         if profile in clause.profiles and any(fnmatchcase(clause.id, part) for part in patterns)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from itertools import groupby
 
-from embconform.reference.clause import Clause, registry
+from embconform.reference.clause import DEVICES, Clause, registry
 
 _HEAD = """\
 # The Embedding specification
@@ -42,11 +42,12 @@ def render() -> str:
 def _section(clause: Clause) -> str:
     profile = "both profiles" if clause.profile == "both" else f"{clause.profile} profile"
     policy = ", policy" if clause.policy else ""
+    where = "" if clause.devices == DEVICES else f" On {', '.join(sorted(clause.devices))} only."
     needs = f" Needs: {', '.join(sorted(clause.needs))}." if clause.needs else ""
     return (
         f"### {clause.id}\n\n"
         f"**{clause.level.value}**, {profile}{policy}. {clause.sentence}\n\n"
-        f"Source: {clause.source}.{needs}\n\n"
+        f"Source: {clause.source}.{needs}{where}\n\n"
         f"```python\n{clause.example}\n```\n"
     )
 

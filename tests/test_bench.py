@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from cli_support import cli, folder, one_line  # noqa: F401
 from performance_support import EAGER, cell, target
 
+from embconform.backends.targets import resolve
 from embconform.performance.floors import Bandwidth
 from embconform.performance.growth import Growth
 from embconform.performance.measure import Cell, Result, Status, measure
@@ -31,6 +33,17 @@ def report() -> BenchReport:
     request = Request((cell().workload,), ("forward", "backward"), against="eager", seconds=1.0)
     targets = [target(EAGER), target(EAGER, "marked", **{"lookup.rows": frozenset()})]
     return run(targets, Request(**{**vars(request), "growth": True, "quick": True}))
+
+
+DIES = """
+import os, torch
+
+def embed(input, weight, *args, **options):
+    if not input.is_floating_point() and input.numel() and weight.dim() == 2:
+        if int(input.min()) < 0 or int(input.max()) >= len(weight):
+            os.abort()
+    return torch.nn.functional.embedding(input, weight, *args, **options)
+"""
 
 
 def test_a_target_beside_eager(cli: Any, folder: Path) -> None:  # noqa: F811
@@ -100,6 +113,28 @@ def test_cuda_where_there_is_none(cli: Any, folder: Path) -> None:  # noqa: F811
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device; the refusal is for those that have none")
     one_line(cli("bench", "eager", "--device", "cuda"), "finds no CUDA device here")
+
+
+def test_on_cuda_a_target_is_judged_in_processes_of_its_own(
+    folder: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An index out of range ends the context, as it ends the process here."""
+    isolated = importlib.import_module("embconform.conformance.isolation.isolated")
+    real, devices = isolated.Isolated, []
+
+    def on_this_machine(name: str, device: str) -> Any:
+        devices.append(device)
+        return real(name, "cpu")
+
+    monkeypatch.setattr(isolated, "Isolated", on_this_machine)
+    (folder / "dies.py").write_text(DIES)
+    request = Request((cell().workload,), ("forward",), device="cuda", seconds=15, quick=True)
+    judged = importlib.import_module("embconform.commands.bench")._judged
+    broken, said = judged("dies.py:embed", resolve("dies.py:embed"), request)
+    assert devices == ["cuda"]
+    assert broken == {}
+    assert "was judged by" in said
 
 
 def test_the_list_of_workloads(cli: Any) -> None:  # noqa: F811

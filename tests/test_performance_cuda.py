@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from performance_support import EAGER, cell, target
 from torch.nn.functional import embedding
 
@@ -70,6 +74,45 @@ def test_work_on_another_stream_is_on_the_clock(table: Any, indices: Any) -> Non
     escaped = clock.block(Work(escape, None, table), indices, 10, 0).ns
     assert escaped > 10 * honest
     assert clock.escaped == 10
+
+
+def test_launching_is_not_in_the_time(table: Any, indices: Any) -> None:
+    """The host dawdles between two launches; the device, kept busy meanwhile, does not wait."""
+    from embconform.performance.cuda import CudaTimer
+
+    dawdled = 1_000_000
+
+    def run(index: torch.Tensor) -> torch.Tensor:
+        embedding(index[:64], table)
+        until = perf_counter_ns() + dawdled
+        while perf_counter_ns() < until:
+            pass
+        return embedding(index[:64], table)
+
+    clock = CudaTimer(cold=True)
+    assert clock.block(Work(run, None, table), indices, 10, 0).ns < dawdled / 4
+    assert clock.escaped == 0
+
+
+def test_the_speed_targets_are_measured(tmp_path: Path) -> None:
+    """A row of each clock and group; ATen stands beside itself in a graph and on its own."""
+    from embconform.performance.cuda_targets import __main__ as program
+
+    rows = "forward-64M-4096-bfloat16-zipf,small-128-768-float32-uniform,equal-3072-*,"
+    rows += "max_norm-64k-128-float32-zipf,check-host-1-*"
+    arguments = ["--rows", rows, "--contenders", "aten", "--out", str(tmp_path)]
+    done = CliRunner().invoke(program.main, arguments)
+    assert done.exit_code == 0, done.output
+    document = json.loads((tmp_path / program.FILE).read_text())
+    assert len(document["rows"]) == 5
+    for entry in document["rows"].values():
+        for result in entry["results"]:
+            assert result["status"] == "ok", result
+            assert len(result["samples_ns"]) >= 10
+            late = result["late"] > len(result["samples_ns"]) / 2
+            assert not late or entry["group"] == "max_norm", result
+    shares = [r["results"][0]["share_of_copy"] for r in document["rows"].values()]
+    assert all(0 < share < 1.2 for share in shares), shares
 
 
 @pytest.mark.parametrize("name", list(PASSES))

@@ -37,12 +37,12 @@ from embconform.conformance.training import TRAINING_PROBE
 from embconform.conformance.transforms import TRANSFORM_PROBES
 from embconform.mutants.registry import all_planted
 from embconform.reference import skipgram, text
-from embconform.reference.clause import Profile, registry
+from embconform.reference.clause import Profile, registry, spoken_of
 from embconform.reference.dtypes import Array, bits
 
 HOMES = ("builtins", "numpy", "ml_dtypes", "embconform.conformance", "embconform.reference")
 """Where the types of an observation may be defined: neither in torch nor with the target."""
-EVERY = probes()
+EVERY = tuple(probe for probe in probes() if probe.clauses <= spoken_of("cpu").keys())
 MAX_NORM = "transforms.vmap-max-norm"
 OF_FUNCTIONS = [
     probe

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self, cast
 
 from embconform.backends.backend import Description, TargetError
 from embconform.conformance.case import Case
+from embconform.conformance.claims import Record, Unfinished
 from embconform.conformance.isolation.limits import Limits
 from embconform.conformance.isolation.messages import (
     Ending,
@@ -28,6 +30,10 @@ from embconform.conformance.isolation.worker import Printed, Worker
 from embconform.conformance.outcome import Lost, MemorySeen, Outcome, StepSeen
 from embconform.reference.clause import Profile
 
+SPARES: Final = max(1, min(3, (os.cpu_count() or 1) - 1))
+"""Processes that are started ahead of their need where a target has lost its device once."""
+_PATIENCE: Final = 10.0
+
 
 class WorkerFaultError(Exception):
     """The suite failed in the target's process; the message is the traceback from there."""
@@ -40,8 +46,8 @@ class Isolated:
     ----------
     target : str
         As the user named it; it is imported in the process only.
-    device : str
-        ``cpu`` or ``cuda``.
+    device : str, optional
+        ``cpu`` or ``cuda``; the target's own by default.
     limits : Limits
     stop : callable, optional
         Asked while waiting; the case at hand is given up where it says yes.
@@ -55,17 +61,20 @@ class Isolated:
     def __init__(
         self,
         target: str,
-        device: str = "cpu",
+        device: str | None = None,
         limits: Limits | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.target, self.limits, self.stop = target, limits or Limits(), stop
         self.printed = Printed()
         self.crashes = self.timeouts = 0
-        memory = self.limits.memory_bytes() if device == "cpu" else None
+        memory = self.limits.memory_bytes()
         self._hello = Hello(
             target, device, tuple(sys.path), str(Path.cwd()), dict(os.environ), memory
         )
+        self._tampered: dict[str, None] = {}
+        self._spares: deque[Worker] = deque()
+        self._leaving: list[Worker] = []
         self._worker: Worker | None = self._start()
         self._welcomed: Worker | None = None
         self._ready: Ready | None = None
@@ -79,6 +88,11 @@ class Isolated:
     def environment(self) -> dict[str, str]:
         """Where it runs."""
         return self._known().environment
+
+    @property
+    def device(self) -> str:
+        """Which device it runs on."""
+        return self._known().device
 
     @property
     def losses(self) -> tuple[int, int]:
@@ -98,9 +112,19 @@ class Isolated:
         return answer
 
     def probe(self, name: str, profile: Profile, seed: int) -> Any | Lost:
-        """Run a probe's observation; a Lost where the process did not survive it."""
-        answer = self._ask(ObserveProbe(name, profile, seed))
-        return answer.observation if isinstance(answer, Seen) else answer
+        """Run a probe's observation; a Lost where the process did not survive it.
+
+        The trials after one in which the device was lost are run in another process.
+        """
+        earlier: tuple[Record, ...] = ()
+        while True:
+            answer = self._ask(ObserveProbe(name, profile, seed, len(earlier)))
+            if not isinstance(answer, Seen):
+                return answer
+            seen = answer.observation
+            if not (isinstance(seen, Unfinished) and seen.records):
+                return seen if not earlier else (*earlier, *cast("tuple[Record, ...]", seen))
+            earlier += seen.records
 
     def rest(self) -> None:
         """Learn what the target is, and end its process until it is needed."""
@@ -113,13 +137,19 @@ class Isolated:
         living = worker is not None and worker is self._welcomed
         answer = worker.ask(Finish(), self._seconds()) if worker and living else None
         self.close()
-        return answer.tampered if isinstance(answer, Ending) else ()
+        self._note(answer)
+        return tuple(self._tampered)
 
     def close(self) -> None:
-        """End the process."""
-        if self._worker is not None:
-            self._worker.close()
+        """End the process, and those that wait to take its place."""
+        workers = [*filter(None, [self._worker]), *self._spares, *self._leaving]
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.close()
         self._worker = None
+        self._spares.clear()
+        self._leaving.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -163,7 +193,7 @@ class Isolated:
 
     def _ask(self, message: Any) -> Any:
         self._known()
-        worker = self._worker = self._worker or self._start()
+        worker = self._worker = self._worker or self._next()
         if worker is not self._welcomed:
             self._welcome(worker)
         answer = worker.ask(message, self._seconds(), self.stop)
@@ -171,7 +201,31 @@ class Isolated:
             raise WorkerFaultError(answer.text)
         if isinstance(answer, Lost) and not self.stop():
             self._replace(answer)
+        if isinstance(answer, Outcome | Seen) and answer.ruined:
+            self._retire(worker)
         return answer
+
+    def _next(self) -> Worker:
+        """Take a process that was started ahead, or start one."""
+        return self._spares.popleft() if self._spares else self._start()
+
+    def _retire(self, worker: Worker) -> None:
+        """Let a process end whose device is lost.
+
+        That is no crash. Others are started ahead from then on, since a CUDA context takes its
+        time, and a target that loses one will lose more.
+        """
+        while len(self._spares) < SPARES:
+            self._spares.append(self._start())
+        self._note(worker.answer(_PATIENCE, self.stop))
+        worker.kill()
+        self._leaving = [each for each in (*self._leaving, worker) if not each.gone()]
+        self._worker = None
+
+    def _note(self, answer: Any) -> None:
+        """Keep what a process that ended said of tampering."""
+        if isinstance(answer, Ending):
+            self._tampered |= dict.fromkeys(answer.tampered)
 
     def _replace(self, lost: Lost) -> None:
         """Count a loss; the next question goes to another process."""

@@ -17,7 +17,8 @@ class Hello:
     ----------
     target : str
         As the user named it.
-    device : str
+    device : str or None
+        None for the target's own.
     search_path : tuple of str
         ``sys.path`` of the process that asks.
     folder : str
@@ -29,7 +30,7 @@ class Hello:
     """
 
     target: str
-    device: str
+    device: str | None
     search_path: tuple[str, ...]
     folder: str
     environment: dict[str, str]
@@ -42,6 +43,7 @@ class Ready:
 
     description: Description
     environment: dict[str, str]
+    device: str
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,15 @@ class ObserveProbe:
     name: str
     profile: Profile
     seed: int
+    skip: int = 0
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a probe saw."""
+    """What a probe saw; `ruined` where the device was lost meanwhile."""
 
     observation: object
+    ruined: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process ended.
+    """How a process ended; it comes unasked after an answer in which the device was lost.
 
     Attributes
     ----------

@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 
 
 def prepare_to_serve() -> None:
-    """Import all that a target's process needs, the target excepted."""
-    import torch
+    """Import all that a target's process needs, the target excepted.
 
+    No more than that: a backward pass would start a thread for each CUDA device, and asking for one
+    starts its driver, and neither survives a fork.
+    """
+    import torch.fx.experimental.symbolic_shapes  # noqa: F401 - by torch.autograd.backward
+
+    import embconform.backends.devices
     import embconform.backends.targets
     import embconform.conformance.environment
     import embconform.conformance.in_process
@@ -41,8 +46,6 @@ def prepare_to_serve() -> None:
     from embconform.conformance.probes import probes
 
     probes()
-    one = torch.ones(1, requires_grad=True)
-    torch.autograd.backward([one * 1], [torch.ones(1)])  # torch's late imports
 
 
 def serve(descriptors: list[int]) -> None:
@@ -66,6 +69,7 @@ def serve(descriptors: list[int]) -> None:
 
 def _serve(channel: Channel, hello: Hello) -> None:
     from embconform.backends.backend import TargetError
+    from embconform.backends.devices import check_device
     from embconform.backends.targets import resolve
     from embconform.conformance.environment import environment
     from embconform.conformance.in_process import InProcess
@@ -76,11 +80,17 @@ def _serve(channel: Channel, hello: Hello) -> None:
     os.environ.update(hello.environment)
     sys.path[:] = hello.search_path
     seal = Seal()
-    _limit_memory(hello.memory)
+    if hello.device == "cpu":
+        _limit_memory(hello.memory)
     try:
-        runner = InProcess(resolve(hello.target), hello.device)
+        backend = resolve(hello.target)
+        device = hello.device or backend.capabilities.own_device
+        if device == "cpu" and hello.device is None:
+            _limit_memory(hello.memory)
+        check_device(hello.target, backend.capabilities, device)
+        runner = InProcess(backend, device)
         runner.prepare()
-        channel.send(Ready(runner.description, environment(hello.device)))
+        channel.send(Ready(runner.description, environment(device), device))
     except TargetError as error:
         channel.send(Unusable(str(error)))
         return
@@ -93,6 +103,9 @@ def _serve(channel: Channel, hello: Hello) -> None:
             channel.send(Ending(seal.broken()))
             return
         channel.send(_answer(runner, request))
+        if runner.ruined:
+            channel.send(Ending(seal.broken()))
+            return
 
 
 def _answer(runner: InProcess, request: Any) -> Any:
@@ -100,7 +113,8 @@ def _answer(runner: InProcess, request: Any) -> Any:
         if isinstance(request, ObserveCase):
             return runner.observe(request.case, parallel=request.parallel)
         assert isinstance(request, ObserveProbe)
-        return Seen(runner.probe(request.name, request.profile, request.seed))
+        seen = runner.probe(request.name, request.profile, request.seed, request.skip)
+        return Seen(seen, runner.ruined)
     except Exception:
         return Fault(traceback.format_exc())
     except BaseException as error:  # only the target raises these: no signal reaches this process
@@ -120,7 +134,10 @@ def end_with_parent() -> None:
 
 
 def _limit_memory(allowed: int | None) -> None:
-    """Let allocations fail beyond a limit, before the machine starts to swap."""
+    """Let allocations fail beyond a limit, before the machine starts to swap.
+
+    On the CPU alone: CUDA reserves more addresses than there is memory.
+    """
     if allowed is None or sys.platform != "linux":
         return
     import resource

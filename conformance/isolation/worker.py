@@ -219,13 +219,22 @@ class Worker:
             return self._lost(error)
 
     def close(self) -> None:
-        """End the process and everything that it started."""
+        """End the process and everything that it started, and wait for that."""
+        self.kill()
+        with contextlib.suppress(RuntimeError, OSError):
+            self._wait(_PATIENCE)
+
+    def gone(self) -> bool:
+        """Tell whether the process has ended."""
+        return self._wait(0.0) is not None
+
+    def kill(self) -> None:
+        """End the process and everything that it started, without waiting for that."""
         if self._ended:
             return
         self._ended = True
         with contextlib.suppress(ProcessLookupError, PermissionError, RuntimeError, OSError):
             os.killpg(self.number, signal.SIGKILL)
-            self._wait(_PATIENCE)
         self._channel.connection.close()
         memories = (self._channel.outgoing, self._channel.incoming, self._marks, self._crashes)
         for memory in memories:

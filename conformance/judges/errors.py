@@ -104,7 +104,12 @@ def names_the_index(view: FaultView) -> Finding | None:
     )
 
 
-@judge("errors.atomic", FaultView, lambda v: v.seen.raised is not None and v.before.ndim == 2)
+def _refused(view: FaultView) -> bool:
+    """Tell whether a table was refused something, and can still be read."""
+    return view.seen.raised is not None and view.before.ndim == 2 and not view.seen.ruined
+
+
+@judge("errors.atomic", FaultView, _refused)
 def atomic(view: FaultView) -> Finding | None:
     """Compare the table and the indices before and after a refused call."""
     memory = view.seen.memory

@@ -74,7 +74,8 @@ def _equal(first: str, second: str) -> Check:
 
 
 def _last_step(view: CallView) -> bool:
-    return view.readable and not view.empty and view.position + 1 < len(view.case.steps)
+    more = view.position + 1 < len(view.case.steps)
+    return view.readable and not view.empty and more and not view.outcome.ruined
 
 
 @judge("state.outputs-intact", CallView, _last_step)

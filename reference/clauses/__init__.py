@@ -9,6 +9,7 @@ from embconform.reference.clauses import (
     padding,
     sparse,
     state,
+    streams,
     training,
     transforms,
 )
@@ -21,6 +22,7 @@ CLAUSES = (
     *sparse.CLAUSES,
     *errors.CLAUSES,
     *state.CLAUSES,
+    *streams.CLAUSES,
     *module.CLAUSES,
     *training.CLAUSES,
     *transforms.CLAUSES,

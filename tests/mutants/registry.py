@@ -32,6 +32,8 @@ class Planted:
         One line on the bug.
     module : str
         Where it is defined.
+    device : str
+        Where it is wrong; one that is not so on the CPU is run only where its device is.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Planted:
     profile: str
     story: str
     module: str
+    device: str = "cpu"
 
     @property
     def where(self) -> str:
@@ -50,7 +53,7 @@ class Planted:
 PLANTED: list[Planted] = []
 
 
-def planted(clause: str, *, profile: str = "torch") -> Callable[[Any], Any]:
+def planted(clause: str, *, profile: str = "torch", device: str = "cpu") -> Callable[[Any], Any]:
     """Record the decorated target as a planted bug.
 
     A subclass of Kernel, which is callable only once it is made, is replaced by an instance, and a
@@ -68,7 +71,7 @@ def planted(clause: str, *, profile: str = "torch") -> Callable[[Any], Any]:
         if not story or story == (inspect.getdoc(Kernel) or "").partition("\n")[0]:
             raise ValueError(f"{name} tells no story")
         target = made() if _is_maker(made) else made
-        PLANTED.append(Planted(name, target, clause, profile, story, made.__module__))
+        PLANTED.append(Planted(name, target, clause, profile, story, made.__module__, device))
         return target
 
     return record
@@ -87,10 +90,10 @@ def by_name() -> dict[tuple[str, str], Planted]:
     return {(bug.name, bug.profile): bug for bug in all_planted()}
 
 
-def all_planted() -> list[Planted]:
-    """Import every module of mutants and list the planted bugs, by module and in their order."""
+def all_planted(device: str = "cpu") -> list[Planted]:
+    """Import every module of mutants and list a device's bugs, by module and in their order."""
     from embconform import mutants
 
     for module in sorted(entry.name for entry in pkgutil.iter_modules(mutants.__path__)):
         import_module(f"embconform.mutants.{module}")
-    return list(PLANTED)
+    return [bug for bug in PLANTED if bug.device == device]

@@ -18,7 +18,7 @@ from embconform.mutants.registry import by_name
 from embconform.proof.hunt import PROGRAMS, Hunt
 from embconform.proof.log import Log, go_on
 from embconform.proof.tasks import HuntTask
-from embconform.reference.clause import registry
+from embconform.reference.clause import spoken_of
 
 NEVER_ALONE: Mapping[str, str] = {
     "max-norm.epsilon": "a row in which the 1e-7 shows is a scaled row like any other, and "
@@ -73,7 +73,7 @@ def alone(hunts: list[Hunt]) -> dict[str, list[Hunt]]:
     hunts : list of Hunt
         Run to the end of the budget, or to the second clause.
     """
-    found: dict[str, list[Hunt]] = {clause: [] for clause in registry()}
+    found: dict[str, list[Hunt]] = {clause: [] for clause in spoken_of("cpu")}
     for hunt in hunts:
         if len(hunt.catches) == 1:
             found[hunt.catches[0].clause].append(hunt)

@@ -1,0 +1,19 @@
+"""Eager PyTorch on a CUDA device: ATen's kernels."""
+
+import torch
+
+from embconform.backends.backend import Backend, Capabilities
+from embconform.backends.devices import cuda_unavailable
+from embconform.reference.clause import Profile
+
+unavailable = cuda_unavailable
+
+BACKEND = Backend(
+    name="cuda",
+    functional=torch.nn.functional.embedding,
+    module=torch.nn.Embedding,
+    profiles=(Profile.TORCH,),
+    capabilities=Capabilities(devices=("cuda",)),
+    source="from torch.nn import Embedding\nfrom torch.nn.functional import embedding",
+    summary="eager PyTorch on a CUDA device: both of its forms",
+)

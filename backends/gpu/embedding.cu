@@ -1,0 +1,643 @@
+// The Embedding operator's kernels. NVRTC compiles this file by itself: no headers.
+//
+// Every parameter is a pointer, a 64-bit integer or a double, so that the host passes Python
+// numbers. `i64` counts elements unless its name says bytes. Sizes: V rows of D columns, N indices.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+constexpr u32 FULL = 0xffffffffu;
+
+// ---------------------------------------------------------------------------------------------
+// Types: storage that is moved as bits, and the arithmetic type of each
+
+struct half16 { unsigned short bits; };
+struct bfloat16 { unsigned short bits; };
+
+template <typename T> struct Wide { typedef float type; };
+template <> struct Wide<double> { typedef double type; };
+
+#ifndef EMULATED  // tests/support/cuda_on_cpu.h has these for a CPU
+__device__ __forceinline__ float from_half(unsigned short bits) {
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(bits));
+    return wide;
+}
+__device__ __forceinline__ unsigned short to_half(float x) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+__device__ __forceinline__ unsigned short to_bfloat(float x) {
+    unsigned short bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+}
+#endif
+
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ double widen(double x) { return x; }
+__device__ __forceinline__ float widen(half16 x) { return from_half(x.bits); }
+__device__ __forceinline__ float widen(bfloat16 x) { return __uint_as_float((u32)x.bits << 16); }
+
+template <typename T> __device__ __forceinline__ T narrow(typename Wide<T>::type x);
+template <> __device__ __forceinline__ float narrow<float>(float x) { return x; }
+template <> __device__ __forceinline__ double narrow<double>(double x) { return x; }
+template <> __device__ __forceinline__ half16 narrow<half16>(float x) { return {to_half(x)}; }
+template <> __device__ __forceinline__ bfloat16 narrow<bfloat16>(float x) { return {to_bfloat(x)}; }
+
+template <typename T, int COUNT> struct alignas(sizeof(T) * COUNT) Pack { T value[COUNT]; };
+
+// ---------------------------------------------------------------------------------------------
+// Out-of-range indices
+
+__device__ __forceinline__ bool in_range(i64 index, i64 rows) { return (u64)index < (u64)rows; }
+
+__device__ void tell(i64 index, i64* fault, i64* report) {
+    i64 code = index < 0 ? index : index + 1;
+    *fault = code;
+    *(volatile i64*)report = code;
+    __threadfence_system();
+}
+
+template <typename Index>
+__device__ void check(const Index* indices, i64 count, i64 rows, i64* fault, i64* report) {
+    i64 step = (i64)gridDim.x * blockDim.x;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)
+        if (!in_range(indices[i], rows)) tell(indices[i], fault, report);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Forward. Moves each looked-up row once, the indices, and the output.
+
+// `1 << shift` threads share a row and step through its units; each has ROWS rows in flight.
+constexpr int ROWS = 4;
+
+template <typename Unit, typename Index>
+__device__ void gather(const char* weight, i64 stride_bytes, const Index* indices, Unit* out,
+                       i64 count, i64 units, i64 rows, i64 padding_idx, i64 shift, i64* fault,
+                       i64* report) {
+    int lanes = 1 << shift, lane = threadIdx.x & (lanes - 1);
+    int abreast = blockDim.x >> shift;
+    i64 step = (i64)gridDim.x * abreast * ROWS;
+    i64 first = (i64)blockIdx.x * abreast * ROWS + (threadIdx.x >> shift);
+    for (i64 row = first; row < count; row += step) {
+        const Unit* from[ROWS];
+#pragma unroll
+        for (int k = 0; k < ROWS; ++k) {
+            i64 at = row + (i64)k * abreast;
+            from[k] = nullptr;
+            if (at >= count) continue;
+            i64 index = __ldg(indices + at);
+            if (in_range(index, rows))
+                from[k] = (const Unit*)(weight + index * stride_bytes);
+            else if (lane == 0)
+                tell(index, fault, report);
+            if (index == padding_idx)
+                for (i64 unit = lane; unit < units; unit += lanes) {
+                    out[at * units + unit] = Unit{};
+                    from[k] = nullptr;
+                }
+        }
+        for (i64 unit = lane; unit < units; unit += lanes) {
+            Unit held[ROWS];
+#pragma unroll
+            for (int k = 0; k < ROWS; ++k)
+                if (from[k]) held[k] = __ldg(from[k] + unit);
+#pragma unroll
+            for (int k = 0; k < ROWS; ++k)
+                if (from[k]) __stcs(out + (row + (i64)k * abreast) * units + unit, held[k]);
+        }
+    }
+}
+
+// Any strides: one thread an element.
+template <typename Unit, typename Index>
+__device__ void gather_strided(const Unit* weight, i64 row_stride, i64 column_stride,
+                               const Index* indices, Unit* out, i64 count, i64 width, i64 rows,
+                               i64 padding_idx, i64* fault, i64* report) {
+    i64 step = (i64)gridDim.x * blockDim.x;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < count * width; i += step) {
+        i64 column = i % width, index = indices[i / width];
+        if (in_range(index, rows))
+            out[i] = index == padding_idx ? Unit{}
+                                          : weight[index * row_stride + column * column_stride];
+        else if (column == 0)
+            tell(index, fault, report);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Renorm. Moves each looked-up row in, and each row above the bound out; a warp a row.
+
+enum Norm { ZERO, ONE, TWO, GREATEST, LEAST, POWER };
+
+__device__ __forceinline__ double infinity() { return __longlong_as_double(0x7ff0000000000000ll); }
+
+__device__ __forceinline__ double first_term(i64 norm) {
+    return norm == LEAST ? infinity() : 0.0;
+}
+
+__device__ __forceinline__ double add_term(double sum, double x, i64 norm, double p) {
+    x = fabs(x);
+    switch (norm) {
+        case ZERO: return sum + (x != 0.0);
+        case ONE: return sum + x;
+        case TWO: return sum + x * x;
+        case GREATEST: return x != x || x > sum ? x : sum;
+        case LEAST: return x != x || x < sum ? x : sum;
+        default: return sum + pow(x, p);
+    }
+}
+
+__device__ __forceinline__ double merge_terms(double a, double b, i64 norm) {
+    if (norm == GREATEST) return a != a || a > b ? a : b;
+    if (norm == LEAST) return a != a || a < b ? a : b;
+    return a + b;
+}
+
+__device__ __forceinline__ double root(double sum, i64 norm, double p) {
+    if (norm == TWO) return sqrt(sum);
+    return norm == POWER ? pow(sum, 1.0 / p) : sum;
+}
+
+template <typename T, int VECTOR>
+__device__ double warp_norm(const T* row, i64 column_stride, i64 width, i64 norm, double p,
+                            double divisor) {
+    int lane = threadIdx.x & 31;
+    double sum = first_term(norm);
+    for (i64 column = lane * VECTOR; column < width; column += 32 * VECTOR) {
+        Pack<T, VECTOR> pack = *(const Pack<T, VECTOR>*)(row + column * column_stride);
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) {
+            double x = widen(pack.value[k]);
+            sum = add_term(sum, divisor == 1.0 ? x : x / divisor, norm, p);
+        }
+    }
+    for (int offset = 16; offset; offset >>= 1)
+        sum = merge_terms(sum, __shfl_xor_sync(FULL, sum, offset), norm);
+    return divisor * root(sum, norm, p);
+}
+
+template <typename T, int VECTOR>
+__device__ double careful_norm(const T* row, i64 column_stride, i64 width, i64 norm, double p) {
+    double found = warp_norm<T, VECTOR>(row, column_stride, width, norm, p, 1.0);
+    bool plain = norm == ZERO || norm == GREATEST || norm == LEAST;
+    if (plain || (found > 0.0 && found < infinity())) return found;
+    // the sum may have over- or underflown where the norm does not
+    double most = warp_norm<T, VECTOR>(row, column_stride, width, GREATEST, p, 1.0);
+    if (!(most > 0.0 && most < infinity())) return found;
+    return warp_norm<T, VECTOR>(row, column_stride, width, norm, p, most);
+}
+
+template <typename T, int VECTOR>
+__device__ void scale_row(T* row, i64 column_stride, i64 width, double factor) {
+    typedef typename Wide<T>::type wide;
+    bool fits = factor > 1e-30;  // a float32 factor keeps its precision
+    for (i64 column = (threadIdx.x & 31) * VECTOR; column < width; column += 32 * VECTOR) {
+        Pack<T, VECTOR>* at = (Pack<T, VECTOR>*)(row + column * column_stride);
+        Pack<T, VECTOR> pack = *at;
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) {
+            wide x = widen(pack.value[k]);
+            pack.value[k] = narrow<T>(fits ? x * (wide)factor : (wide)((double)x * factor));
+        }
+        *at = pack;
+    }
+}
+
+template <typename T, typename Index, int VECTOR>
+__device__ void renorm(T* weight, i64 row_stride, i64 column_stride, const Index* indices,
+                       i64 count, i64 width, int* claimed, double max_norm, i64 norm, double p,
+                       const i64* fault) {
+    if (*fault) return;
+    i64 step = (i64)gridDim.x * (blockDim.x >> 5);
+    i64 first = ((i64)blockIdx.x * blockDim.x + threadIdx.x) >> 5;
+    for (i64 i = first; i < count; i += step) {
+        i64 index = __ldg(indices + i);
+        int mine = 0;
+        if ((threadIdx.x & 31) == 0)  // looking first spares a hot row its atomics
+            mine = *(volatile int*)(claimed + index) == 0 && atomicExch(claimed + index, 1) == 0;
+        if (!__shfl_sync(FULL, mine, 0)) continue;
+        T* row = weight + index * row_stride;
+        double length = careful_norm<T, VECTOR>(row, column_stride, width, norm, p);
+        if (length > max_norm)
+            scale_row<T, VECTOR>(row, column_stride, width, max_norm / (length + 1e-7));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Backward with atomics: the gradient is zero before; float32 and float64
+
+__device__ __forceinline__ void add_pack(float* to, Pack<float, 4> x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(x.value[0]),
+                 "f"(x.value[1]), "f"(x.value[2]), "f"(x.value[3])
+                 : "memory");
+#else
+    for (int k = 0; k < 4; ++k) atomicAdd(to + k, x.value[k]);
+#endif
+}
+template <typename T> __device__ __forceinline__ void add_pack(T* to, Pack<T, 1> x) {
+    atomicAdd(to, x.value[0]);
+}
+__device__ __forceinline__ void add_pack(double* to, Pack<double, 2> x) {
+    atomicAdd(to, x.value[0]);
+    atomicAdd(to + 1, x.value[1]);
+}
+
+template <typename T, typename Index, int VECTOR>
+__device__ void add_rows(const T* upstream, i64 row_stride, const Index* indices, T* gradient,
+                         i64 count, i64 width, i64 padding_idx, i64 shift) {
+    int lanes = 1 << shift, lane = threadIdx.x & (lanes - 1);
+    int abreast = blockDim.x >> shift;
+    i64 step = (i64)gridDim.x * abreast;
+    for (i64 i = (i64)blockIdx.x * abreast + (threadIdx.x >> shift); i < count; i += step) {
+        i64 index = __ldg(indices + i);
+        if (index == padding_idx) continue;
+        for (i64 column = lane * VECTOR; column < width; column += lanes * VECTOR)
+            add_pack(gradient + index * width + column,
+                     *(const Pack<T, VECTOR>*)(upstream + i * row_stride + column));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Backward without atomics, 1: a stable radix sort of the indices' positions
+//
+// Three kernels a pass of at most 9 bits: count digits by block, add up over blocks, place. Blocks
+// beyond those that sort clear a share of the gradient meanwhile.
+
+constexpr int THREADS = 256, WARPS = THREADS / 32, ROUNDS = 16, TILE = THREADS * ROUNDS;
+constexpr int BINS = 512;
+
+struct Clearing {  // bytes, from a 16-byte boundary
+    char* begin;
+    i64 bytes, share, shares;
+};
+
+__device__ void clear_share(Clearing clearing, i64 block, i64 blocks) {
+    i64 units = clearing.bytes / 16;
+    i64 begin = units * clearing.share / clearing.shares;
+    i64 end = units * (clearing.share + 1) / clearing.shares;
+    for (i64 i = begin + block * blockDim.x + threadIdx.x; i < end; i += blocks * blockDim.x)
+        __stcs((uint4*)clearing.begin + i, make_uint4(0, 0, 0, 0));
+    if (clearing.share == 0 && block == 0 && threadIdx.x < clearing.bytes % 16)
+        clearing.begin[units * 16 + threadIdx.x] = 0;
+}
+
+template <typename Source>
+__device__ __forceinline__ u32 key_at(const Source* keys, i64 at, i64 rows, i64 padding_idx) {
+    i64 index = keys[at];
+    return (u32)(index == padding_idx ? rows : index);  // padding goes last
+}
+template <>
+__device__ __forceinline__ u32 key_at<u32>(const u32* keys, i64 at, i64, i64) { return keys[at]; }
+
+template <typename Source>
+__device__ void count_digits(const Source* keys, i64 count, i64 rows, i64 padding_idx, i64 shift,
+                             i64 bits, u32* counts, u32* owners, Clearing clearing) {
+    i64 blocks = (count + TILE - 1) / TILE;
+    if (blockIdx.x >= blocks) {
+        clear_share(clearing, blockIdx.x - blocks, gridDim.x - blocks);
+        return;
+    }
+    __shared__ u32 found[BINS];
+    u32 bins = 1u << bits;
+    for (int bin = threadIdx.x; bin < BINS; bin += THREADS) found[bin] = 0;
+    if (blockIdx.x == 0 && threadIdx.x == 0) *owners = 0;
+    __syncthreads();
+    i64 first = (i64)blockIdx.x * TILE;
+#pragma unroll 4
+    for (int round = 0; round < ROUNDS; ++round) {
+        i64 at = first + round * THREADS + threadIdx.x;
+        if (at < count)
+            atomicAdd(&found[(key_at(keys, at, rows, padding_idx) >> shift) & (bins - 1)], 1);
+    }
+    __syncthreads();
+    for (u32 bin = threadIdx.x; bin < bins; bin += THREADS)
+        counts[bin * blocks + blockIdx.x] = found[bin];
+}
+
+// A warp a digit: counts become the places before each block, totals the digits' sums.
+__device__ void add_up(u32* counts, u32* totals, i64 blocks, i64 bins, Clearing clearing) {
+    i64 adding = (bins + WARPS - 1) / WARPS;
+    if (blockIdx.x >= adding) {
+        clear_share(clearing, blockIdx.x - adding, gridDim.x - adding);
+        return;
+    }
+    i64 bin = (i64)blockIdx.x * WARPS + (threadIdx.x >> 5);
+    int lane = threadIdx.x & 31;
+    if (bin >= bins) return;
+    u32 before = 0;
+    for (i64 first = 0; first < blocks; first += 32) {
+        u32 own = first + lane < blocks ? counts[bin * blocks + first + lane] : 0, sum = own;
+        for (int offset = 1; offset < 32; offset <<= 1) {
+            u32 other = __shfl_up_sync(FULL, sum, offset);
+            if (lane >= offset) sum += other;
+        }
+        if (first + lane < blocks) counts[bin * blocks + first + lane] = before + sum - own;
+        before += __shfl_sync(FULL, sum, 31);
+    }
+    if (lane == 0) totals[bin] = before;
+}
+
+// Sum of all totals before each digit, into `starts`.
+__device__ void scan_totals(const u32* totals, u32 bins, u32* starts, u32* by_warp) {
+    u32 mine = threadIdx.x * 2, lane = threadIdx.x & 31;
+    u32 a = mine < bins ? totals[mine] : 0, b = mine + 1 < bins ? totals[mine + 1] : 0;
+    u32 sum = a + b;
+    for (int offset = 1; offset < 32; offset <<= 1) {
+        u32 other = __shfl_up_sync(FULL, sum, offset);
+        if (lane >= offset) sum += other;
+    }
+    if (lane == 31) by_warp[threadIdx.x >> 5] = sum;
+    __syncthreads();
+    u32 before = 0;
+    for (int warp = 0; warp < threadIdx.x >> 5; ++warp) before += by_warp[warp];
+    starts[mine] = before + sum - a - b;
+    starts[mine + 1] = before + sum - b;
+}
+
+template <typename Source>
+__device__ void place(const Source* keys, const u32* positions, i64 count, i64 rows,
+                      i64 padding_idx, i64 shift, i64 bits, const u32* counts, const u32* totals,
+                      u32* keys_out, u32* positions_out, Clearing clearing) {
+    i64 blocks = (count + TILE - 1) / TILE;
+    if (blockIdx.x >= blocks) {
+        clear_share(clearing, blockIdx.x - blocks, gridDim.x - blocks);
+        return;
+    }
+    __shared__ u32 seen[WARPS][BINS], starts[BINS], by_warp[WARPS];
+    u32 bins = 1u << bits, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    for (int i = threadIdx.x; i < WARPS * BINS; i += THREADS) seen[i / BINS][i % BINS] = 0;
+    scan_totals(totals, bins, starts, by_warp);
+    __syncthreads();
+    i64 first = (i64)blockIdx.x * TILE + warp * (32 * ROUNDS) + lane;
+    u32 key[ROUNDS], rank[ROUNDS];
+#pragma unroll
+    for (int round = 0; round < ROUNDS; ++round) {
+        i64 at = first + round * 32;
+        key[round] = at < count ? key_at(keys, at, rows, padding_idx) : 0;
+    }
+#pragma unroll
+    for (int round = 0; round < ROUNDS; ++round) {
+        bool there = first + round * 32 < count;
+        u32 digit = (key[round] >> shift) & (bins - 1);
+        u32 alike = __match_any_sync(FULL, there ? digit : BINS);
+        u32 leader = __ffs(alike) - 1, before = 0;
+        if (there && lane == leader) {
+            before = seen[warp][digit];
+            seen[warp][digit] = before + __popc(alike);
+        }
+        rank[round] = __shfl_sync(FULL, before, leader) + __popc(alike & ((1u << lane) - 1));
+        __syncwarp();
+    }
+    __syncthreads();
+    for (u32 bin = threadIdx.x; bin < bins; bin += THREADS) {
+        u32 before = starts[bin] + counts[bin * blocks + blockIdx.x];
+        for (int w = 0; w < WARPS; ++w) {
+            u32 own = seen[w][bin];
+            seen[w][bin] = before;
+            before += own;
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int round = 0; round < ROUNDS; ++round) {
+        i64 at = first + round * 32;
+        if (at >= count) break;
+        u32 to = seen[warp][(key[round] >> shift) & (bins - 1)] + rank[round];
+        keys_out[to] = key[round];
+        positions_out[to] = positions ? positions[at] : (u32)at;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Backward without atomics, 2: sums of runs of equal keys
+//
+// Each group of lanes walks `length` sorted positions. A run within them is written at once; of one
+// that goes on elsewhere the part is kept, and the group where it begins lists itself as owner.
+
+template <typename T, int VECTOR, int AHEAD>
+__device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const u32* positions,
+                       i64 count, i64 rows, i64 width, i64 length, i64 shift, T* gradient,
+                       typename Wide<T>::type* parts, u32* owners, i64 by_frequency) {
+    typedef typename Wide<T>::type wide;
+    int lanes = 1 << shift, lane = threadIdx.x & (lanes - 1);
+    i64 group = (i64)blockIdx.x * (blockDim.x >> shift) + (threadIdx.x >> shift);
+    i64 begin = group * length, end = begin + length < count ? begin + length : count;
+    i64 column = ((i64)blockIdx.y * lanes + lane) * VECTOR;
+    if (begin >= count || column >= width) return;
+    wide sum[VECTOR] = {};
+    u32 current = keys[begin];
+    bool goes_back = begin > 0 && keys[begin - 1] == current;
+    i64 start = begin;
+
+    auto flush = [&](i64 stop, bool goes_on) {
+        if (current >= rows) return;
+        if (goes_back || goes_on) {
+            wide* part = parts + (group * 2 + !goes_back) * width + column;
+#pragma unroll
+            for (int k = 0; k < VECTOR; ++k) part[k] = sum[k];
+            if (!goes_back && column == 0) owners[1 + atomicAdd(owners, 1)] = (u32)group;
+            return;
+        }
+        Pack<T, VECTOR> pack;
+        wide times = (wide)(stop - start);
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k)
+            pack.value[k] = narrow<T>(by_frequency ? sum[k] / times : sum[k]);
+        *(Pack<T, VECTOR>*)(gradient + (i64)current * width + column) = pack;
+    };
+
+    for (i64 i = begin; i < end; i += AHEAD) {
+        u32 key[AHEAD];
+        Pack<T, VECTOR> row[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; ++k) {
+            key[k] = i + k < end ? __ldg(keys + i + k) : FULL;
+            if (key[k] < rows)
+                row[k] = *(const Pack<T, VECTOR>*)(
+                    upstream + (i64)__ldg(positions + i + k) * row_stride + column);
+        }
+#pragma unroll
+        for (int k = 0; k < AHEAD; ++k) {
+            if (i + k >= end) continue;
+            if (key[k] != current) {
+                flush(i + k, false);
+                current = key[k];
+                start = i + k;
+                goes_back = false;
+#pragma unroll
+                for (int c = 0; c < VECTOR; ++c) sum[c] = 0;
+            }
+            if (key[k] < rows)
+#pragma unroll
+                for (int c = 0; c < VECTOR; ++c) sum[c] += widen(row[k].value[c]);
+        }
+    }
+    flush(end, end < count && keys[end] == current);
+}
+
+// The first position from `low` on whose key is above (or, with `equal`, not below) `key`.
+__device__ i64 bound(const u32* keys, i64 low, i64 high, u32 key, bool equal) {
+    while (low < high) {
+        i64 middle = (low + high) / 2;
+        if (equal ? keys[middle] < key : keys[middle] <= key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+// Adds the parts of each run that crosses groups, in an order that only the run's place decides.
+// A block has 8 threads across 32 columns, and 32 such rows of threads.
+template <typename T>
+__device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gradient,
+                        const typename Wide<T>::type* parts, const u32* owners,
+                        i64 by_frequency) {
+    typedef typename Wide<T>::type wide;
+    __shared__ wide sums[32][33];
+    int across = threadIdx.x & 7, down = threadIdx.x >> 3;
+    for (u32 turn = blockIdx.x; turn < owners[0]; turn += gridDim.x) {
+        i64 group = owners[1 + turn], last = group * length + length - 1;
+        u32 key = keys[last];
+        i64 stop = bound(keys, last, count, key, false);
+        i64 groups = (stop - 1) / length - group + 1;
+        wide sum[4] = {};
+        i64 column = (i64)blockIdx.y * 32 + across * 4;
+        for (i64 k = down; k < groups; k += 32) {
+            const wide* part = parts + ((group + k) * 2 + (k == 0)) * width + column;
+#pragma unroll
+            for (int c = 0; c < 4; ++c)
+                if (column + c < width) sum[c] += part[c];
+        }
+        for (int c = 0; c < 4; ++c) sums[down][across * 4 + c] = sum[c];
+        __syncthreads();
+        column = (i64)blockIdx.y * 32 + threadIdx.x;
+        if (threadIdx.x < 32 && column < width) {
+            wide total = 0;
+            for (int k = 0; k < 32; ++k) total += sums[k][threadIdx.x];
+            if (by_frequency) total /= (wide)(stop - bound(keys, 0, last, key, true));
+            gradient[(i64)key * width + column] = narrow<T>(total);
+        }
+        __syncthreads();
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// What the host can launch
+
+#define INDEXED(SUFFIX, INDEX)                                                                   \
+    extern "C" __global__ void check_##SUFFIX(const INDEX* indices, i64 count, i64 rows,         \
+                                              i64* fault, i64* report) {                         \
+        check(indices, count, rows, fault, report);                                              \
+    }                                                                                            \
+    MOVED(SUFFIX, INDEX, 1, unsigned char)                                                       \
+    MOVED(SUFFIX, INDEX, 2, unsigned short)                                                      \
+    MOVED(SUFFIX, INDEX, 4, u32)                                                                 \
+    MOVED(SUFFIX, INDEX, 8, uint2)                                                               \
+    MOVED(SUFFIX, INDEX, 16, uint4)                                                              \
+    ADDED(SUFFIX, INDEX, float32, float, 4)                                                      \
+    ADDED(SUFFIX, INDEX, float64, double, 2)                                                     \
+    SORTED(SUFFIX, INDEX)                                                                        \
+    BOUND(SUFFIX, INDEX, float32, float, 4)                                                      \
+    BOUND(SUFFIX, INDEX, float64, double, 2)                                                     \
+    BOUND(SUFFIX, INDEX, float16, half16, 8)                                                     \
+    BOUND(SUFFIX, INDEX, bfloat16, bfloat16, 8)
+
+#define MOVED(SUFFIX, INDEX, BYTES, UNIT)                                                        \
+    extern "C" __global__ void __launch_bounds__(256) gather_##BYTES##_##SUFFIX(                 \
+        const char* weight, i64 stride_bytes, const INDEX* indices, UNIT* out, i64 count,        \
+        i64 units, i64 rows, i64 padding_idx, i64 shift, i64* fault, i64* report) {              \
+        gather<UNIT, INDEX>(weight, stride_bytes, indices, out, count, units, rows, padding_idx, \
+                            shift, fault, report);                                               \
+    }                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) gather_strided_##BYTES##_##SUFFIX(         \
+        const UNIT* weight, i64 row_stride, i64 column_stride, const INDEX* indices, UNIT* out,  \
+        i64 count, i64 width, i64 rows, i64 padding_idx, i64* fault, i64* report) {              \
+        gather_strided<UNIT, INDEX>(weight, row_stride, column_stride, indices, out, count,      \
+                                    width, rows, padding_idx, fault, report);                    \
+    }
+
+#define BOUND(SUFFIX, INDEX, NAME, TYPE, VECTOR)                                                 \
+    extern "C" __global__ void __launch_bounds__(256) renorm_vector_##NAME##_##SUFFIX(           \
+        TYPE* weight, i64 row_stride, i64 column_stride, const INDEX* indices, i64 count,        \
+        i64 width, int* claimed, double max_norm, i64 norm, double p, const i64* fault) {        \
+        renorm<TYPE, INDEX, VECTOR>(weight, row_stride, 1, indices, count, width, claimed,       \
+                                    max_norm, norm, p, fault);                                   \
+    }                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) renorm_##NAME##_##SUFFIX(                  \
+        TYPE* weight, i64 row_stride, i64 column_stride, const INDEX* indices, i64 count,        \
+        i64 width, int* claimed, double max_norm, i64 norm, double p, const i64* fault) {        \
+        renorm<TYPE, INDEX, 1>(weight, row_stride, column_stride, indices, count, width,         \
+                               claimed, max_norm, norm, p, fault);                               \
+    }
+
+#define ADDED(SUFFIX, INDEX, NAME, TYPE, VECTOR)                                                 \
+    extern "C" __global__ void __launch_bounds__(256) add_rows_vector_##NAME##_##SUFFIX(         \
+        const TYPE* upstream, i64 row_stride, const INDEX* indices, TYPE* gradient, i64 count,   \
+        i64 width, i64 padding_idx, i64 shift) {                                                 \
+        add_rows<TYPE, INDEX, VECTOR>(upstream, row_stride, indices, gradient, count, width,     \
+                                      padding_idx, shift);                                       \
+    }                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) add_rows_##NAME##_##SUFFIX(                \
+        const TYPE* upstream, i64 row_stride, const INDEX* indices, TYPE* gradient, i64 count,   \
+        i64 width, i64 padding_idx, i64 shift) {                                                 \
+        add_rows<TYPE, INDEX, 1>(upstream, row_stride, indices, gradient, count, width,          \
+                                 padding_idx, shift);                                            \
+    }
+
+#define SORTED(SUFFIX, SOURCE)                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS) count_digits_##SUFFIX(                 \
+        const SOURCE* keys, i64 count, i64 rows, i64 padding_idx, i64 shift, i64 bits,           \
+        u32* counts, u32* owners, char* clear, i64 clear_bytes, i64 share, i64 shares) {         \
+        count_digits<SOURCE>(keys, count, rows, padding_idx, shift, bits, counts, owners,        \
+                             {clear, clear_bytes, share, shares});                               \
+    }                                                                                            \
+    extern "C" __global__ void __launch_bounds__(THREADS) place_##SUFFIX(                        \
+        const SOURCE* keys, const u32* positions, i64 count, i64 rows, i64 padding_idx,          \
+        i64 shift, i64 bits, const u32* counts, const u32* totals, u32* keys_out,                \
+        u32* positions_out, char* clear, i64 clear_bytes, i64 share, i64 shares) {               \
+        place<SOURCE>(keys, positions, count, rows, padding_idx, shift, bits, counts, totals,    \
+                      keys_out, positions_out, {clear, clear_bytes, share, shares});             \
+    }
+
+#define REDUCED(NAME, TYPE, VECTOR, AHEAD)                                                       \
+    extern "C" __global__ void __launch_bounds__(256) reduce_vector_##NAME(                      \
+        const TYPE* upstream, i64 row_stride, const u32* keys, const u32* positions, i64 count,  \
+        i64 rows, i64 width, i64 length, i64 shift, TYPE* gradient, Wide<TYPE>::type* parts,     \
+        u32* owners, i64 by_frequency) {                                                         \
+        reduce<TYPE, VECTOR, AHEAD>(upstream, row_stride, keys, positions, count, rows, width,   \
+                                    length, shift, gradient, parts, owners, by_frequency);       \
+    }                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) reduce_##NAME(                             \
+        const TYPE* upstream, i64 row_stride, const u32* keys, const u32* positions, i64 count,  \
+        i64 rows, i64 width, i64 length, i64 shift, TYPE* gradient, Wide<TYPE>::type* parts,     \
+        u32* owners, i64 by_frequency) {                                                         \
+        reduce<TYPE, 1, 4>(upstream, row_stride, keys, positions, count, rows, width, length,    \
+                           shift, gradient, parts, owners, by_frequency);                        \
+    }                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) combine_##NAME(                            \
+        const u32* keys, i64 count, i64 width, i64 length, TYPE* gradient,                       \
+        const Wide<TYPE>::type* parts, const u32* owners, i64 by_frequency) {                    \
+        combine<TYPE>(keys, count, width, length, gradient, parts, owners, by_frequency);        \
+    }
+
+INDEXED(int32, int)
+INDEXED(int64, i64)
+SORTED(key, u32)
+REDUCED(float32, float, 4, 8)
+REDUCED(float64, double, 2, 4)
+REDUCED(float16, half16, 8, 8)
+REDUCED(bfloat16, bfloat16, 8, 8)
+
+extern "C" __global__ void __launch_bounds__(THREADS) add_up_digits(
+    u32* counts, u32* totals, i64 blocks, i64 bins, char* clear, i64 clear_bytes, i64 share,
+    i64 shares) {
+    add_up(counts, totals, blocks, bins, {clear, clear_bytes, share, shares});
+}
+
+extern "C" __global__ void nothing() {}

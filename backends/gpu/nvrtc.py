@@ -1,0 +1,162 @@
+"""CUDA C++ to a cubin, by NVRTC through cuda-core, and a cubin's kernels to a stream."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+STRICT: Final = ("-v", "-warn-spills", "-warn-lmem-usage")
+"""What ptxas is told to complain of: registers that spill, and arrays in local memory."""
+
+
+class CompilationError(Exception):
+    """NVRTC refused a source; the message is its log."""
+
+
+def missing() -> str | None:
+    """Say which package is missing, or None."""
+    try:
+        _core()
+    except ImportError:
+        return "cuda-core is not installed: pip install 'embconform[cuda-cpp]'"
+    return None
+
+
+def compiled(source: Path, arch: str) -> bytes:
+    """Compile a file, or read what an earlier process made of the same.
+
+    Parameters
+    ----------
+    source : Path
+    arch : str
+        Such as ``sm_90``.
+
+    Returns
+    -------
+    bytes
+        The cubin.
+
+    Raises
+    ------
+    CompilationError
+    """
+    text = source.read_text(encoding="utf-8")
+    key = sha256("\0".join((text, arch, _version())).encode()).hexdigest()[:32]
+    kept = _cache() / f"{source.stem}-{arch}-{key}.cubin"
+    if kept.is_file():
+        return kept.read_bytes()
+    code, _ = build(text, arch)
+    _keep(kept, code)
+    return code
+
+
+def build(text: str, arch: str) -> tuple[bytes, str]:
+    """Compile a source.
+
+    Parameters
+    ----------
+    text : str
+    arch : str
+
+    Returns
+    -------
+    code : bytes
+        The cubin.
+    log : str
+        What NVRTC and ptxas had to say.
+
+    Raises
+    ------
+    CompilationError
+    """
+    core, log = _core(), io.StringIO()
+    options = core.ProgramOptions(arch=arch, std="c++17", ptxas_options=list(STRICT))
+    try:
+        made = core.Program(text, "c++", options).compile("cubin", logs=log)
+    except Exception as error:
+        raise CompilationError(f"{error}\n{log.getvalue()}") from error
+    return bytes(made.code), log.getvalue().replace("\0", "")
+
+
+@cache
+def _core() -> Any:
+    """Import cuda-core, which was called experimental before 1.0."""
+    from cuda import core
+
+    if hasattr(core, "Program"):
+        return core
+    from cuda.core import experimental
+
+    return experimental
+
+
+def _version() -> str:
+    from cuda.bindings import nvrtc
+
+    return str(nvrtc.nvrtcVersion()[1:])
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "embconform" / "cubin"
+
+
+def _keep(kept: Path, code: bytes) -> None:
+    """Write a file whole or not at all; a folder that can't be written to only costs time."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as part:
+            part.write(code)
+        Path(part.name).replace(kept)
+    except OSError:
+        return
+
+
+class Module:
+    """A file's kernels on one device.
+
+    Parameters
+    ----------
+    source : Path
+    arch : str
+    """
+
+    def __init__(self, source: Path, arch: str) -> None:
+        self._code = _core().ObjectCode.from_cubin(compiled(source, arch))
+        self._kernels: dict[str, Any] = {}
+
+    def launch(
+        self, name: str, stream: int, grid: tuple[int, ...], block: int, *arguments: int | float
+    ) -> None:
+        """Launch a kernel whose parameters are pointers, 64-bit integers and doubles.
+
+        Parameters
+        ----------
+        name : str
+        stream : int
+            The handle of a CUDA stream.
+        grid : tuple of int
+        block : int
+        arguments : int or float
+        """
+        core = _core()
+        kernel = self._kernels.get(name)
+        if kernel is None:
+            kernel = self._kernels[name] = self._code.get_kernel(name)
+        config = core.LaunchConfig(grid=grid, block=(block,))
+        core.launch(_Stream(stream), config, kernel, *arguments)
+
+
+class _Stream:
+    """A stream of somebody else's, as cuda-core takes it."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._handle
