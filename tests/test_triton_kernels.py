@@ -24,7 +24,7 @@ if importlib.util.find_spec("triton") is None:
 from embconform.backends.gpu import triton_plans as plans
 from embconform.backends.gpu.kernels import encoded
 from embconform.backends.gpu.triton_import import INTERPRETED
-from embconform.backends.gpu.triton_launch import TritonKernels
+from embconform.backends.gpu.triton_launch import LONG_CHAIN_TILE, TritonKernels
 
 SMALL_CHIP = plans.Chip(processors=4, tile_bytes=2**13)
 """Cuts work as for a GPU, so that there are borders to cross also under the interpreter."""
@@ -437,6 +437,17 @@ class TestScatter:
         assert_scattered(
             kernels, upstream, ids, max(count, 50), padding=0, by_frequency=by_frequency
         )
+
+    @pytest.mark.parametrize("by_frequency", [False, True])
+    def test_a_segment_of_more_groups_than_are_added_at_once(
+        self, device: torch.device, by_frequency: bool
+    ) -> None:
+        groups = 2 * LONG_CHAIN_TILE[0] + 3
+        upstream = torch.arange(8.0 * groups, device=device)[:, None] % 7
+        ids = np.full(len(upstream), 1)
+        assert plans.walk(len(ids), 1, SMALL_CHIP).groups == groups
+        kernels = TritonKernels(SMALL_CHIP)
+        assert_scattered(kernels, upstream, ids, 2, by_frequency=by_frequency)
 
     @pytest.mark.parametrize("rows", [9000, 2**16, 2**16 + 1])
     def test_more_indices_than_are_compared_in_pairs(self, device: torch.device, rows: int) -> None:
