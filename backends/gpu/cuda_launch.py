@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import inf
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 
@@ -19,8 +19,13 @@ _TILE: Final = 4096
 """Indices that a block of the sort takes, as in embedding.cu."""
 _DIGIT: Final = 9
 """Bits that a pass of the sort looks at, at most."""
+_SMALL: Final = 8192
+"""Indices that one block sorts by itself, as in embedding.cu."""
+_SMALL_THREADS: Final = 1024
 _ROWS: Final = 4
 """Rows that a thread of the gather has in flight, as in embedding.cu."""
+_AHEAD: Final = 8
+"""Rows that a thread of the reduction has in flight, as in embedding.cu."""
 _NORMS: Final = {0.0: 0, 1.0: 1, 2.0: 2, inf: 3, -inf: 4}
 _POWER: Final = 5
 _VECTOR_BYTES: Final = 16
@@ -34,10 +39,12 @@ class Place:
     stream: int
     processors: int
 
-    def run(self, name: str, grid: tuple[int, ...], *arguments: Any) -> None:
+    def run(
+        self, name: str, grid: tuple[int, ...], *arguments: Any, threads: int = _THREADS
+    ) -> None:
         """Launch a kernel on tensors and numbers."""
         given = (a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments)
-        self.module.launch(name, self.stream, grid, _THREADS, *given)
+        self.module.launch(name, self.stream, grid, threads, *given)
 
 
 class CudaKernels:
@@ -49,10 +56,19 @@ class CudaKernels:
         Most blocks a multiprocessor that walk a large input.
     walkers : int
         Threads a multiprocessor that add up rows in the backward.
+    path : str
+        How the backward adds: ``atomic``, ``sorted``, or ``auto`` by the number of indices. Halves,
+        counts and deterministic sums are always sorted.
     """
 
-    def __init__(self, *, blocks: int = 32, walkers: int = 768) -> None:
-        self.blocks, self.walkers = blocks, walkers
+    def __init__(
+        self,
+        *,
+        blocks: int = 32,
+        walkers: int = 768,
+        path: Literal["auto", "atomic", "sorted"] = "auto",
+    ) -> None:
+        self.blocks, self.walkers, self.path = blocks, walkers, path
 
     def check(
         self, indices: torch.Tensor, rows: int, fault: torch.Tensor, report: torch.Tensor
@@ -139,13 +155,13 @@ class CudaKernels:
             for size in (16, 8, 4, 2, 1)
             if not (row_bytes % size or stride % size or weight.data_ptr() % size)
         )
-        units = row_bytes // unit
-        lanes = _lanes(units, _THREADS)
-        abreast = _THREADS // lanes
-        sizes = (indices.numel(), units, weight.shape[0], padding_idx, lanes.bit_length() - 1)
+        units, count = row_bytes // unit, indices.numel()
+        few = count * units <= 8 * _THREADS * place.processors
+        lanes = _power(units, _THREADS) if few else _lanes(units, _THREADS)
+        sizes = (count, units, weight.shape[0], padding_idx, lanes.bit_length() - 1)
         place.run(
-            f"gather_{unit}_{_name(indices)}",
-            self._grid(place, _ceil(indices.numel(), abreast * _ROWS)),
+            f"gather_{'few_' if few else ''}{unit}_{_name(indices)}",
+            self._grid(place, _ceil(count, _THREADS // lanes * (1 if few else _ROWS))),
             weight,
             stride,
             indices,
@@ -172,7 +188,8 @@ class CudaKernels:
         if width > 1 and upstream.stride(1) != 1:
             upstream = upstream.contiguous()
         half = upstream.element_size() == 2  # atomics would add in 16 bits
-        if deterministic or scale_grad_by_freq or half:
+        many = self.path == "auto" and count > _SMALL
+        if deterministic or scale_grad_by_freq or half or many or self.path == "sorted":
             return self._scatter_sorted(upstream, indices, rows, padding_idx, scale_grad_by_freq)
         return self._scatter_atomic(upstream, indices, rows, padding_idx)
 
@@ -208,9 +225,10 @@ class CudaKernels:
         count, width = upstream.shape
         place, vector = self.place(upstream), _vectors(upstream)
         units = width // vector if vector else width
-        lanes = _lanes(units, 32)
+        lanes = max(_AHEAD, _lanes(units, 32))
         columns = _ceil(units, lanes)
-        length = max(8, _ceil(count * columns * lanes, place.processors * self.walkers))
+        share = _ceil(count * columns * lanes, place.processors * self.walkers)
+        length = _ceil(share, lanes) * lanes
         groups = _ceil(count, length)
         gradient = upstream.new_empty(rows, width)
         owners = torch.empty(groups + 1, dtype=torch.int32, device=upstream.device)
@@ -240,11 +258,19 @@ class CudaKernels:
         count, device = indices.numel(), indices.device
         if rows >= 2**32 - 1 or count >= 2**32:
             raise NotImplementedError(f"{rows} rows, {count} indices: the sort counts in 32 bits")
-        blocks = _ceil(count, _TILE)
         bits = rows.bit_length()
         passes = _ceil(bits, _DIGIT)
         digit = _ceil(bits, passes)
         scratch = torch.empty(4, count, dtype=torch.int32, device=device)
+        if count <= _SMALL:
+            size = gradient.numel() * gradient.element_size()
+            clearing = min(2 * place.processors, _ceil(size, 16 * _SMALL_THREADS))
+            given = (indices, count, rows, padding_idx, digit, passes, scratch, owners)
+            name = f"sort_small_{_name(indices)}"
+            place.run(name, (1 + clearing,), *given, gradient, size, threads=_SMALL_THREADS)
+            last = 2 * ((passes - 1) % 2)
+            return scratch[last], scratch[last + 1]
+        blocks = _ceil(count, _TILE)
         counts = torch.empty(2**digit * (blocks + 1), dtype=torch.int32, device=device)
         totals = counts[2**digit * blocks :]
         size = gradient.numel() * gradient.element_size()
@@ -305,6 +331,11 @@ def _lanes(units: int, most: int) -> int:
             best, used = lanes, max(used, share)
         lanes *= 2
     return best
+
+
+def _power(units: int, most: int) -> int:
+    """Give the first power of 2 from `units` on, or `most`."""
+    return int(min(most, 1 << max(0, units - 1).bit_length()))
 
 
 def _ceil(a: int, b: int) -> int:

@@ -9,6 +9,10 @@ typedef long long i64;
 
 constexpr u32 FULL = 0xffffffffu;
 
+#ifndef IN_FLIGHT
+#define IN_FLIGHT 4  // rows a thread of a large gather has in flight
+#endif
+
 // ---------------------------------------------------------------------------------------------
 // Types: storage that is moved as bits, and the arithmetic type of each
 
@@ -72,9 +76,7 @@ __device__ void check(const Index* indices, i64 count, i64 rows, i64* fault, i64
 // Forward. Moves each looked-up row once, the indices, and the output.
 
 // `1 << shift` threads share a row and step through its units; each has ROWS rows in flight.
-constexpr int ROWS = 4;
-
-template <typename Unit, typename Index>
+template <typename Unit, typename Index, int ROWS>
 __device__ void gather(const char* weight, i64 stride_bytes, const Index* indices, Unit* out,
                        i64 count, i64 units, i64 rows, i64 padding_idx, i64 shift, i64* fault,
                        i64* report) {
@@ -280,8 +282,10 @@ __device__ void clear_share(Clearing clearing, i64 block, i64 blocks) {
     i64 units = clearing.bytes / 16;
     i64 begin = units * clearing.share / clearing.shares;
     i64 end = units * (clearing.share + 1) / clearing.shares;
-    for (i64 i = begin + block * blockDim.x + threadIdx.x; i < end; i += blocks * blockDim.x)
-        __stcs((uint4*)clearing.begin + i, make_uint4(0, 0, 0, 0));
+    i64 step = blocks * blockDim.x;
+#pragma unroll 4
+    for (i64 i = begin + block * blockDim.x + threadIdx.x; i < end; i += step)
+        ((uint4*)clearing.begin)[i] = make_uint4(0, 0, 0, 0);
     if (clearing.share == 0 && block == 0 && threadIdx.x < clearing.bytes % 16)
         clearing.begin[units * 16 + threadIdx.x] = 0;
 }
@@ -413,11 +417,87 @@ __device__ void place(const Source* keys, const u32* positions, i64 count, i64 r
     }
 }
 
+// All passes in one block, for at most SMALL indices; the other blocks clear the gradient.
+constexpr int SMALL_THREADS = 1024, SMALL_WARPS = SMALL_THREADS / 32, SMALL_ROUNDS = 8;
+
+template <typename Source>
+__device__ void sort_small(const Source* keys, i64 count, i64 rows, i64 padding_idx, i64 bits,
+                           i64 passes, u32* scratch, u32* owners, Clearing clearing) {
+    if (blockIdx.x > 0) {
+        clear_share(clearing, blockIdx.x - 1, gridDim.x - 1);
+        return;
+    }
+    __shared__ unsigned short seen[SMALL_WARPS][BINS];
+    __shared__ u32 starts[BINS], by_warp[SMALL_WARPS];
+    u32 bin = threadIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    u32 mask = (1u << bits) - 1;
+    i64 first = (i64)warp * (32 * SMALL_ROUNDS) + lane;
+    if (threadIdx.x == 0) *owners = 0;
+    for (int pass = 0; pass < passes; ++pass) {
+        const u32* from = scratch + 2 * count * ((pass + 1) & 1);
+        u32* to = scratch + 2 * count * (pass & 1);
+        i64 shift = pass * bits;
+        for (int i = threadIdx.x; i < SMALL_WARPS * BINS; i += SMALL_THREADS)
+            seen[i / BINS][i % BINS] = 0;
+        u32 key[SMALL_ROUNDS], position[SMALL_ROUNDS], rank[SMALL_ROUNDS];
+#pragma unroll
+        for (int round = 0; round < SMALL_ROUNDS; ++round) {
+            i64 at = first + round * 32;
+            if (at >= count) continue;
+            key[round] = pass ? from[at] : key_at(keys, at, rows, padding_idx);
+            position[round] = pass ? from[count + at] : (u32)at;
+        }
+        __syncthreads();
+#pragma unroll
+        for (int round = 0; round < SMALL_ROUNDS; ++round) {
+            bool there = first + round * 32 < count;
+            u32 digit = there ? (key[round] >> shift) & mask : BINS;
+            u32 alike = __match_any_sync(FULL, digit);
+            u32 leader = __ffs(alike) - 1, before = 0;
+            if (there && lane == leader) {
+                before = seen[warp][digit];
+                seen[warp][digit] = (unsigned short)(before + __popc(alike));
+            }
+            rank[round] = __shfl_sync(FULL, before, leader) + __popc(alike & ((1u << lane) - 1));
+            __syncwarp();
+        }
+        __syncthreads();
+        u32 total = 0;
+        if (bin < BINS)
+            for (int w = 0; w < SMALL_WARPS; ++w) {
+                u32 own = seen[w][bin];
+                seen[w][bin] = (unsigned short)total;
+                total += own;
+            }
+        u32 sum = total;
+        for (int offset = 1; offset < 32; offset <<= 1) {
+            u32 other = __shfl_up_sync(FULL, sum, offset);
+            if (lane >= offset) sum += other;
+        }
+        if (lane == 31) by_warp[warp] = sum;
+        __syncthreads();
+        u32 before = 0;
+        for (u32 w = 0; w < warp; ++w) before += by_warp[w];
+        if (bin < BINS) starts[bin] = before + sum - total;
+        __syncthreads();
+#pragma unroll
+        for (int round = 0; round < SMALL_ROUNDS; ++round) {
+            if (first + round * 32 >= count) continue;
+            u32 digit = (key[round] >> shift) & mask;
+            u32 place = starts[digit] + seen[warp][digit] + rank[round];
+            to[place] = key[round];
+            to[count + place] = position[round];
+        }
+        __syncthreads();
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // Backward without atomics, 2: sums of runs of equal keys
 //
-// Each group of lanes walks `length` sorted positions. A run within them is written at once; of one
-// that goes on elsewhere the part is kept, and the group where it begins lists itself as owner.
+// Each group of lanes walks `length` sorted positions, a multiple of its lanes; each lane fetches
+// one position for all. A run within the walk is written at once; of one that goes on elsewhere the
+// part is kept, and the group where it begins lists itself as owner.
 
 template <typename T, int VECTOR, int AHEAD>
 __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const u32* positions,
@@ -428,10 +508,10 @@ __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const
     i64 group = (i64)blockIdx.x * (blockDim.x >> shift) + (threadIdx.x >> shift);
     i64 begin = group * length, end = begin + length < count ? begin + length : count;
     i64 column = ((i64)blockIdx.y * lanes + lane) * VECTOR;
-    if (begin >= count || column >= width) return;
+    bool inside = begin < count && column < width;  // the others only fetch
     wide sum[VECTOR] = {};
-    u32 current = keys[begin];
-    bool goes_back = begin > 0 && keys[begin - 1] == current;
+    u32 current = begin < count ? keys[begin] : FULL;
+    bool goes_back = begin > 0 && begin < count && keys[begin - 1] == current;
     i64 start = begin;
 
     auto flush = [&](i64 stop, bool goes_on) {
@@ -451,33 +531,44 @@ __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const
         *(Pack<T, VECTOR>*)(gradient + (i64)current * width + column) = pack;
     };
 
-    for (i64 i = begin; i < end; i += AHEAD) {
-        u32 key[AHEAD];
-        Pack<T, VECTOR> row[AHEAD];
+    u32 next_key = FULL, next_position = 0;
+    auto fetch = [&](i64 at) {
+        next_key = at < end ? __ldg(keys + at) : FULL;
+        if (at < end) next_position = __ldg(positions + at);
+    };
+    fetch(begin + lane);
+    for (i64 chunk = 0; chunk < length; chunk += lanes) {
+        u32 own_key = next_key, own_position = next_position;
+        fetch(begin + chunk + lanes + lane);
+        for (int turn = 0; turn < lanes; turn += AHEAD) {
+            u32 key[AHEAD];
+            Pack<T, VECTOR> row[AHEAD];
 #pragma unroll
-        for (int k = 0; k < AHEAD; ++k) {
-            key[k] = i + k < end ? __ldg(keys + i + k) : FULL;
-            if (key[k] < rows)
-                row[k] = *(const Pack<T, VECTOR>*)(
-                    upstream + (i64)__ldg(positions + i + k) * row_stride + column);
-        }
-#pragma unroll
-        for (int k = 0; k < AHEAD; ++k) {
-            if (i + k >= end) continue;
-            if (key[k] != current) {
-                flush(i + k, false);
-                current = key[k];
-                start = i + k;
-                goes_back = false;
-#pragma unroll
-                for (int c = 0; c < VECTOR; ++c) sum[c] = 0;
+            for (int k = 0; k < AHEAD; ++k) {
+                key[k] = __shfl_sync(FULL, own_key, turn + k, lanes);
+                u32 position = __shfl_sync(FULL, own_position, turn + k, lanes);
+                if (inside && key[k] < rows)
+                    row[k] = *(const Pack<T, VECTOR>*)(upstream + (i64)position * row_stride +
+                                                       column);
             }
-            if (key[k] < rows)
 #pragma unroll
-                for (int c = 0; c < VECTOR; ++c) sum[c] += widen(row[k].value[c]);
+            for (int k = 0; k < AHEAD; ++k) {
+                if (!inside || key[k] == FULL) continue;
+                if (key[k] != current) {
+                    flush(begin + chunk + turn + k, false);
+                    current = key[k];
+                    start = begin + chunk + turn + k;
+                    goes_back = false;
+#pragma unroll
+                    for (int c = 0; c < VECTOR; ++c) sum[c] = 0;
+                }
+                if (key[k] < rows)
+#pragma unroll
+                    for (int c = 0; c < VECTOR; ++c) sum[c] += widen(row[k].value[c]);
+            }
         }
     }
-    flush(end, end < count && keys[end] == current);
+    if (inside) flush(end, end < count && keys[end] == current);
 }
 
 // The first position from `low` on whose key is above (or, with `equal`, not below) `key`.
@@ -543,6 +634,7 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
     ADDED(SUFFIX, INDEX, float32, float, 4)                                                      \
     ADDED(SUFFIX, INDEX, float64, double, 2)                                                     \
     SORTED(SUFFIX, INDEX)                                                                        \
+    SORTED_AT_ONCE(SUFFIX, INDEX)                                                                \
     BOUND(SUFFIX, INDEX, float32, float, 4)                                                      \
     BOUND(SUFFIX, INDEX, float64, double, 2)                                                     \
     BOUND(SUFFIX, INDEX, float16, half16, 8)                                                     \
@@ -552,8 +644,14 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
     extern "C" __global__ void __launch_bounds__(256) gather_##BYTES##_##SUFFIX(                 \
         const char* weight, i64 stride_bytes, const INDEX* indices, UNIT* out, i64 count,        \
         i64 units, i64 rows, i64 padding_idx, i64 shift, i64* fault, i64* report) {              \
-        gather<UNIT, INDEX>(weight, stride_bytes, indices, out, count, units, rows, padding_idx, \
-                            shift, fault, report);                                               \
+        gather<UNIT, INDEX, IN_FLIGHT>(weight, stride_bytes, indices, out, count, units, rows,   \
+                                       padding_idx, shift, fault, report);                       \
+    }                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) gather_few_##BYTES##_##SUFFIX(             \
+        const char* weight, i64 stride_bytes, const INDEX* indices, UNIT* out, i64 count,        \
+        i64 units, i64 rows, i64 padding_idx, i64 shift, i64* fault, i64* report) {              \
+        gather<UNIT, INDEX, 1>(weight, stride_bytes, indices, out, count, units, rows,           \
+                               padding_idx, shift, fault, report);                               \
     }                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) gather_strided_##BYTES##_##SUFFIX(         \
         const UNIT* weight, i64 row_stride, i64 column_stride, const INDEX* indices, UNIT* out,  \
@@ -603,6 +701,14 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
         u32* positions_out, char* clear, i64 clear_bytes, i64 share, i64 shares) {               \
         place<SOURCE>(keys, positions, count, rows, padding_idx, shift, bits, counts, totals,    \
                       keys_out, positions_out, {clear, clear_bytes, share, shares});             \
+    }
+
+#define SORTED_AT_ONCE(SUFFIX, SOURCE)                                                           \
+    extern "C" __global__ void __launch_bounds__(SMALL_THREADS) sort_small_##SUFFIX(             \
+        const SOURCE* keys, i64 count, i64 rows, i64 padding_idx, i64 bits, i64 passes,          \
+        u32* scratch, u32* owners, char* clear, i64 clear_bytes) {                               \
+        sort_small<SOURCE>(keys, count, rows, padding_idx, bits, passes, scratch, owners,        \
+                           {clear, clear_bytes, 0, 1});                                          \
     }
 
 #define REDUCED(NAME, TYPE, VECTOR, AHEAD)                                                       \

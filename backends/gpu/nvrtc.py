@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -85,14 +85,9 @@ def build(text: str, arch: str) -> tuple[bytes, str]:
 
 @cache
 def _core() -> Any:
-    """Import cuda-core, which was called experimental before 1.0."""
     from cuda import core
 
-    if hasattr(core, "Program"):
-        return core
-    from cuda.core import experimental
-
-    return experimental
+    return core
 
 
 def _version() -> str:
@@ -148,15 +143,13 @@ class Module:
         kernel = self._kernels.get(name)
         if kernel is None:
             kernel = self._kernels[name] = self._code.get_kernel(name)
-        config = core.LaunchConfig(grid=grid, block=(block,))
-        core.launch(_Stream(stream), config, kernel, *arguments)
+        core.launch(
+            _stream(stream), core.LaunchConfig(grid=grid, block=(block,)), kernel, *arguments
+        )
 
 
-class _Stream:
-    """A stream of somebody else's, as cuda-core takes it."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self._handle
+@lru_cache(maxsize=256)
+def _stream(handle: int) -> Any:
+    """Name a stream of torch's as cuda-core does."""
+    core = _core()
+    return core.Stream.from_handle(handle) if handle else core.LEGACY_DEFAULT_STREAM

@@ -58,7 +58,9 @@ template <typename T> T exchange(T own, int from) {
     __syncwarp();
     return other;
 }
-template <typename T> T __shfl_sync(unsigned, T own, int lane) { return exchange(own, lane & 31); }
+template <typename T> T __shfl_sync(unsigned, T own, int lane, int width = 32) {
+    return exchange(own, (threadIdx.x & 31 & ~(width - 1)) | (lane & (width - 1)));
+}
 template <typename T> T __shfl_xor_sync(unsigned, T own, int mask) {
     return exchange(own, (threadIdx.x % 32) ^ mask);
 }
