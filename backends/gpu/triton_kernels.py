@@ -128,14 +128,14 @@ def _magnitudes(
     live,
     start,
     width,
-    column_stride,
+    unit_stride,
     ACCUMULATOR: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Load |w| of a block of columns, 0 outside the row."""
     column = start + tl.arange(0, BLOCK)
     mask = live[:, None] & (column < width)[None, :]
-    pointer = weight + line[:, None] + (column.to(tl.int64) * column_stride)[None, :]
+    pointer = weight + line[:, None] + (column.to(tl.int64) * unit_stride)[None, :]
     return tl.abs(tl.load(pointer, mask=mask, other=0).to(ACCUMULATOR)), mask
 
 
@@ -204,7 +204,7 @@ def renorm_kernel(
     p_bits,
     width_units,
     row_stride,
-    column_stride,
+    unit_stride,
     KIND: tl.constexpr,
     ACCUMULATOR: tl.constexpr,
     HUGE: tl.constexpr,
@@ -238,7 +238,7 @@ def renorm_kernel(
         start = 0
         while start < width:
             magnitude, mask = _magnitudes(
-                weight, line, live, start, width, column_stride, ACCUMULATOR, BLOCK
+                weight, line, live, start, width, unit_stride, ACCUMULATOR, BLOCK
             )
             if KIND == SMALLEST or KIND == INVERSE_POWER:
                 magnitude = tl.where(mask, magnitude, float("inf"))
@@ -251,7 +251,7 @@ def renorm_kernel(
         start = 0
         while start < width:
             magnitude, mask = _magnitudes(
-                weight, line, live, start, width, column_stride, ACCUMULATOR, BLOCK
+                weight, line, live, start, width, unit_stride, ACCUMULATOR, BLOCK
             )
             powers += tl.sum(_terms(magnitude, mask, ruler, p, KIND), 1)
             start += BLOCK
@@ -268,7 +268,7 @@ def renorm_kernel(
         while start < width:
             column = start + tl.arange(0, BLOCK)
             mask = over[:, None] & (column < width)[None, :]
-            pointer = weight + line[:, None] + (column.to(tl.int64) * column_stride)[None, :]
+            pointer = weight + line[:, None] + (column.to(tl.int64) * unit_stride)[None, :]
             value = tl.load(pointer, mask=mask, other=0).to(ACCUMULATOR)
             value = (value * shrink.to(ACCUMULATOR)[:, None]) * factor[:, None]
             tl.store(pointer, value.to(weight.dtype.element_ty), mask=mask)

@@ -284,7 +284,6 @@ class TritonKernels:
                     walk.length,
                     blocks,
                     cut.units,
-                    padding_idx,
                     COLUMNS=columns,
                     AT_ONCE=8,
                     LONGEST=plans.LONGEST_CHAIN,
@@ -300,7 +299,6 @@ class TritonKernels:
                     walk.length,
                     blocks,
                     cut.units,
-                    padding_idx,
                     COLUMNS=columns,
                     AT_ONCE=at_once,
                     **common,
@@ -315,7 +313,7 @@ def _launching(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     """Make the tensor's device the current one; silence NumPy where the kernels run in it."""
     if INTERPRETED:
         return np.errstate(all="ignore")
-    return torch.cuda.device_of(tensor) if tensor.is_cuda else nullcontext()
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def _programs(count: int, each: int) -> int:

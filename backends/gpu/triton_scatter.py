@@ -89,6 +89,16 @@ def _key(keys, place, mask, KEY_OFFSET: tl.constexpr, INDEX: tl.constexpr):
 
 
 @triton.jit
+def _mean(total, number):
+    """Divide, rounded to nearest: Triton's own division of float32 is not."""
+    if total.dtype == tl.float64:
+        mean = total / number.to(total.dtype)
+    else:
+        mean = tl.div_rn(total, number.to(total.dtype))
+    return mean
+
+
+@triton.jit
 def _row(upstream, source, position, row_stride, live):
     """Load a unit of a row for each thread's place."""
     pointer = upstream + (source + (position.to(tl.int64) * row_stride)[:, None])
@@ -108,7 +118,6 @@ def _add(
     target,
     groups,
     width,
-    padding,
     BY_FREQUENCY: tl.constexpr,
 ):
     """Add a row to each group's open segment, and write the sums of those that close here."""
@@ -119,14 +128,13 @@ def _add(
     ends = key != following
     closes = (place < end) & (ends | (place == end - 1))
     if tl.max(closes.to(tl.int32), 0) > 0:
-        kept = closes & (key != padding)
-        whole = kept & ends & (entered == 0)
+        whole = closes & ends & (entered == 0)
         value = total
         if BY_FREQUENCY:
-            value = total / number.to(total.dtype)[:, None]
+            value = _mean(total, number[:, None])
         pointer = out + ((key.to(tl.int64) * width)[:, None] + target)
         tl.store(pointer, value.to(out.dtype.element_ty), mask=whole[:, None])
-        part = kept & (whole == 0)
+        part = closes & (whole == 0)
         if tl.max(part.to(tl.int32), 0) > 0:
             slot = tl.where(entered, group, group + groups)
             where = partial + ((slot.to(tl.int64) * width)[:, None] + target)
@@ -227,20 +235,20 @@ def segment_kernel(
         position2 = tl.load(positions + at + 6, mask=at + 6 < end, other=0).to(INDEX)
         position3 = tl.load(positions + at + 7, mask=at + 7 < end, other=0).to(INDEX)
         state = _add(
-            state, row0, key0, key1, at, end, group, targets, target, groups, width, padding,
-            BY_FREQUENCY,
+            state, row0, key0, key1, at, end, group, targets, target, groups,
+            width, BY_FREQUENCY,
         )  # fmt: skip
         state = _add(
-            state, row1, key1, key2, at + 1, end, group, targets, target, groups, width, padding,
-            BY_FREQUENCY,
+            state, row1, key1, key2, at + 1, end, group, targets, target, groups,
+            width, BY_FREQUENCY,
         )  # fmt: skip
         state = _add(
-            state, row2, key2, key3, at + 2, end, group, targets, target, groups, width, padding,
-            BY_FREQUENCY,
+            state, row2, key2, key3, at + 2, end, group, targets, target, groups,
+            width, BY_FREQUENCY,
         )  # fmt: skip
         state = _add(
-            state, row3, key3, key4, at + 3, end, group, targets, target, groups, width, padding,
-            BY_FREQUENCY,
+            state, row3, key3, key4, at + 3, end, group, targets, target, groups,
+            width, BY_FREQUENCY,
         )  # fmt: skip
         key0 = key4
         key1 = key5
@@ -251,17 +259,17 @@ def segment_kernel(
 
 
 @triton.jit
-def _chain_start(keys, group, count, length, padding, KEY_OFFSET: tl.constexpr):
+def _chain_start(keys, group, count, length, KEY_OFFSET: tl.constexpr):
     """Tell whether a segment begins in a group and crosses its end; with its index."""
     start = group * length
     end = tl.minimum(start + length, count)
     key = _key(keys, end - 1, end > 0, KEY_OFFSET, tl.int64)
     crosses = _key(keys, end, end < count, KEY_OFFSET, tl.int64) == key
     entered = _key(keys, start - 1, start > 0, KEY_OFFSET, tl.int64) == key
-    return crosses & (entered == 0) & (key != padding), key
+    return crosses & (entered == 0), key
 
 
-@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units", "padding"])
+@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units"])
 def chain_kernel(
     keys,
     partial,
@@ -274,7 +282,6 @@ def chain_kernel(
     length,
     blocks,
     units,
-    padding,
     KEY_OFFSET: tl.constexpr,
     LANES: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -291,7 +298,7 @@ def chain_kernel(
     column = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
     width = units * LANES
     inside = column < width
-    starts, key = _chain_start(keys, group, count, length, padding, KEY_OFFSET)
+    starts, key = _chain_start(keys, group, count, length, KEY_OFFSET)
     if starts:
         entered = group + 1 + tl.arange(0, LONGEST)
         linked = _key(keys, entered * length, entered < groups, KEY_OFFSET, tl.int64) == key
@@ -312,11 +319,11 @@ def chain_kernel(
                 link += AT_ONCE
             if BY_FREQUENCY:
                 number = tl.sum(tl.load(numbers + entered, mask=linked, other=0), 0)
-                total = total / (number + tl.load(numbers + tail)).to(total.dtype)
+                total = _mean(total, number + tl.load(numbers + tail))
             tl.store(out + key * width + column, total.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units", "padding"])
+@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units"])
 def long_chain_kernel(
     keys,
     partial,
@@ -329,7 +336,6 @@ def long_chain_kernel(
     length,
     blocks,
     units,
-    padding,
     KEY_OFFSET: tl.constexpr,
     LANES: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -346,7 +352,7 @@ def long_chain_kernel(
         group = tl.load(chains + item // blocks)
         column = (item % blocks) * COLUMNS + tl.arange(0, COLUMNS)
         inside = column < width
-        starts, key = _chain_start(keys, group, count, length, padding, KEY_OFFSET)
+        starts, key = _chain_start(keys, group, count, length, KEY_OFFSET)
         tail = group + groups
         total = tl.zeros([AT_ONCE, COLUMNS], partial.dtype.element_ty)
         number = tl.zeros([AT_ONCE], tl.int32)
@@ -363,7 +369,6 @@ def long_chain_kernel(
             more = tl.min(linked.to(tl.int32), 0) > 0
         whole = tl.sum(total, 0) + tl.load(partial + tail * width + column, mask=inside, other=0)
         if BY_FREQUENCY:
-            times = tl.sum(number, 0) + tl.load(numbers + tail)
-            whole = whole / times.to(whole.dtype)
+            whole = _mean(whole, tl.sum(number, 0) + tl.load(numbers + tail))
         tl.store(out + key * width + column, whole.to(out.dtype.element_ty), mask=inside)
         item += tl.num_programs(0)
