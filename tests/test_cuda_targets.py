@@ -20,6 +20,7 @@ from embconform.performance.cuda_targets import contenders
 from embconform.performance.cuda_targets.ceilings import CEILINGS, PARTS, Ceiling
 from embconform.performance.cuda_targets.contenders import KERNELS, PATHS, kernels_of
 from embconform.performance.cuda_targets.counts import expected_distinct, operations, traffic
+from embconform.performance.cuda_targets.digest import digest
 from embconform.performance.cuda_targets.document import DRY, Document, read
 from embconform.performance.cuda_targets.inputs import Draws, Inputs
 from embconform.performance.cuda_targets.page import BEGIN, END, fill
@@ -318,6 +319,7 @@ def test_a_digest_makes_the_same_page(measured: Document, tmp_path: Path) -> Non
     assert call("digest", str(file), str(small), "--label", "v2").exit_code == 0
     empty = f"{BEGIN}{END}"
     assert fill(empty, [read(small)]) == fill(empty, [measured | {"label": "v2"}])
+    assert digest(read(small), "") == read(small)
     assert small.stat().st_size < file.stat().st_size
     assert not any("samples_ns" in r for e in read(small)["rows"].values() for r in e["results"])
     found = call("--device", "cpu", "--onto", str(small))

@@ -12,6 +12,7 @@ from embconform.performance.cuda_targets.counts import (
     operations,
     traffic,
 )
+from embconform.performance.cuda_targets.digest import digest
 from embconform.performance.cuda_targets.document import Document
 from embconform.performance.cuda_targets.inputs import PLAIN_EXPONENT
 from embconform.performance.cuda_targets.reach import MOST_SAID, reach
@@ -44,11 +45,12 @@ def fill(page: str, documents: Sequence[Document]) -> str:
     dry = [document["label"] for document in documents if document["said"]]
     if dry:
         raise ValueError(f"run {dry[0]!r} was a {documents[0]['said']}")
+    kept = [digest(document, "") for document in documents]  # a page is what its digests make
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the page has no {BEGIN} followed by {END}")
-    return f"{before}{BEGIN}\n\n{table(documents)}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{table(kept)}\n{END}{after}"
 
 
 def table(documents: Sequence[Document]) -> str:
