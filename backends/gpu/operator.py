@@ -98,7 +98,7 @@ class Operator:
             return self._lookup(weight, *settings)  # type: ignore[no-any-return]
         # an operator of torch.library drops a tangent without a word: docs/findings.md
         dual = forward_ad.make_dual(self._lookup(primal, *settings), tangent[input])  # type: ignore[no-untyped-call]
-        return dual  # type: ignore[no-any-return]
+        return dual
 
     def _look_up(  # noqa: PLR0917, an operator's
         self,
