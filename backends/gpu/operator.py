@@ -97,8 +97,8 @@ class Operator:
         if tangent is None:
             return self._lookup(weight, *settings)  # type: ignore[no-any-return]
         # an operator of torch.library drops a tangent without a word: docs/findings.md
-        dual = forward_ad.make_dual(self._lookup(primal, *settings), tangent[input])  # type: ignore[no-untyped-call]
-        return dual
+        rows = self._lookup(primal, *settings)
+        return forward_ad.make_dual(rows, tangent[input])  # type: ignore[no-untyped-call,no-any-return]
 
     def _look_up(  # noqa: PLR0917, an operator's
         self,
