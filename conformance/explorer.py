@@ -15,7 +15,7 @@ from embconform.conformance.case import Case
 from embconform.conformance.claims import Unfinished
 from embconform.conformance.driver import Driver, digest
 from embconform.conformance.isolation.limits import MOST_CRASHES
-from embconform.conformance.judging import Ruling, lost_finding, rule
+from embconform.conformance.judging import Ruling, judged, lost_finding, rule
 from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.outcome import Lost, Outcome
 from embconform.conformance.part import Part
@@ -94,15 +94,18 @@ class Explorer:
         structures = strata(
             self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
         )
-        structures = [structure for structure in structures if self._may_cost(structure)]
+        structures = [structure for structure in structures if self._is_wanted(structure)]
         wished = [budget.cases(structure) for structure in structures]
         return structures, _shares(wished, self.options.max_examples)
 
-    def _may_cost(self, structure: Structure) -> bool:
-        """Leave indices out of range away from a device where no clause that is wanted needs them.
+    def _is_wanted(self, structure: Structure) -> bool:
+        """Tell whether a clause that is wanted may need a structure.
 
-        They may take the device along, and with it the process.
+        Indices out of range may take a device along, and with it the process, so there they need
+        one of their own clauses.
         """
+        if not self.wanted & judged():
+            return False
         spared = self.options.device != "cpu" and structure.fault in OUT_OF_RANGE
         return not spared or any(clause.startswith("errors.") for clause in self.wanted)
 
@@ -255,7 +258,7 @@ def _by_clause(rulings: Iterable[Ruling]) -> dict[str, list[Ruling]]:
 
 def _shares(wished: list[int], most: int | None) -> list[int]:
     """Share the cases out among the strata; the first ones get theirs where `most` is small."""
-    if most is None:
+    if most is None or not wished:
         return wished
     each, rest = divmod(most, len(wished))
     return [share for share in (each + (k < rest) for k in range(len(wished))) if share]

@@ -101,6 +101,12 @@ def judges() -> dict[type[View], list[Judge]]:
     return by_kind
 
 
+@cache
+def judged() -> frozenset[str]:
+    """Name the clauses that cases are judged by; the others are ruled on by probes."""
+    return frozenset(entry.clause for entries in judges().values() for entry in entries)
+
+
 @dataclass(frozen=True)
 class Ruling:
     """A clause that applied to a case, and what was found."""

@@ -207,8 +207,9 @@ class Observer:
         shares = self._shared_memory(output, indices)
         values = to_numpy(output)  # a tensor that can't be read raises here, and is not kept
         self.outputs[position] = output
+        apart = "" if output.device == self.leaf.device else str(output.device)
         return {
-            "output": TensorSeen(values, str(output.dtype).removeprefix("torch.")),
+            "output": TensorSeen(values, str(output.dtype).removeprefix("torch."), apart),
             "requires_grad": output.requires_grad,
             "shares": shares,
         }

@@ -68,10 +68,13 @@ class TensorSeen:
         In the tensor's dtype, contiguous.
     dtype : str
         Torch's name without its prefix.
+    apart : str
+        The device that it is on where that is not the table's; else empty.
     """
 
     values: Array
     dtype: str
+    apart: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:

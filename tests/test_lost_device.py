@@ -26,7 +26,7 @@ from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.isolation import isolated as isolated_module
 from embconform.conformance.isolation.isolated import Isolated
-from embconform.conformance.isolation.messages import Seen
+from embconform.conformance.isolation.messages import Seen, Unusable
 from embconform.conformance.judging import rule
 from embconform.conformance.observe import observe
 from embconform.conformance.options import RunOptions
@@ -199,6 +199,24 @@ def test_the_next_process_is_started_ahead(started: list[Any], monkeypatch: Any)
         assert target.observe(fault(), parallel=False).ruined
         assert target._welcomed is started[2]
     assert all(worker.gone() for worker in started)
+
+
+def test_a_device_for_one_process_at_a_time(started: list[Any], monkeypatch: Any) -> None:
+    monkeypatch.setattr(isolated_module, "SPARES", 2)
+    with Isolated(f"{POISONED}:POISONED") as target:
+        assert target.observe(fault(), parallel=False).ruined
+        answers = started[1].answer
+        refused = [Unusable("the CUDA device can't be used here")]
+
+        def answer(*arguments: Any) -> Any:
+            return refused.pop() if refused else answers(*arguments)
+
+        monkeypatch.setattr(started[1], "answer", answer)
+        assert target.observe(fault(), parallel=False).ruined
+        assert target._welcomed is started[3]
+        assert started[2].gone()
+        assert target.observe(fault(), parallel=False).ruined
+        assert len(started) == 5
 
 
 def test_a_target_that_loses_nothing_has_no_spare(started: list[Any]) -> None:

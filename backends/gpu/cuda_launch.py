@@ -265,9 +265,9 @@ class CudaKernels:
         if count <= _SMALL:
             size = gradient.numel() * gradient.element_size()
             clearing = min(2 * place.processors, _ceil(size, 16 * _SMALL_THREADS))
-            given = (indices, count, rows, padding_idx, digit, passes, scratch, owners)
+            at_once = (indices, count, rows, padding_idx, digit, passes, scratch, owners)
             name = f"sort_small_{_name(indices)}"
-            place.run(name, (1 + clearing,), *given, gradient, size, threads=_SMALL_THREADS)
+            place.run(name, (1 + clearing,), *at_once, gradient, size, threads=_SMALL_THREADS)
             last = 2 * ((passes - 1) % 2)
             return scratch[last], scratch[last + 1]
         blocks = _ceil(count, _TILE)

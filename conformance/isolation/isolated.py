@@ -75,6 +75,7 @@ class Isolated:
         self._tampered: dict[str, None] = {}
         self._spares: deque[Worker] = deque()
         self._leaving: list[Worker] = []
+        self._ahead = SPARES
         self._worker: Worker | None = self._start()
         self._welcomed: Worker | None = None
         self._ready: Ready | None = None
@@ -193,9 +194,10 @@ class Isolated:
 
     def _ask(self, message: Any) -> Any:
         self._known()
-        worker = self._worker = self._worker or self._next()
+        worker = self._worker or self._next()
         if worker is not self._welcomed:
-            self._welcome(worker)
+            worker = self._welcomed_of(worker)
+        self._worker = worker
         answer = worker.ask(message, self._seconds(), self.stop)
         if isinstance(answer, Fault):
             raise WorkerFaultError(answer.text)
@@ -204,6 +206,26 @@ class Isolated:
         if isinstance(answer, Outcome | Seen) and answer.ruined:
             self._retire(worker)
         return answer
+
+    def _welcomed_of(self, worker: Worker) -> Worker:
+        """Wait until a process is ready; one that was started ahead may have come too early.
+
+        A device may serve one process at a time: what it refused while another had it is tried
+        again when that has ended.
+        """
+        try:
+            self._welcome(worker)
+        except TargetError:
+            if not self._leaving and not self._spares:
+                raise
+            for other in (*self._leaving, *self._spares):
+                other.close()
+            self._spares.clear()
+            self._leaving.clear()
+            self._ahead = 0
+            worker = self._start()
+            self._welcome(worker)
+        return worker
 
     def _next(self) -> Worker:
         """Take a process that was started ahead, or start one."""
@@ -215,7 +237,7 @@ class Isolated:
         That is no crash. Others are started ahead from then on, since a CUDA context takes its
         time, and a target that loses one will lose more.
         """
-        while len(self._spares) < SPARES:
+        while len(self._spares) < self._ahead:
             self._spares.append(self._start())
         self._note(worker.answer(_PATIENCE, self.stop))
         worker.kill()

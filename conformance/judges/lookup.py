@@ -40,6 +40,15 @@ def dtype(view: CallView) -> Finding | None:
     )
 
 
+@judge("lookup.device", CallView, lambda v: v.seen.output is not None)
+def device(view: CallView) -> Finding | None:
+    """Compare the output's device with the table's."""
+    assert view.seen.output is not None
+    if not view.seen.output.apart:
+        return None
+    return equal(f"{view.name}.device == weight.device", False, True)
+
+
 def _copies(view: CallView) -> bool:
     """Tell whether every index that is not padding gives a copy, in a call of its own."""
     return not view.bounded and view.follows in ("nothing", "call") and view.case.mode == "grad"

@@ -25,6 +25,15 @@ CLAUSES = (
         "weight = weight.to(torch.bfloat16)\nembedding(ids, weight).dtype == torch.bfloat16",
     ),
     Clause(
+        "lookup.device",
+        Level.MUST,
+        BOTH,
+        "The output is on the device of the table.",
+        "PyTorch, CUDA semantics: results are where their inputs are",
+        "embedding(ids, weight).device == weight.device",
+        devices=frozenset({"cuda"}),
+    ),
+    Clause(
         "lookup.rows",
         Level.MUST,
         BOTH,

@@ -1,4 +1,4 @@
-"""Embeddings that are wrong on CUDA streams; run only where there is a CUDA device."""
+"""Embeddings that are wrong on a CUDA device alone; run only where there is one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from embconform.mutants.registry import planted
 on_cuda = partial(planted, device="cuda")
 SLOW = 2_000_000
 """Cycles, about a millisecond: what a kernel of much work takes."""
+
+
+@on_cuda("lookup.device")
+def looks_up_on_the_host(indices: Tensor, weight: Tensor, **options: Any) -> Tensor:
+    """Its kernels are the CPU's, and so is what they give."""
+    return embedding(indices.cpu(), weight.cpu(), **options)
 
 
 @on_cuda("streams.current")
