@@ -72,10 +72,11 @@ class _Buffers:
     def run(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Look up, and go backward where that is possible."""
         output = self.function(self.ids, self.weight)
+        rows = output.detach().clone()  # at once: a backward pass makes streams wait for each other
         if not self.weight.requires_grad:
-            return output, None
+            return rows, None
         (gradient,) = torch.autograd.grad(output, self.weight, self.given)
-        return output.detach(), gradient
+        return rows, gradient
 
     def warm_up(self) -> None:
         """Let everything be loaded, compiled and allocated: it would wait for the device."""

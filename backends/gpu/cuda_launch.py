@@ -21,7 +21,9 @@ _DIGIT: Final = 9
 """Bits that a pass of the sort looks at, at most."""
 _SMALL: Final = 8192
 """Indices that one block sorts by itself, as in embedding.cu."""
-_SMALL_THREADS: Final = 1024
+_SMALL_THREADS: Final = 512
+_SMALL_KEYS: Final = 2**19
+_SMALL_DIGIT: Final = 8
 _ROWS: Final = 2
 """Rows that a thread of the gather has in flight, as in embedding.cu."""
 _CLAIMS: Final = 8
@@ -68,7 +70,7 @@ class CudaKernels:
         self,
         *,
         blocks: int = 1 << 16,
-        walkers: int = 768,
+        walkers: int = 512,
         path: Literal["auto", "atomic", "sorted"] = "auto",
     ) -> None:
         self.blocks, self.walkers, self.path = blocks, walkers, path
@@ -240,7 +242,7 @@ class CudaKernels:
         parts = torch.empty(groups, 2, width, dtype=wide, device=upstream.device)
         kind = f"{'_vector' if vector else ''}_{_name(upstream)}"
         shape = (count, rows, width, length, lanes.bit_length() - 1)
-        grid = (_ceil(groups, _THREADS // lanes), columns)
+        grid = (_ceil(groups * columns, _THREADS // lanes),)
         walked = (upstream, upstream.stride(0), keys, positions, *shape, gradient, parts, owners)
         place.run(f"reduce{kind}", grid, *walked, int(by_frequency))
         grid = (min(groups, 4 * place.processors), _ceil(width, 32))
@@ -261,18 +263,10 @@ class CudaKernels:
         count, device = indices.numel(), indices.device
         if rows >= 2**32 - 1 or count >= 2**32:
             raise NotImplementedError(f"{rows} rows, {count} indices: the sort counts in 32 bits")
-        bits = rows.bit_length()
-        passes = _ceil(bits, _DIGIT)
-        digit = _ceil(bits, passes)
+        if count <= _SMALL and rows < _SMALL_KEYS:
+            return self._sort_small(place, indices, rows, padding_idx, owners, gradient)
+        digit, passes = _digits(rows, _DIGIT)
         scratch = torch.empty(4, count, dtype=torch.int32, device=device)
-        if count <= _SMALL:
-            size = gradient.numel() * gradient.element_size()
-            clearing = min(2 * place.processors, _ceil(size, 16 * _SMALL_THREADS))
-            at_once = (indices, count, rows, padding_idx, digit, passes, scratch, owners)
-            name = f"sort_small_{_name(indices)}"
-            place.run(name, (1 + clearing,), *at_once, gradient, size, threads=_SMALL_THREADS)
-            last = 2 * ((passes - 1) % 2)
-            return scratch[last], scratch[last + 1]
         blocks = _ceil(count, _TILE)
         counts = torch.empty(2**digit * (blocks + 1), dtype=torch.int32, device=device)
         totals = counts[2**digit * blocks :]
@@ -294,6 +288,24 @@ class CudaKernels:
             keys, positions, source = to[0], to[1], "key"
         assert positions is not None
         return keys, positions
+
+    def _sort_small(  # noqa: PLR0917, a launch's
+        self,
+        place: Place,
+        indices: torch.Tensor,
+        rows: int,
+        padding_idx: int,
+        owners: torch.Tensor,
+        gradient: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do what :meth:`_sort` does, in one launch."""
+        size = gradient.numel() * gradient.element_size()
+        clearing = min(4 * place.processors, _ceil(size, 16 * _SMALL_THREADS))
+        made = torch.empty(2, indices.numel(), dtype=torch.int32, device=indices.device)
+        look = (indices, indices.numel(), rows, padding_idx, *_digits(rows, _SMALL_DIGIT))
+        name, given = f"sort_small_{_name(indices)}", (*look, made[0], made[1], owners)
+        place.run(name, (1 + clearing,), *given, gradient, size, threads=_SMALL_THREADS)
+        return made[0], made[1]
 
     def place(self, tensor: torch.Tensor) -> Place:
         """Give the kernels of a tensor's device, and its current stream."""
@@ -334,6 +346,13 @@ def _lanes(units: int, most: int) -> int:
             best, used = lanes, max(used, share)
         lanes *= 2
     return best
+
+
+def _digits(rows: int, most: int) -> tuple[int, int]:
+    """Give the bits of a digit and the number of passes that sort the keys 0..rows."""
+    bits = max(1, rows.bit_length())
+    passes = _ceil(bits, most)
+    return _ceil(bits, passes), passes
 
 
 def _power(units: int, most: int) -> int:

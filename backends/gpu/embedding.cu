@@ -164,17 +164,27 @@ __device__ __forceinline__ double root(double sum, i64 norm, double p) {
     return norm == POWER ? pow(sum, 1.0 / p) : sum;
 }
 
+constexpr int HELD = 2;  // packs of a row that a lane loads before it uses the first
+
 template <typename T, int VECTOR>
 __device__ double warp_norm(const T* row, i64 column_stride, i64 width, i64 norm, double p,
                             double divisor) {
-    int lane = threadIdx.x & 31;
     double sum = first_term(norm);
-    for (i64 column = lane * VECTOR; column < width; column += 32 * VECTOR) {
-        Pack<T, VECTOR> pack = *(const Pack<T, VECTOR>*)(row + column * column_stride);
+    for (i64 first = (threadIdx.x & 31) * VECTOR; first < width; first += 32 * HELD * VECTOR) {
+        Pack<T, VECTOR> pack[HELD];
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k) {
-            double x = widen(pack.value[k]);
-            sum = add_term(sum, divisor == 1.0 ? x : x / divisor, norm, p);
+        for (int h = 0; h < HELD; ++h) {
+            i64 column = first + 32 * h * VECTOR;
+            if (column < width) pack[h] = *(const Pack<T, VECTOR>*)(row + column * column_stride);
+        }
+#pragma unroll
+        for (int h = 0; h < HELD; ++h) {
+            if (first + 32 * h * VECTOR >= width) break;
+#pragma unroll
+            for (int k = 0; k < VECTOR; ++k) {
+                double x = widen(pack[h].value[k]);
+                sum = add_term(sum, divisor == 1.0 ? x : x / divisor, norm, p);
+            }
         }
     }
     for (int offset = 16; offset; offset >>= 1)
@@ -361,8 +371,8 @@ __device__ void add_up(u32* counts, u32* totals, i64 blocks, i64 bins, Clearing 
     if (lane == 0) totals[bin] = before;
 }
 
-// Sum of all totals before each digit, into `starts`.
-__device__ void scan_totals(const u32* totals, u32 bins, u32* starts, u32* by_warp) {
+// Sum of all totals before each digit, into `starts`, which may be `totals`; two digits a thread.
+__device__ void scan_pairs(const u32* totals, u32 bins, u32* starts, u32* by_warp) {
     u32 mine = threadIdx.x * 2, lane = threadIdx.x & 31;
     u32 a = mine < bins ? totals[mine] : 0, b = mine + 1 < bins ? totals[mine + 1] : 0;
     u32 sum = a + b;
@@ -373,9 +383,39 @@ __device__ void scan_totals(const u32* totals, u32 bins, u32* starts, u32* by_wa
     if (lane == 31) by_warp[threadIdx.x >> 5] = sum;
     __syncthreads();
     u32 before = 0;
-    for (int warp = 0; warp < threadIdx.x >> 5; ++warp) before += by_warp[warp];
-    starts[mine] = before + sum - a - b;
-    starts[mine + 1] = before + sum - b;
+    for (u32 warp = 0; warp < threadIdx.x >> 5; ++warp) before += by_warp[warp];
+    if (mine < BINS) {
+        starts[mine] = before + sum - a - b;
+        starts[mine + 1] = before + sum - b;
+    }
+    __syncthreads();
+}
+
+// How many equal digits come before in the warp's part of the tile; counts this one.
+__device__ __forceinline__ u32 ranked(unsigned short* seen, u32 digit, bool there) {
+    u32 lane = threadIdx.x & 31, alike = lanes_alike(digit, there);
+    u32 leader = alike ? __ffs(alike) - 1 : 0, before = 0;
+    if (there && lane == leader) {
+        before = seen[digit];
+        seen[digit] = (unsigned short)(before + __popc(alike));
+    }
+    before = __shfl_sync(FULL, before, leader);
+    __syncwarp();
+    return before + __popc(alike & ((1u << lane) - 1));
+}
+
+// Turn the warps' counts of a digit into sums of those before each; give the total.
+template <int COUNT, int WIDTH>
+__device__ __forceinline__ u32 add_warps(unsigned short (*seen)[WIDTH], u32 bin) {
+    u32 own[COUNT], total = 0;
+#pragma unroll
+    for (int w = 0; w < COUNT; ++w) own[w] = seen[w][bin];
+#pragma unroll
+    for (int w = 0; w < COUNT; ++w) {
+        seen[w][bin] = (unsigned short)total;
+        total += own[w];
+    }
+    return total;
 }
 
 template <typename Source>
@@ -387,103 +427,85 @@ __device__ void place(const Source* keys, const u32* positions, i64 count, i64 r
         clear_share(clearing, blockIdx.x - blocks, gridDim.x - blocks);
         return;
     }
-    __shared__ u32 seen[WARPS][BINS], starts[BINS], by_warp[WARPS];
+    __shared__ unsigned short seen[WARPS][BINS];
+    __shared__ u32 starts[BINS], here[BINS], by_warp[WARPS], sorted[2][TILE];
     u32 bins = 1u << bits, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     for (int i = threadIdx.x; i < WARPS * BINS; i += THREADS) seen[i / BINS][i % BINS] = 0;
-    scan_totals(totals, bins, starts, by_warp);
-    __syncthreads();
-    i64 first = (i64)blockIdx.x * TILE + warp * (32 * ROUNDS) + lane;
+    scan_pairs(totals, bins, starts, by_warp);
+    i64 tile = (i64)blockIdx.x * TILE, first = tile + warp * (32 * ROUNDS) + lane;
     u32 key[ROUNDS], rank[ROUNDS];
 #pragma unroll
     for (int round = 0; round < ROUNDS; ++round) {
         i64 at = first + round * 32;
         key[round] = at < count ? key_at(keys, at, rows, padding_idx) : 0;
     }
+    __syncthreads();
 #pragma unroll
-    for (int round = 0; round < ROUNDS; ++round) {
-        bool there = first + round * 32 < count;
-        u32 digit = (key[round] >> shift) & (bins - 1);
-        u32 alike = lanes_alike(digit, there);
-        u32 leader = alike ? __ffs(alike) - 1 : 0, before = 0;
-        if (there && lane == leader) {
-            before = seen[warp][digit];
-            seen[warp][digit] = before + __popc(alike);
-        }
-        rank[round] = __shfl_sync(FULL, before, leader) + __popc(alike & ((1u << lane) - 1));
-        __syncwarp();
-    }
+    for (int round = 0; round < ROUNDS; ++round)
+        rank[round] = ranked(seen[warp], (key[round] >> shift) & (bins - 1),
+                             first + round * 32 < count);
     __syncthreads();
-    for (u32 bin = threadIdx.x; bin < bins; bin += THREADS) {
-        u32 before = starts[bin] + counts[bin * blocks + blockIdx.x];
-        for (int w = 0; w < WARPS; ++w) {
-            u32 own = seen[w][bin];
-            seen[w][bin] = before;
-            before += own;
-        }
-    }
+    for (u32 bin = threadIdx.x; bin < bins; bin += THREADS) here[bin] = add_warps<WARPS>(seen, bin);
     __syncthreads();
+    scan_pairs(here, bins, here, by_warp);
+    __syncthreads();
+    for (u32 bin = threadIdx.x; bin < bins; bin += THREADS)
+        starts[bin] += counts[bin * blocks + blockIdx.x] - here[bin];
 #pragma unroll
     for (int round = 0; round < ROUNDS; ++round) {
         i64 at = first + round * 32;
-        if (at >= count) break;
-        u32 to = seen[warp][(key[round] >> shift) & (bins - 1)] + rank[round];
-        keys_out[to] = key[round];
-        positions_out[to] = positions ? positions[at] : (u32)at;
+        if (at >= count) continue;
+        u32 digit = (key[round] >> shift) & (bins - 1);
+        u32 to = here[digit] + seen[warp][digit] + rank[round];
+        sorted[0][to] = key[round];
+        sorted[1][to] = positions ? positions[at] : (u32)at;
+    }
+    __syncthreads();
+    i64 held = count - tile < TILE ? count - tile : TILE;
+    for (u32 i = threadIdx.x; i < held; i += THREADS) {
+        u32 to = starts[(sorted[0][i] >> shift) & (bins - 1)] + i;
+        keys_out[to] = sorted[0][i];
+        positions_out[to] = sorted[1][i];
     }
 }
 
-// All passes in one block, for at most SMALL indices; the other blocks clear the gradient.
-constexpr int SMALL_THREADS = 1024, SMALL_WARPS = SMALL_THREADS / 32, SMALL_ROUNDS = 8;
+// All passes in one block, for at most SMALL indices; the other blocks clear the gradient. A key and
+// its position share a word: 19 bits and 13.
+constexpr int SMALL_THREADS = 512, SMALL_WARPS = SMALL_THREADS / 32, SMALL_ROUNDS = 16;
+constexpr int SMALL = SMALL_THREADS * SMALL_ROUNDS, SMALL_BINS = 256, PLACE_BITS = 13;
 
 template <typename Source>
 __device__ void sort_small(const Source* keys, i64 count, i64 rows, i64 padding_idx, i64 bits,
-                           i64 passes, u32* scratch, u32* owners, Clearing clearing) {
+                           i64 passes, u32* keys_out, u32* positions_out, u32* owners,
+                           Clearing clearing) {
     if (blockIdx.x > 0) {
         clear_share(clearing, blockIdx.x - 1, gridDim.x - 1);
         return;
     }
-    __shared__ unsigned short seen[SMALL_WARPS][BINS];
-    __shared__ u32 starts[BINS], by_warp[SMALL_WARPS];
-    u32 bin = threadIdx.x, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    u32 mask = (1u << bits) - 1;
-    i64 first = (i64)warp * (32 * SMALL_ROUNDS) + lane;
+    __shared__ unsigned short seen[SMALL_WARPS][SMALL_BINS];
+    __shared__ u32 words[SMALL], starts[SMALL_BINS], by_warp[SMALL_WARPS];
+    u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, mask = (1u << bits) - 1;
+    u32 first = warp * (32 * SMALL_ROUNDS) + lane;
     if (threadIdx.x == 0) *owners = 0;
-    for (int pass = 0; pass < passes; ++pass) {
-        const u32* from = scratch + 2 * count * ((pass + 1) & 1);
-        u32* to = scratch + 2 * count * (pass & 1);
-        i64 shift = pass * bits;
-        for (int i = threadIdx.x; i < SMALL_WARPS * BINS; i += SMALL_THREADS)
-            seen[i / BINS][i % BINS] = 0;
-        u32 key[SMALL_ROUNDS], position[SMALL_ROUNDS], rank[SMALL_ROUNDS];
+    u32 word[SMALL_ROUNDS], rank[SMALL_ROUNDS];
 #pragma unroll
-        for (int round = 0; round < SMALL_ROUNDS; ++round) {
-            i64 at = first + round * 32;
-            if (at >= count) continue;
-            key[round] = pass ? from[at] : key_at(keys, at, rows, padding_idx);
-            position[round] = pass ? from[count + at] : (u32)at;
-        }
+    for (int round = 0; round < SMALL_ROUNDS; ++round) {
+        u32 at = first + round * 32;
+        if (at < count) word[round] = key_at(keys, at, rows, padding_idx) << PLACE_BITS | at;
+    }
+    for (int pass = 0; pass < passes; ++pass) {
+        i64 shift = PLACE_BITS + pass * bits;
+        for (int i = threadIdx.x; i < SMALL_WARPS * SMALL_BINS; i += SMALL_THREADS)
+            seen[i / SMALL_BINS][i % SMALL_BINS] = 0;
         __syncthreads();
 #pragma unroll
         for (int round = 0; round < SMALL_ROUNDS; ++round) {
             bool there = first + round * 32 < count;
-            u32 digit = there ? (key[round] >> shift) & mask : 0;
-            u32 alike = lanes_alike(digit, there);
-            u32 leader = alike ? __ffs(alike) - 1 : 0, before = 0;
-            if (there && lane == leader) {
-                before = seen[warp][digit];
-                seen[warp][digit] = (unsigned short)(before + __popc(alike));
-            }
-            rank[round] = __shfl_sync(FULL, before, leader) + __popc(alike & ((1u << lane) - 1));
-            __syncwarp();
+            rank[round] = ranked(seen[warp], there ? (word[round] >> shift) & mask : 0, there);
         }
         __syncthreads();
-        u32 total = 0;
-        if (bin < BINS)
-            for (int w = 0; w < SMALL_WARPS; ++w) {
-                u32 own = seen[w][bin];
-                seen[w][bin] = (unsigned short)total;
-                total += own;
-            }
+        u32 bin = threadIdx.x, total = 0;
+        if (bin < SMALL_BINS) total = add_warps<SMALL_WARPS>(seen, bin);
         u32 sum = total;
         for (int offset = 1; offset < 32; offset <<= 1) {
             u32 other = __shfl_up_sync(FULL, sum, offset);
@@ -493,17 +515,25 @@ __device__ void sort_small(const Source* keys, i64 count, i64 rows, i64 padding_
         __syncthreads();
         u32 before = 0;
         for (u32 w = 0; w < warp; ++w) before += by_warp[w];
-        if (bin < BINS) starts[bin] = before + sum - total;
+        if (bin < SMALL_BINS) starts[bin] = before + sum - total;
         __syncthreads();
 #pragma unroll
         for (int round = 0; round < SMALL_ROUNDS; ++round) {
             if (first + round * 32 >= count) continue;
-            u32 digit = (key[round] >> shift) & mask;
-            u32 place = starts[digit] + seen[warp][digit] + rank[round];
-            to[place] = key[round];
-            to[count + place] = position[round];
+            u32 digit = (word[round] >> shift) & mask;
+            words[starts[digit] + seen[warp][digit] + rank[round]] = word[round];
         }
         __syncthreads();
+#pragma unroll
+        for (int round = 0; round < SMALL_ROUNDS; ++round)
+            if (first + round * 32 < count) word[round] = words[first + round * 32];
+    }
+#pragma unroll
+    for (int round = 0; round < SMALL_ROUNDS; ++round) {
+        u32 at = first + round * 32;
+        if (at >= count) continue;
+        keys_out[at] = word[round] >> PLACE_BITS;
+        positions_out[at] = word[round] & ((1u << PLACE_BITS) - 1);
     }
 }
 
@@ -520,9 +550,11 @@ __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const
                        typename Wide<T>::type* parts, u32* owners, i64 by_frequency) {
     typedef typename Wide<T>::type wide;
     int lanes = 1 << shift, lane = threadIdx.x & (lanes - 1);
-    i64 group = (i64)blockIdx.x * (blockDim.x >> shift) + (threadIdx.x >> shift);
+    u32 columns = ((u32)width + lanes * VECTOR - 1) / (lanes * VECTOR);
+    u32 walk = blockIdx.x * (blockDim.x >> shift) + (threadIdx.x >> shift);
+    i64 group = walk / columns;  // neighbours read one row side by side
     i64 begin = group * length, end = begin + length < count ? begin + length : count;
-    i64 column = ((i64)blockIdx.y * lanes + lane) * VECTOR;
+    i64 column = ((i64)(walk % columns) * lanes + lane) * VECTOR;
     bool inside = begin < count && column < width;  // the others only fetch
     wide sum[VECTOR] = {};
     u32 current = begin < count ? keys[begin] : FULL;
@@ -729,9 +761,9 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
 #define SORTED_AT_ONCE(SUFFIX, SOURCE)                                                           \
     extern "C" __global__ void __launch_bounds__(SMALL_THREADS) sort_small_##SUFFIX(             \
         const SOURCE* keys, i64 count, i64 rows, i64 padding_idx, i64 bits, i64 passes,          \
-        u32* scratch, u32* owners, char* clear, i64 clear_bytes) {                               \
-        sort_small<SOURCE>(keys, count, rows, padding_idx, bits, passes, scratch, owners,        \
-                           {clear, clear_bytes, 0, 1});                                          \
+        u32* keys_out, u32* positions_out, u32* owners, char* clear, i64 clear_bytes) {          \
+        sort_small<SOURCE>(keys, count, rows, padding_idx, bits, passes, keys_out,               \
+                           positions_out, owners, {clear, clear_bytes, 0, 1});                   \
     }
 
 #define REDUCED(NAME, TYPE, VECTOR, AHEAD)                                                       \
