@@ -8,7 +8,7 @@ learns that an address is a multiple of 16 bytes.
 # Triton's language looks like Python and is another: types are the launch's, and neither
 # annotations, keyword-only parameters nor `in` can be written.
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
-# ruff: noqa: PLR0917, PLR0124, PLR1714, SIM109
+# ruff: noqa: PLR0915, PLR0917, PLR0124, PLR1714, SIM109
 
 from __future__ import annotations
 
@@ -139,6 +139,16 @@ def _magnitudes(
 
 
 @triton.jit
+def _extreme(magnitude, mask, KIND: tl.constexpr):
+    """Find the largest magnitude of each row, or the smallest where that is what p asks for."""
+    if KIND == SMALLEST or KIND == INVERSE_POWER:
+        found = tl.min(tl.where(mask, magnitude, float("inf")), 1)
+    else:
+        found = tl.max(magnitude, 1)
+    return found
+
+
+@triton.jit
 def _ruler(extreme, KIND: tl.constexpr, HUGE: tl.constexpr, SHRINK: tl.constexpr):
     """Choose what brings magnitudes to where no power overflows or vanishes.
 
@@ -212,14 +222,17 @@ def renorm_kernel(
     LANES: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):
     """Scale the listed rows that are too long.
 
-    Reads each listed row from memory once (three times in all, the others from L1), and writes
-    those that are scaled. `max_norm` and p come as the bits of a float64, since a float that is
-    passed to a kernel is rounded to float32. Norm and scale are finished in float64, a number or
-    two for each row. Where the scale would be subnormal since the norm is huge, the row and the
-    norm are both multiplied by the power of two `SHRINK` first: such a row is bounded, not zeroed.
+    Reads each listed row from memory once, and writes those that are scaled. With `WHOLE` a block
+    holds whole rows; else they are read three times in all, the others from L1. (Several rows a
+    program and loops do not go together: docs/findings.md#triton-takes-a-value-out-of-its-loop.)
+    `max_norm` and p come as the bits of a float64, since a float that is passed to a kernel is
+    rounded to float32. Norm and scale are finished in float64, a number or two for each row. Where
+    the scale would be subnormal since the norm is huge, the row and the norm are both multiplied by
+    the power of two `SHRINK` first: such a row is bounded, not zeroed.
     """
     max_norm = max_norm_bits.to(tl.int64).to(tl.float64, bitcast=True)
     p = p_bits.to(tl.int64).to(tl.float64, bitcast=True)
@@ -231,32 +244,42 @@ def renorm_kernel(
         place = first + tl.arange(0, ROWS)
         live = place < total
         line = tl.load(distinct + place, mask=live, other=0).to(tl.int64) * row_stride * LANES
-        # before the loops: Triton 3.6 would share a sum of one loop with another
-        # (docs/findings.md#triton-carries-a-value-from-one-loop-into-another)
         origin = weight + line[:, None]
-        extreme = tl.full(
-            [ROWS], float("inf") if KIND == SMALLEST or KIND == INVERSE_POWER else 0.0, ACCUMULATOR
-        )
-        start = 0
-        while start < width:
-            magnitude, mask = _magnitudes(
-                origin, live, start, width, unit_stride, ACCUMULATOR, BLOCK
+        if WHOLE:
+            column = tl.arange(0, BLOCK)
+            mask = live[:, None] & (column < width)[None, :]
+            pointer = origin + (column.to(tl.int64) * unit_stride)[None, :]
+            value = tl.load(pointer, mask=mask, other=0).to(ACCUMULATOR)
+            magnitude = tl.abs(value)
+            extreme = _extreme(magnitude, mask, KIND)
+            ruler = _ruler(extreme, KIND, HUGE, SHRINK)
+            powers = tl.sum(_terms(magnitude, mask, ruler, p, KIND), 1)
+        else:
+            extreme = tl.full(
+                [ROWS],
+                float("inf") if KIND == SMALLEST or KIND == INVERSE_POWER else 0.0,
+                ACCUMULATOR,
             )
-            if KIND == SMALLEST or KIND == INVERSE_POWER:
-                magnitude = tl.where(mask, magnitude, float("inf"))
-                extreme = tl.minimum(extreme, tl.min(magnitude, 1))
-            else:
-                extreme = tl.maximum(extreme, tl.max(magnitude, 1))
-            start += BLOCK
-        ruler = _ruler(extreme, KIND, HUGE, SHRINK)
-        powers = tl.zeros([ROWS], ACCUMULATOR)
-        start = 0
-        while start < width:
-            magnitude, mask = _magnitudes(
-                origin, live, start, width, unit_stride, ACCUMULATOR, BLOCK
-            )
-            powers += tl.sum(_terms(magnitude, mask, ruler, p, KIND), 1)
-            start += BLOCK
+            start = 0
+            while start < width:
+                magnitude, mask = _magnitudes(
+                    origin, live, start, width, unit_stride, ACCUMULATOR, BLOCK
+                )
+                found_here = _extreme(magnitude, mask, KIND)
+                if KIND == SMALLEST or KIND == INVERSE_POWER:
+                    extreme = tl.minimum(extreme, found_here)
+                else:
+                    extreme = tl.maximum(extreme, found_here)
+                start += BLOCK
+            ruler = _ruler(extreme, KIND, HUGE, SHRINK)
+            powers = tl.zeros([ROWS], ACCUMULATOR)
+            start = 0
+            while start < width:
+                magnitude, mask = _magnitudes(
+                    origin, live, start, width, unit_stride, ACCUMULATOR, BLOCK
+                )
+                powers += tl.sum(_terms(magnitude, mask, ruler, p, KIND), 1)
+                start += BLOCK
         root = _root(powers.to(tl.float64), extreme.to(tl.float64), p, KIND)
         unit = ruler.to(tl.float64)
         if KIND == EUCLIDEAN or KIND == SUM:
@@ -266,13 +289,17 @@ def renorm_kernel(
         shrink = tl.where(vanishes, tl.full([ROWS], SHRINK, tl.float64), 1.0)
         factor = (max_norm / (root * (unit * shrink) + 1e-7 * shrink)).to(ACCUMULATOR)
         over = live & (norm.to(ACCUMULATOR).to(tl.float64) > max_norm)
-        start = 0
-        while start < width:
-            column = start + tl.arange(0, BLOCK)
-            mask = over[:, None] & (column < width)[None, :]
-            pointer = origin + (column.to(tl.int64) * unit_stride)[None, :]
-            value = tl.load(pointer, mask=mask, other=0).to(ACCUMULATOR)
-            value = (value * shrink.to(ACCUMULATOR)[:, None]) * factor[:, None]
-            tl.store(pointer, value.to(weight.dtype.element_ty), mask=mask)
-            start += BLOCK
+        if WHOLE:
+            scaled = (value * shrink.to(ACCUMULATOR)[:, None]) * factor[:, None]
+            tl.store(pointer, scaled.to(weight.dtype.element_ty), mask=mask & over[:, None])
+        else:
+            start = 0
+            while start < width:
+                column = start + tl.arange(0, BLOCK)
+                mask = over[:, None] & (column < width)[None, :]
+                pointer = origin + (column.to(tl.int64) * unit_stride)[None, :]
+                value = tl.load(pointer, mask=mask, other=0).to(ACCUMULATOR)
+                scaled = (value * shrink.to(ACCUMULATOR)[:, None]) * factor[:, None]
+                tl.store(pointer, scaled.to(weight.dtype.element_ty), mask=mask)
+                start += BLOCK
         first += step

@@ -117,6 +117,7 @@ class TritonKernels:
                 LANES=lanes,
                 ROWS=held,
                 BLOCK=block,
+                WHOLE=width <= block,
             )
 
     def gather(

@@ -47,6 +47,7 @@ NORM = {
     "LANES": 8,
     "ROWS": 4,
     "BLOCK": 512,
+    "WHOLE": True,
 }
 WIDE_NORM = {
     **NORM,
