@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -182,12 +183,16 @@ def _profiled(
         indices = inputs[k % len(inputs)]
         if work.before is not None:
             work.before(indices)
-        with profile(activities=activities, profile_memory=True) as seen:
+        seen: Any = profile(activities=activities, profile_memory=True)
+        _start(seen)
+        try:
             result = work.run(indices)
             del result
             work.release()
+        finally:
+            seen.stop()
         # the raw events: torch takes seconds to put thousands of them into a tree
-        raw: Any = seen.profiler.kineto_results.events()
+        raw = seen.profiler.kineto_results.events()
         changes = [
             event.nbytes()
             for event in raw
@@ -197,6 +202,17 @@ def _profiled(
         count += sum(change > 0 for change in changes)
         kept += max(0.0, sum(changes))
     return allocated, count, kept
+
+
+def _start(profiler: Any) -> None:
+    """Start a profiler that is used once, without torch's warning about later cycles.
+
+    torch 2.10 and 2.11 give it at every start (pytorch/pytorch#180348). Its remedy, acc_events,
+    makes a tree of all events when the profiler stops.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Warning: Profiler clears events")
+        profiler.start()
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,7 @@ PLANTED = [
     ("column == 0) owners", "column == 0 && group) owners"),
     ("? sum[k] / times : sum[k]", "? sum[k] : sum[k]"),
     ("for (i64 k = down; k < groups; k += 32)", "for (i64 k = down; k < groups - 1; k += 32)"),
-    ("if (by_frequency) total /=", "if (false) total /="),
+    ("total /= (wide)(stop", "total /= (wide)(1 + stop"),
     ("index == padding_idx ? rows : index", "index"),
     ("units * (clearing.share + 1) / clearing.shares", "units * clearing.share / clearing.shares"),
 ]

@@ -17,15 +17,17 @@ from plain_kernels import PlainKernels, embedding
 
 from embconform.performance.cuda_targets import __main__ as program
 from embconform.performance.cuda_targets import contenders
-from embconform.performance.cuda_targets.contenders import KERNELS, kernels_of
+from embconform.performance.cuda_targets.ceilings import CEILINGS, PARTS, Ceiling
+from embconform.performance.cuda_targets.contenders import KERNELS, PATHS, kernels_of
 from embconform.performance.cuda_targets.counts import expected_distinct, operations, traffic
-from embconform.performance.cuda_targets.document import DRY, Document
+from embconform.performance.cuda_targets.digest import digest
+from embconform.performance.cuda_targets.document import DRY, Document, read
 from embconform.performance.cuda_targets.inputs import Draws, Inputs
 from embconform.performance.cuda_targets.page import BEGIN, END, fill
 from embconform.performance.cuda_targets.race import DeadDeviceError
 from embconform.performance.cuda_targets.rows import CLIFF, DTYPES, WIDTHS, Row, find, plan
+from embconform.performance.cuda_targets.run import LOOK_SAMPLES
 from embconform.performance.cuda_targets.tables import compact
-from embconform.performance.cuda_targets.verdicts import verdicts
 from embconform.performance.ids import zipf_exponent
 
 SMALL = Row("forward", "x", 50, 8, 40, "float32", "zipf", 30)
@@ -274,66 +276,6 @@ def test_max_norm_finds_the_same_table_at_each_call() -> None:
     assert not torch.equal(inputs.weight, before)
 
 
-# --- verdicts ---------------------------------------------------------------------------------
-
-
-def judged(row: Row, times: dict[str, float], name: str = "triton", **known: Any) -> dict[str, Any]:
-    samples = {who: [seconds] * 20 for who, seconds in times.items()}
-    known = {"floor": 1.0, "before": {}} | known
-    return {v.target: v.met for v in verdicts(row, name, samples, **known)}
-
-
-def row_of(group: str) -> Row:
-    return next(row for row in plan() if row.group == group)
-
-
-@pytest.mark.parametrize(
-    ("group", "times", "met"),
-    [
-        ("forward", {"triton": 1.08, "aten": 1.1, "inductor": 1.09}, [True, True, True]),
-        ("forward", {"triton": 1.10, "aten": 1.1, "inductor": 1.09}, [False, True, False]),
-        ("forward", {"triton": 1.08, "aten": 1.1}, [True, True, None]),
-        ("small", {"triton": 1.19, "empty": 1.0}, [True]),
-        ("small", {"triton": 1.21, "empty": 1.0}, [False]),
-        ("backward", {"triton": 1.4, "aten": 2.9}, [True, True]),
-        ("backward", {"triton": 1.6, "aten": 3.1}, [False, False]),
-        ("equal", {"triton": 1.0, "aten": 5.1}, [True]),
-        ("equal", {"triton": 1.0, "aten": 4.9}, [False]),
-        ("max_norm", {"triton": 1.0, "aten": 5.1}, [True]),
-        ("max_norm", {"triton": 1.0, "aten": 4.9}, [False]),
-        ("check", {"triton": 1.0, "aten": 0.1}, []),
-    ],
-)
-def test_targets_are_met_and_missed(group: str, times: dict[str, float], met: list[Any]) -> None:
-    assert list(judged(row_of(group), times).values()) == met
-
-
-def test_the_deterministic_backward_pass_is_held_against_the_atomic_one() -> None:
-    name = "triton determ."
-    for seconds, met in ((1.29, True), (1.31, False)):
-        times = {"triton": 1.0, name: seconds, "aten": 0.1}
-        assert list(judged(row_of("backward"), times, name).values()) == [met]
-
-
-def test_a_cliff_is_seen() -> None:
-    row = next(row for row in plan() if row.group == "equal" and row.count == 3_073)
-    for before, met in ({3_072: 0.9}, True), ({3_072: 0.5}, False), ({}, None):
-        assert list(judged(row, {"triton": 1.0}, before=before).values()) == [met]
-
-
-def test_slower_is_what_a_whole_interval_says() -> None:
-    rng = np.random.default_rng(0)
-    row, aten = row_of("forward"), 1 + 0.05 * rng.standard_normal(50)
-    for factor, met in ((1.001, True), (1.05, False)):
-        ours = factor * (1 + 0.05 * rng.standard_normal(50))
-        samples = {"triton": list(ours), "aten": list(aten)}
-        found = {v.target: v.met for v in verdicts(row, "triton", samples, floor=1.0, before={})}
-        assert found["not slower than aten"] is met
-
-
-# --- files and the page -----------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Document:
     """A small run that says it was made on a device."""
@@ -355,19 +297,61 @@ def test_the_page_is_rendered_and_rendering_again_changes_nothing(
     assert texts[0].startswith(f"before\n{BEGIN}\n\n| row |")
     assert texts[0].endswith(f"\n{END}\nafter\n")
     assert "old" not in texts[0]
-    lines = [line for line in texts[0].splitlines() if line.startswith("| ")]
+    first = texts[0].partition("\n\n")[2].partition("\n\n")[0]
+    lines = first.splitlines()
     assert len(lines) == 2 + len(plan())
     assert "| v1, H100, " in lines[0]
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
     filled = [line for line in lines if "aten " in line]
     assert len(filled) == len(find(SOME))
 
 
-def test_the_page_in_the_repository_has_the_predictions_of_this_plan() -> None:
-    page = (Path(__file__).parents[1] / program.PAGE).read_text()
-    for row in plan():
-        assert f"| {row.name} | " in page
-    assert BEGIN in page
-    assert END in page
+def test_the_page_in_the_repository_is_what_its_digests_make() -> None:
+    root = Path(__file__).parents[1]
+    page = (root / program.PAGE).read_text()
+    kept = sorted((root / program.DIGESTS).glob("*.json"))
+    assert fill(page, [read(file) for file in kept]) == page
+
+
+def test_a_digest_makes_the_same_page(measured: Document, tmp_path: Path) -> None:
+    file, small = tmp_path / "found.json", tmp_path / "small.json"
+    file.write_text(json.dumps(measured))
+    assert call("digest", str(file), str(small), "--label", "v2").exit_code == 0
+    empty = f"{BEGIN}{END}"
+    assert fill(empty, [read(small)]) == fill(empty, [measured | {"label": "v2"}])
+    assert digest(read(small), "") == read(small)
+    assert small.stat().st_size < file.stat().st_size
+    assert not any("samples_ns" in r for e in read(small)["rows"].values() for r in e["results"])
+    found = call("--device", "cpu", "--onto", str(small))
+    assert found.exit_code == 2
+    assert "a digest has no samples" in found.output.splitlines()[-1]
+
+
+def test_ceilings_are_timed_beside_copies(measured: Document) -> None:
+    assert set(measured["ceilings_ns"]) == {"copy", "zeros", "numbers", "sum", "cat", "hot copy"}
+    counts = {len(found) for by in measured["ceilings_ns"].values() for found in by.values()}
+    groups = 6
+    assert counts == {LOOK_SAMPLES * (groups + 1)}
+    assert measured["copy_bytes_a_second"] > 0
+    said = compact(measured)
+    assert "zeros, GB/s written: " in said
+    assert "sum, GB/s read: " in said
+
+
+@pytest.mark.parametrize("ceiling", CEILINGS, ids=lambda ceiling: ceiling.name)
+def test_ceilings_move_the_bytes_that_they_count(ceiling: Ceiling) -> None:
+    size = 2**16
+    found = ceiling.make(size, "cpu")()
+    assert isinstance(found, torch.Tensor)
+    if ceiling.name == "sum":
+        assert found.shape == ()
+        return
+    assert found.numel() * found.element_size() == size
+    zeros, distinct = int((found == 0).sum()), len(found.unique())
+    few = {"zeros": 1, "numbers": size // 8, "hot copy": size // 4 // PARTS}
+    expected = few.get(ceiling.name, size // 4)
+    assert distinct == pytest.approx(expected, rel=0.01)
+    assert (zeros > 2) == (ceiling.name == "zeros")
 
 
 def test_a_dry_run_is_not_rendered(measured: Document) -> None:
@@ -440,6 +424,36 @@ def test_bad_input_gets_one_line(
     found = call(*arguments)
     assert found.exit_code == 2
     assert said in found.output.splitlines()[-1]
+
+
+class Told(PlainKernels):
+    """Kernels that can be told which path to take."""
+
+    def __init__(self, *, path: str = "auto") -> None:
+        self.path = path
+
+
+def test_paths_are_timed_apart_where_kernels_can_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, ours = "backward-50k-8k-768-*", ["cuda-cpp", "cuda-cpp determ."]
+    use(monkeypatch, PlainKernels, "cuda-cpp")
+    document = dry(tmp_path, "--contenders", "aten,cuda-cpp", "--rows", rows)
+    assert list(results(document)) == ["aten", *ours]
+    use(monkeypatch, Told, "cuda-cpp")
+    kernels_of.cache_clear()
+    document = dry(tmp_path, "--contenders", "aten,cuda-cpp", "--rows", rows)
+    found = results(document, "backward-50k-8k-768-float32")
+    assert list(found) == ["aten", *ours, "cuda-cpp atomic", "cuda-cpp sorted"]
+    assert {result["status"] for result in found.values()} == {"ok"}
+    assert list(results(document, "backward-50k-8k-768-bfloat16")) == ["aten", *ours]
+    assert " cpp atomic cpp sorted" in compact(document)
+
+
+def test_paths_are_the_ones_that_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, Told, "cuda-cpp")
+    assert [kernels_of("cuda-cpp", path).path for path in PATHS] == list(PATHS)  # type: ignore[attr-defined]
+    assert kernels_of("cuda-cpp").path == "auto"  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a CUDA device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -80,16 +81,62 @@ def test_work_on_another_stream_beyond_the_gate_is_in_the_time(device: Simulated
     assert clock.escaped == 1
 
 
-def test_a_host_that_is_held_up_once_is_no_escape(device: SimulatedDevice) -> None:
-    stalls = [3 * ESCAPED_NS]
+@pytest.mark.parametrize("every", [2, 3, 4])
+def test_a_host_that_is_held_up_now_and_then_is_no_escape(
+    device: SimulatedDevice, every: int
+) -> None:
+    waits = count()
+
+    def wait() -> None:
+        device.host += 3 * ESCAPED_NS * (next(waits) % every == 0)
+
+    measured = Work(lambda _: device.launch(2_000), None, IDS[0], wait)
+    clock = CudaTimer()
+    assert clock.block(measured, IDS, 20, 0).ns == pytest.approx(2_000, abs=GAP)
+    assert clock.escaped == 0
+    assert clock.cleared > 3
+
+
+def test_a_host_that_is_always_slow_to_wait_is_no_escape(device: SimulatedDevice) -> None:
+    device.wait_ns = 2 * ESCAPED_NS
+    clock = CudaTimer()
+    assert clock.block(work(lambda: device.launch(2_000)), IDS, 5, 0).ns == pytest.approx(
+        2_000, abs=GAP
+    )
+    assert (clock.escaped, clock.cleared) == (0, 0)
+
+
+def test_work_on_another_stream_is_seen_by_a_host_that_is_held_up(device: SimulatedDevice) -> None:
+    waits = count()
+
+    def wait() -> None:
+        device.host += 3 * ESCAPED_NS * (next(waits) % 3 == 0)
+
+    escaping = Work(lambda _: device.launch_aside(600_000), None, IDS[0], wait)
+    clock = CudaTimer()
+    assert clock.block(escaping, IDS, 10, 0).ns >= 600_000
+    assert clock.escaped == 10
+    assert clock.cleared == 0
+
+
+def test_a_repeated_call_finds_what_the_first_found(device: SimulatedDevice) -> None:
+    """What must be done before each call is done before repeated ones."""
+    ready, stalls = [0], [3 * ESCAPED_NS] * 3
+
+    def before(_: Any) -> None:
+        ready[0] += 1
+
+    def run(_: Any) -> None:
+        assert ready[0] == 1
+        ready[0] = 0
+        device.launch(2_000)
 
     def wait() -> None:
         device.host += stalls.pop() if stalls else 0
 
-    measured = Work(lambda _: device.launch(2_000), None, IDS[0], wait)
     clock = CudaTimer()
-    assert clock.block(measured, IDS, 3, 0).ns == pytest.approx(2_000, abs=GAP)
-    assert clock.escaped == 0
+    clock.block(Work(run, before, IDS[0], wait), IDS, 2, 0)
+    assert clock.cleared == 1
 
 
 def test_the_gate_is_as_long_as_launching_needs(device: SimulatedDevice) -> None:

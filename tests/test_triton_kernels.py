@@ -9,6 +9,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -415,6 +416,15 @@ class TestScatter:
         upstream = torch.randn(150, width, dtype=torch.float64).to(dtype).to(device)
         assert_scattered(kernels, upstream, skewed(150, 40), 40, deterministic=deterministic)
 
+    @pytest.mark.parametrize("deterministic", [True, False])
+    @pytest.mark.parametrize("count", [1, 2, 3])
+    def test_few_and_narrow_rows(
+        self, kernels: TritonKernels, device: torch.device, count: int, deterministic: bool
+    ) -> None:
+        for width in (1, 2, 3, 4, 8):
+            upstream = torch.arange(1.0, 1 + count * width, device=device).reshape(count, width)
+            assert_scattered(kernels, upstream, np.full(count, 1), 3, deterministic=deterministic)
+
     @pytest.mark.parametrize("count", [*BOUNDARIES, 1500])
     @pytest.mark.parametrize("kind", ["equal", "skewed", "distinct", "two"])
     @pytest.mark.parametrize("by_frequency", [False, True])
@@ -592,6 +602,19 @@ def test_a_graph_captures_every_launch(count: int, deterministic: bool) -> None:
     torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(out, weight[ids])
     assert out.norm(dim=1).max() <= 1 + 1e-5
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="of the interpreter alone")
+def test_the_interpreter_is_one_threads_at_a_time() -> None:
+    kernels, flags = TritonKernels(), Flags(torch.device("cpu"))
+    weight, ids = torch.randn(20, 4), torch.arange(20).repeat(4)
+
+    def work(_: int) -> bool:
+        found = kernels.gather(weight, ids, flags.fault, flags.report)
+        return torch.equal(found, weight[ids])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(32)))
 
 
 COMPILED = Path(__file__).parent / "support" / "compile_triton.py"

@@ -22,8 +22,10 @@ _DIGIT: Final = 9
 _SMALL: Final = 8192
 """Indices that one block sorts by itself, as in embedding.cu."""
 _SMALL_THREADS: Final = 1024
-_ROWS: Final = 4
+_ROWS: Final = 2
 """Rows that a thread of the gather has in flight, as in embedding.cu."""
+_CLAIMS: Final = 8
+"""Indices that a warp of the renorm claims at a time, as in embedding.cu."""
 _AHEAD: Final = 8
 """Rows that a thread of the reduction has in flight, as in embedding.cu."""
 _NORMS: Final = {0.0: 0, 1.0: 1, 2.0: 2, inf: 3, -inf: 4}
@@ -53,7 +55,8 @@ class CudaKernels:
     Parameters
     ----------
     blocks : int
-        Most blocks a multiprocessor that walk a large input.
+        Most blocks a multiprocessor for one kernel; so many that each has one piece of work were
+        faster on an H200 than blocks that stay.
     walkers : int
         Threads a multiprocessor that add up rows in the backward.
     path : str
@@ -64,7 +67,7 @@ class CudaKernels:
     def __init__(
         self,
         *,
-        blocks: int = 32,
+        blocks: int = 1 << 16,
         walkers: int = 768,
         path: Literal["auto", "atomic", "sorted"] = "auto",
     ) -> None:
@@ -97,7 +100,7 @@ class CudaKernels:
         kind = "renorm_vector" if _vectors(weight) else "renorm"
         place.run(
             f"{kind}_{_name(weight)}_{_name(indices)}",
-            self._grid(place, _ceil(count, _THREADS // 32)),
+            self._grid(place, _ceil(count, _CLAIMS * _THREADS // 32)),
             weight,
             *weight.stride(),
             indices,
@@ -265,9 +268,9 @@ class CudaKernels:
         if count <= _SMALL:
             size = gradient.numel() * gradient.element_size()
             clearing = min(2 * place.processors, _ceil(size, 16 * _SMALL_THREADS))
-            given = (indices, count, rows, padding_idx, digit, passes, scratch, owners)
+            at_once = (indices, count, rows, padding_idx, digit, passes, scratch, owners)
             name = f"sort_small_{_name(indices)}"
-            place.run(name, (1 + clearing,), *given, gradient, size, threads=_SMALL_THREADS)
+            place.run(name, (1 + clearing,), *at_once, gradient, size, threads=_SMALL_THREADS)
             last = 2 * ((passes - 1) % 2)
             return scratch[last], scratch[last + 1]
         blocks = _ceil(count, _TILE)

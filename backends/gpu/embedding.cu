@@ -10,7 +10,7 @@ typedef long long i64;
 constexpr u32 FULL = 0xffffffffu;
 
 #ifndef IN_FLIGHT
-#define IN_FLIGHT 4  // rows a thread of a large gather has in flight
+#define IN_FLIGHT 2  // rows a thread of a large gather has in flight
 #endif
 
 // ---------------------------------------------------------------------------------------------
@@ -209,23 +209,27 @@ __device__ void scale_row(T* row, i64 column_stride, i64 width, double factor) {
     }
 }
 
+constexpr int CLAIMS = 8;  // indices that a warp claims at a time
+
 template <typename T, typename Index, int VECTOR>
 __device__ void renorm(T* weight, i64 row_stride, i64 column_stride, const Index* indices,
                        i64 count, i64 width, int* claimed, double max_norm, i64 norm, double p,
                        const i64* fault) {
     if (*fault) return;
-    i64 step = (i64)gridDim.x * (blockDim.x >> 5);
-    i64 first = ((i64)blockIdx.x * blockDim.x + threadIdx.x) >> 5;
+    int lane = threadIdx.x & 31;
+    i64 step = (i64)gridDim.x * (blockDim.x >> 5) * CLAIMS;
+    i64 first = (((i64)blockIdx.x * blockDim.x + threadIdx.x) >> 5) * CLAIMS;
     for (i64 i = first; i < count; i += step) {
-        i64 index = __ldg(indices + i);
-        int mine = 0;
-        if ((threadIdx.x & 31) == 0)  // looking first spares a hot row its atomics
+        i64 index = lane < CLAIMS && i + lane < count ? __ldg(indices + i + lane) : -1;
+        bool mine = false;
+        if (index >= 0)  // looking first spares a hot row its atomics
             mine = *(volatile int*)(claimed + index) == 0 && atomicExch(claimed + index, 1) == 0;
-        if (!__shfl_sync(FULL, mine, 0)) continue;
-        T* row = weight + index * row_stride;
-        double length = careful_norm<T, VECTOR>(row, column_stride, width, norm, p);
-        if (length > max_norm)
-            scale_row<T, VECTOR>(row, column_stride, width, max_norm / (length + 1e-7));
+        for (u32 left = __ballot_sync(FULL, mine); left; left &= left - 1) {
+            T* row = weight + __shfl_sync(FULL, index, __ffs(left) - 1) * row_stride;
+            double length = careful_norm<T, VECTOR>(row, column_stride, width, norm, p);
+            if (length > max_norm)
+                scale_row<T, VECTOR>(row, column_stride, width, max_norm / (length + 1e-7));
+        }
     }
 }
 
@@ -271,7 +275,7 @@ __device__ void add_rows(const T* upstream, i64 row_stride, const Index* indices
 // beyond those that sort clear a share of the gradient meanwhile.
 
 constexpr int THREADS = 256, WARPS = THREADS / 32, ROUNDS = 16, TILE = THREADS * ROUNDS;
-constexpr int BINS = 512;
+constexpr int DIGIT_BITS = 9, BINS = 1 << DIGIT_BITS;
 
 struct Clearing {  // bytes, from a 16-byte boundary
     char* begin;
@@ -288,6 +292,17 @@ __device__ void clear_share(Clearing clearing, i64 block, i64 blocks) {
         ((uint4*)clearing.begin)[i] = make_uint4(0, 0, 0, 0);
     if (clearing.share == 0 && block == 0 && threadIdx.x < clearing.bytes % 16)
         clearing.begin[units * 16 + threadIdx.x] = 0;
+}
+
+// Which lanes have this digit: a vote a bit, since __match_any_sync takes a step a distinct value.
+__device__ __forceinline__ u32 lanes_alike(u32 digit, bool there) {
+    u32 alike = __ballot_sync(FULL, there);
+#pragma unroll
+    for (int bit = 0; bit < DIGIT_BITS; ++bit) {
+        u32 votes = __ballot_sync(FULL, digit >> bit & 1);
+        alike &= digit >> bit & 1 ? votes : ~votes;
+    }
+    return alike;
 }
 
 template <typename Source>
@@ -388,8 +403,8 @@ __device__ void place(const Source* keys, const u32* positions, i64 count, i64 r
     for (int round = 0; round < ROUNDS; ++round) {
         bool there = first + round * 32 < count;
         u32 digit = (key[round] >> shift) & (bins - 1);
-        u32 alike = __match_any_sync(FULL, there ? digit : BINS);
-        u32 leader = __ffs(alike) - 1, before = 0;
+        u32 alike = lanes_alike(digit, there);
+        u32 leader = alike ? __ffs(alike) - 1 : 0, before = 0;
         if (there && lane == leader) {
             before = seen[warp][digit];
             seen[warp][digit] = before + __popc(alike);
@@ -451,9 +466,9 @@ __device__ void sort_small(const Source* keys, i64 count, i64 rows, i64 padding_
 #pragma unroll
         for (int round = 0; round < SMALL_ROUNDS; ++round) {
             bool there = first + round * 32 < count;
-            u32 digit = there ? (key[round] >> shift) & mask : BINS;
-            u32 alike = __match_any_sync(FULL, digit);
-            u32 leader = __ffs(alike) - 1, before = 0;
+            u32 digit = there ? (key[round] >> shift) & mask : 0;
+            u32 alike = lanes_alike(digit, there);
+            u32 leader = alike ? __ffs(alike) - 1 : 0, before = 0;
             if (there && lane == leader) {
                 before = seen[warp][digit];
                 seen[warp][digit] = (unsigned short)(before + __popc(alike));
@@ -595,8 +610,11 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
     for (u32 turn = blockIdx.x; turn < owners[0]; turn += gridDim.x) {
         i64 group = owners[1 + turn], last = group * length + length - 1;
         u32 key = keys[last];
-        i64 stop = bound(keys, last, count, key, false);
-        i64 groups = (stop - 1) / length - group + 1;
+        i64 groups = 1;
+        for (int more = blockDim.x; more == blockDim.x; groups += more) {
+            i64 begin = (group + groups + threadIdx.x) * length;
+            more = __syncthreads_count(begin < count && keys[begin] == key);
+        }
         wide sum[4] = {};
         i64 column = (i64)blockIdx.y * 32 + across * 4;
         for (i64 k = down; k < groups; k += 32) {
@@ -611,7 +629,12 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
         if (threadIdx.x < 32 && column < width) {
             wide total = 0;
             for (int k = 0; k < 32; ++k) total += sums[k][threadIdx.x];
-            if (by_frequency) total /= (wide)(stop - bound(keys, 0, last, key, true));
+            if (by_frequency) {
+                i64 final = (group + groups - 1) * length;
+                i64 most = final + length < count ? final + length : count;
+                i64 stop = bound(keys, final, most, key, false);
+                total /= (wide)(stop - bound(keys, group * length, last, key, true));
+            }
             gradient[(i64)key * width + column] = narrow<T>(total);
         }
         __syncthreads();

@@ -7,6 +7,7 @@ linear maps that are each other's derivative, so that gradients of any order exi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final
 
@@ -32,7 +33,8 @@ class Operator:
     """
 
     def __init__(self, name: str, kernels: Callable[[], Kernels]) -> None:
-        self._make, self._made = kernels, None
+        self._make = kernels
+        self._made: Kernels | None = None
         space = f"embconform_{name}"
         self._lookup = _registered(f"{space}::lookup", self._look_up, _fake_rows)
         self._renorm = _registered(f"{space}::renorm_", self._bound, None, mutates=("weight",))
@@ -91,11 +93,12 @@ class Operator:
         if max_norm is not None:
             self._renorm(weight.detach(), input, float(max_norm), float(norm_type))
         settings = (input, padding, scale_grad_by_freq, sparse, max_norm is not None)
-        primal, tangent = forward_ad.unpack_dual(weight)
+        primal, tangent = forward_ad.unpack_dual(weight)  # type: ignore[no-untyped-call]
         if tangent is None:
             return self._lookup(weight, *settings)  # type: ignore[no-any-return]
         # an operator of torch.library drops a tangent without a word: docs/findings.md
-        return forward_ad.make_dual(self._lookup(primal, *settings), tangent[input])
+        rows = self._lookup(primal, *settings)
+        return forward_ad.make_dual(rows, tangent[input])  # type: ignore[no-untyped-call,no-any-return]
 
     def _look_up(  # noqa: PLR0917, an operator's
         self,
@@ -108,7 +111,7 @@ class Operator:
     ) -> torch.Tensor:
         flat = indices.reshape(-1).contiguous()
         lending = cells(weight.device, weight.shape[0], wait=not checked)
-        with torch.cuda.device_of(weight), lending as lent:
+        with _on_device(weight), lending as lent:
             rows = self.kernels.gather(weight, flat, lent.fault, lent.report)
         return rows.view(*indices.shape, weight.shape[1])
 
@@ -116,7 +119,7 @@ class Operator:
         self, weight: torch.Tensor, indices: torch.Tensor, max_norm: float, norm_type: float
     ) -> None:
         flat = indices.reshape(-1).contiguous()
-        with torch.cuda.device_of(weight), cells(weight.device, weight.shape[0]) as lent:
+        with _on_device(weight), cells(weight.device, weight.shape[0]) as lent:
             self.kernels.check(flat, weight.shape[0], lent.fault, lent.report)
             self.kernels.renorm(weight, flat, max_norm, norm_type, lent.fault)
 
@@ -129,7 +132,7 @@ class Operator:
         scale_grad_by_freq: bool,
     ) -> torch.Tensor:
         flat = indices.reshape(-1).contiguous()
-        with torch.cuda.device_of(upstream):
+        with _on_device(upstream):
             return self.kernels.scatter(
                 upstream.reshape(flat.numel(), upstream.shape[-1]),
                 flat,
@@ -152,7 +155,7 @@ class Operator:
         if scale_grad_by_freq:
             wide = torch.float64 if table.dtype == torch.float64 else torch.float32
             scale = torch.bincount(flat, minlength=rows).clamp_(min=1).to(wide).reciprocal_()
-        with torch.cuda.device_of(table), cells(table.device, rows) as lent:
+        with _on_device(table), cells(table.device, rows) as lent:
             spread = self.kernels.gather(
                 table, flat, lent.fault, lent.report, padding_idx=padding_idx, scale=scale
             )
@@ -174,6 +177,10 @@ class Operator:
     def _spread_backward(self, ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         (indices,) = ctx.saved_tensors
         return self._sum(upstream, indices, *ctx.settings), None, None, None, None
+
+
+def _on_device(tensor: torch.Tensor) -> AbstractContextManager[None]:
+    return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call,no-any-return]
 
 
 def _registered(

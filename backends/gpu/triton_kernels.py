@@ -123,8 +123,7 @@ def claim_kernel(
 
 @triton.jit
 def _magnitudes(
-    weight,
-    line,
+    origin,
     live,
     start,
     width,
@@ -135,7 +134,7 @@ def _magnitudes(
     """Load |w| of a block of columns, 0 outside the row."""
     column = start + tl.arange(0, BLOCK)
     mask = live[:, None] & (column < width)[None, :]
-    pointer = weight + line[:, None] + (column.to(tl.int64) * unit_stride)[None, :]
+    pointer = origin + (column.to(tl.int64) * unit_stride)[None, :]
     return tl.abs(tl.load(pointer, mask=mask, other=0).to(ACCUMULATOR)), mask
 
 
@@ -232,13 +231,16 @@ def renorm_kernel(
         place = first + tl.arange(0, ROWS)
         live = place < total
         line = tl.load(distinct + place, mask=live, other=0).to(tl.int64) * row_stride * LANES
+        # before the loops: Triton 3.6 would share a sum of one loop with another
+        # (docs/findings.md#triton-carries-a-value-from-one-loop-into-another)
+        origin = weight + line[:, None]
         extreme = tl.full(
             [ROWS], float("inf") if KIND == SMALLEST or KIND == INVERSE_POWER else 0.0, ACCUMULATOR
         )
         start = 0
         while start < width:
             magnitude, mask = _magnitudes(
-                weight, line, live, start, width, unit_stride, ACCUMULATOR, BLOCK
+                origin, live, start, width, unit_stride, ACCUMULATOR, BLOCK
             )
             if KIND == SMALLEST or KIND == INVERSE_POWER:
                 magnitude = tl.where(mask, magnitude, float("inf"))
@@ -251,7 +253,7 @@ def renorm_kernel(
         start = 0
         while start < width:
             magnitude, mask = _magnitudes(
-                weight, line, live, start, width, unit_stride, ACCUMULATOR, BLOCK
+                origin, live, start, width, unit_stride, ACCUMULATOR, BLOCK
             )
             powers += tl.sum(_terms(magnitude, mask, ruler, p, KIND), 1)
             start += BLOCK
@@ -268,7 +270,7 @@ def renorm_kernel(
         while start < width:
             column = start + tl.arange(0, BLOCK)
             mask = over[:, None] & (column < width)[None, :]
-            pointer = weight + line[:, None] + (column.to(tl.int64) * unit_stride)[None, :]
+            pointer = origin + (column.to(tl.int64) * unit_stride)[None, :]
             value = tl.load(pointer, mask=mask, other=0).to(ACCUMULATOR)
             value = (value * shrink.to(ACCUMULATOR)[:, None]) * factor[:, None]
             tl.store(pointer, value.to(weight.dtype.element_ty), mask=mask)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +34,7 @@ RENORM_PROGRAMS: Final = 16  # a processor
 LONG_PROGRAMS: Final = 4  # a processor
 CHAIN_COLUMNS: Final = 256
 LONG_CHAIN_TILE: Final = (512, 16)
+_INTERPRETER: Final = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -309,11 +312,21 @@ class TritonKernels:
         return self.chip or plans.chip_of(tensor.device)
 
 
-def _launching(tensor: torch.Tensor) -> AbstractContextManager[Any]:
-    """Make the tensor's device the current one; silence NumPy where the kernels run in it."""
+@contextmanager
+def _launching(tensor: torch.Tensor) -> Iterator[None]:
+    """Make the tensor's device the current one.
+
+    The interpreter puts its own functions into Triton's modules while it runs: one thread at a
+    time. NumPy, in which it runs kernels, is silenced.
+    """
     if INTERPRETED:
-        return np.errstate(all="ignore")
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+        with _INTERPRETER, np.errstate(all="ignore"):
+            yield
+    elif tensor.is_cuda:
+        with torch.cuda.device(tensor.device):
+            yield
+    else:
+        yield
 
 
 def _programs(count: int, each: int) -> int:

@@ -97,7 +97,7 @@ def units_per_program(total: int, size: int, chip: Chip) -> int:
     64 bytes a thread where that leaves enough programs to fill the chip, else 16.
     """
     if chip is NO_CHIP:
-        return min(power_of_two(total), chip.tile_bytes // size)
+        return min(max(128, power_of_two(total)), chip.tile_bytes // size)
     most = min(chip.tile_bytes // size, MOST_UNITS)
     return most if total >= 8 * chip.processors * most else 128
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from embconform.performance.cuda_targets.contenders import FAMILIES, get_ready
+from embconform.performance.cuda_targets.digest import digest
 from embconform.performance.cuda_targets.document import Document, Record, read, write
 from embconform.performance.cuda_targets.page import fill
 from embconform.performance.cuda_targets.race import SAMPLES, DeadDeviceError
@@ -21,6 +22,8 @@ from embconform.performance.cuda_targets.tables import compact, lines_of
 FILE: Final = "cuda-targets.json"
 TABLE: Final = "cuda-targets.txt"
 PAGE: Final = Path("docs/performance-cuda.md")
+DIGESTS: Final = Path("docs/data/cuda-targets")
+"""Of the runs on the page, in the order of their columns."""
 _DRY_SAMPLES: Final = 3
 _FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -109,12 +112,28 @@ def main(
 @click.argument("files", nargs=-1, type=_FILE)
 @click.option("--page", type=_FILE, default=PAGE, show_default=True, help="What is rewritten.")
 def render(files: tuple[Path, ...], page: Path) -> None:
-    """Write the table of the page anew: predictions, and a column for each of FILES."""
+    """Write the tables of the page anew: predictions, and a column for each of FILES.
+
+    FILES are runs or digests of them; without any, all of docs/data/cuda-targets.
+    """
+    files = files or tuple(sorted(DIGESTS.glob("*.json")))
     try:
         text = fill(page.read_text(encoding="utf-8"), [read(file) for file in files])
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     page.write_text(text, encoding="utf-8")
+
+
+@main.command("digest")
+@click.argument("file", type=_FILE)
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--label", default="", help="What this version is called in the page.")
+def _digest(file: Path, target: Path, label: str) -> None:
+    """Write to TARGET what the page needs of FILE: medians instead of samples."""
+    try:
+        write(target, digest(read(file), label))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _check_device(device: str) -> None:

@@ -113,25 +113,3 @@ def clock_for(row: Row, device: str) -> Clock:
     if row.clock == "host":
         return HostClock()
     return EventClock(LAUNCHES if row.clock == "graph" else 1)
-
-
-def copy_seconds(size: int, device: str, samples: int) -> list[float]:
-    """Time copies the way that everything else is timed.
-
-    Parameters
-    ----------
-    size : int
-        Bytes that are read, and as many are written.
-    device : str
-    samples : int
-
-    Returns
-    -------
-    list of float
-    """
-    source = torch.randint(256, (size,), dtype=torch.uint8, device=device)
-    target = torch.zeros_like(source)
-    clock: Clock = EventClock() if device == "cuda" else DryClock()
-    work = Work(target.copy_, None, target)
-    clock.ready(work, source)
-    return [clock.sample(work, source).seconds for _ in range(samples)]

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
+from inspect import signature
 from typing import Any, Final, cast
 
 import torch
@@ -17,6 +18,7 @@ from embconform.backends.catalogue import catalogue
 from embconform.backends.gpu.faults import range_check
 from embconform.backends.gpu.kernels import Kernels
 from embconform.performance.cuda_targets.inputs import Inputs
+from embconform.performance.workloads import ITEM_BYTES
 
 Call = Callable[[torch.Tensor], torch.Tensor]
 
@@ -27,6 +29,9 @@ KERNELS: Final = {
 }
 FAMILIES: Final = (ATEN, INDUCTOR, *KERNELS)
 DETERMINISTIC, CALLED, UNWAITED = " determ.", " call", " async"
+ATOMIC: Final = "atomic"
+PATHS: Final = (ATOMIC, "sorted")
+"""Ways through a backward pass, timed apart for kernels that can be told which one to take."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +88,34 @@ def get_ready(families: tuple[str, ...]) -> None:
 
 
 @cache
-def kernels_of(name: str) -> Kernels:
+def kernels_of(name: str, path: str = "") -> Kernels:
     """Load a set of kernels.
 
     Parameters
     ----------
     name : str
         A key of :data:`KERNELS`.
+    path : str
+        One of :data:`PATHS`; empty to let the kernels choose.
 
     Returns
     -------
     Kernels
     """
+    return cast(Kernels, _class_of(name)(path=path) if path else _class_of(name)())
+
+
+def _class_of(name: str) -> Any:
     home, _, attr = KERNELS[name].partition(":")
-    return cast(Kernels, getattr(import_module(home), attr)())
+    return getattr(import_module(home), attr)
+
+
+def _takes_a_path(name: str) -> bool:
+    """Say whether kernels can be told which path to take; False where they can't be loaded."""
+    try:
+        return "path" in signature(_class_of(name)).parameters
+    except Exception:  # the contender itself says why
+        return False
 
 
 def function_of(name: str) -> Callable[..., Any]:
@@ -167,6 +186,10 @@ def _ours(family: str, inputs: Inputs) -> Iterator[Offer]:
         yield Offer(family, family, partial(_scatter, family, inputs, deterministic=False))
         name = f"{family}{DETERMINISTIC}"
         yield Offer(name, family, partial(_scatter, family, inputs, deterministic=True))
+        # half types are always sorted
+        for path in PATHS if ITEM_BYTES[inputs.row.dtype] > 2 and _takes_a_path(family) else ():
+            make = partial(_scatter, family, inputs, deterministic=False, path=path)
+            yield Offer(f"{family} {path}", family, make)
         return
     yield Offer(family, family, partial(_gather, family, inputs))
     if group in ("max_norm", "check"):
@@ -175,8 +198,8 @@ def _ours(family: str, inputs: Inputs) -> Iterator[Offer]:
         yield Offer(f"{family}{UNWAITED}", family, partial(_unwaited, family, inputs))
 
 
-def _scatter(family: str, inputs: Inputs, *, deterministic: bool) -> Call:
-    kernels, upstream, rows = kernels_of(family), inputs.upstream, inputs.row.rows
+def _scatter(family: str, inputs: Inputs, *, deterministic: bool, path: str = "") -> Call:
+    kernels, upstream, rows = kernels_of(family, path), inputs.upstream, inputs.row.rows
     return lambda ids: kernels.scatter(upstream, ids, rows, deterministic=deterministic)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from embconform.performance.cuda_targets.ceilings import COPY, HOT
 from embconform.performance.cuda_targets.contenders import ATEN
 from embconform.performance.cuda_targets.counts import operations, traffic
 from embconform.performance.cuda_targets.inputs import Inputs
@@ -17,7 +18,7 @@ from embconform.performance.cuda_targets.rows import Row
 from embconform.performance.cuda_targets.verdicts import Samples, ratio, verdicts
 from embconform.performance.statistics import Estimate, median
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 REFERENCE: Final = 512 * 2**20
 """Copies of at least as many bytes, each way, make the bandwidth that all is held against."""
 DRY: Final = "dry run, not a measurement"
@@ -37,8 +38,8 @@ class Record:
     environment : dict of str to str
     rows : dict of str to dict
         By name, in the order in which they were measured.
-    copies : dict of int to list of float
-        Seconds of copies, by the bytes that they read.
+    ceilings : dict of str to dict of int to list of float
+        Seconds of copies and of other ways to move bytes, by their sizes.
     chips : list of dict
         What NVML told, from the beginning to the end.
     left_out : list of str
@@ -50,7 +51,7 @@ class Record:
     label: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     rows: dict[str, Document] = field(default_factory=dict)
-    copies: dict[int, list[float]] = field(default_factory=dict)
+    ceilings: dict[str, dict[int, list[float]]] = field(default_factory=dict)
     chips: list[Document] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -60,17 +61,17 @@ class Record:
         """Bytes a second, read and written, of large copies: the median of all."""
         large = [
             2 * size / seconds
-            for size, found in self.copies.items()
+            for size, found in self.ceilings[COPY].items()
             if size >= REFERENCE or self.device != "cuda"
             for seconds in found
         ]
         return float(np.median(large))
 
-    def rate_of(self, size: int) -> float | None:
-        """Give the bytes a second of copies that read `size` bytes, to 1%, if there were any."""
-        for known, found in self.copies.items():
+    def seconds_of(self, name: str, size: int) -> float | None:
+        """Give the median of what moving `size` bytes, to 1%, took in some way; None if unknown."""
+        for known, found in self.ceilings.get(name, {}).items():
             if abs(known - size) < 0.01 * size:
-                return 2 * known / float(np.median(found))
+                return float(np.median(found)) * size / known
         return None
 
     def add(self, name: str, inputs: Inputs, runners: list[Runner]) -> Document:
@@ -125,8 +126,9 @@ class Record:
             "device": self.device,
             "environment": self.environment,
             "copy_bytes_a_second": self.rate,
-            "copies_ns": {
-                str(size): [round(s * 1e9, 1) for s in found] for size, found in self.copies.items()
+            "ceilings_ns": {
+                name: {str(size): [round(s * 1e9, 1) for s in found] for size, found in by.items()}
+                for name, by in self.ceilings.items()
             },
             "chips": self.chips,
             "left_out": self.left_out,
@@ -136,16 +138,19 @@ class Record:
 
     @classmethod
     def from_dict(cls, document: Document) -> Record:
-        """Take up a run where it ended."""
-        copies = {
-            int(size): [ns * 1e-9 for ns in found] for size, found in document["copies_ns"].items()
+        """Take up a run where it ended; ValueError if it is a digest, which has no samples."""
+        if document.get("digest"):
+            raise ValueError("a digest has no samples to go on from; give the run's own file")
+        ceilings = {
+            name: {int(size): [ns * 1e-9 for ns in found] for size, found in by.items()}
+            for name, by in document["ceilings_ns"].items()
         }
         return cls(
             document["device"],
             document["label"],
             document["environment"],
             document["rows"],
-            copies,
+            ceilings,
             document["chips"],
             [],
             document["notes"],
@@ -168,7 +173,10 @@ class Record:
             return {"time": None, "verdicts": [], "met": None}
         time = median(samples[name])
         against = ratio(samples, name, ATEN)
-        peer = self.rate_of(row.output) if row.group == "forward" else None
+        copy, hot = (
+            self.seconds_of(way, row.output) if row.group == "forward" else None
+            for way in (COPY, HOT)
+        )
         judged = []
         if ours and self.device == "cuda":
             others = self._seconds_of(name, row)
@@ -178,7 +186,10 @@ class Record:
         return {
             "time": _estimate(time),
             "share_of_copy": floor / time.value,
-            "share_of_like_copy": floor * self.rate / peer / time.value if peer else None,
+            "share_of_like_copy": floor * self.rate / (2 * row.output) * copy / time.value
+            if copy
+            else None,
+            "share_of_hot_copy": hot / time.value if hot and row.ids == "zipf" else None,
             "over_floor": time.value / floor,
             "over_aten": _estimate(against) if against else None,
             "verdicts": [asdict(verdict) for verdict in judged],

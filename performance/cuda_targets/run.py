@@ -1,4 +1,4 @@
-"""A whole run: rows in turn, copies between them, and what to do when the device dies."""
+"""A whole run: rows in turn, ceilings between them, and what to do when the device dies."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from itertools import groupby
 from time import perf_counter
 from typing import Final
 
-from embconform.performance.cuda_targets.clocks import copy_seconds
+from embconform.performance.cuda_targets.ceilings import look
 from embconform.performance.cuda_targets.contenders import offers
-from embconform.performance.cuda_targets.document import REFERENCE, Document, Record
+from embconform.performance.cuda_targets.document import Document, Record
 from embconform.performance.cuda_targets.inputs import Draws
 from embconform.performance.cuda_targets.race import race
-from embconform.performance.cuda_targets.rows import MEDIUM, Row
+from embconform.performance.cuda_targets.rows import Row
 
-COPIES: Final = (MEDIUM, REFERENCE, 2 * REFERENCE)
-DRY_COPY: Final = 2**16
 MOST_SHARE: Final = 0.06
 """Of the time: what the samples of one row may take."""
-COPY_SAMPLES: Final = 20
+LOOK_SAMPLES: Final = 10
+"""Of each ceiling, before each group of rows and at the end."""
 
 Told = Callable[[str, Document], None]
 
@@ -81,11 +80,10 @@ def measure(
 
 
 def _look(record: Record) -> None:
-    """Time copies, and ask NVML for the state of the chip under this load."""
-    cuda = record.device == "cuda"
-    for size in COPIES if cuda else (DRY_COPY,):
-        record.copies.setdefault(size, []).extend(copy_seconds(size, record.device, COPY_SAMPLES))
-    if cuda:
+    """Time copies and the like, and ask NVML for the state of the chip under this load."""
+    for ceiling, size, seconds in look(record.device, LOOK_SAMPLES):
+        record.ceilings.setdefault(ceiling.name, {}).setdefault(size, []).extend(seconds)
+    if record.device == "cuda":
         from embconform.performance.cuda import read_chip
 
         chip = read_chip()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
+from embconform.performance.cuda_targets.ceilings import CEILINGS, HOT
 from embconform.performance.cuda_targets.document import DRY, Document
+from embconform.performance.statistics import median
 
 MARKS: Final = {True: "+", False: "-", None: " "}
 _SHORT: Final = {
@@ -57,8 +60,9 @@ def _said(result: Document, count: int, *, dry: bool) -> str:
             f"{_word(verdict['met'])} {verdict['target']} ({verdict['said']})"
             for verdict in result["verdicts"]
         ]
-    if result["share_of_like_copy"] is not None:
-        said.append(f"{result['share_of_like_copy']:.1%} of a copy of this size")
+    for key, way in (("share_of_like_copy", "copy"), ("share_of_hot_copy", HOT)):
+        if result[key] is not None:
+            said.append(f"{result[key]:.1%} of a {way} of this size")
     if count < 50:
         said.append(f"{count} samples")
     if result["late"] > count / 2:
@@ -88,8 +92,8 @@ def compact(document: Document) -> str:
         names = [result["name"] for result in entry["results"]]
         if names != header:
             header = names
-            said.append(f"{'':<26}{'floor':>8}" + "".join(f"{shorten(n):>10}" for n in names))
-        cells = "".join(f"{_cell(result):>10}" for result in entry["results"])
+            said.append(f"{'':<26}{'floor':>8}" + "".join(f"{shorten(n):>11}" for n in names))
+        cells = "".join(f"{_cell(result):>11}" for result in entry["results"])
         said.append(f"{shorten(name):<26}{micro(entry['floor_seconds']):>8}{cells}")
     said += ["", *summary(document)]
     return "\n".join(line.rstrip() for line in said)
@@ -102,7 +106,7 @@ def _cell(result: Document) -> str:
 
 
 def summary(document: Document) -> Iterator[str]:
-    """Count what was met, target by target, with the worst row; then say what else to know.
+    """Count what was met, target by target, with rows that missed; then say what else to know.
 
     Parameters
     ----------
@@ -115,13 +119,12 @@ def summary(document: Document) -> Iterator[str]:
     if document["said"]:
         yield f"{document['said']}: no target is judged"
     else:
-        yield from _counts(document)
+        for tally in tallies(document):
+            missed = f"; missed: {shorten(tally.shown)}" if tally.missed else ""
+            who = shorten(tally.contender)
+            yield f"{tally.group}, {who}, {tally.target}: {tally.said}{missed}"
     yield from (f"{name}: {why}" for name, why in sorted(_broken(document).items()))
-    rates = ", ".join(
-        f"{int(size) / 2**20:.0f} MiB {2 * int(size) / sorted(found)[len(found) // 2]:.0f}"
-        for size, found in document["copies_ns"].items()
-    )
-    yield f"copies, GB/s read and written, by bytes read: {rates}"
+    yield from rates(document)
     for chip in document["chips"][:1] + document["chips"][-1:]:
         yield ", ".join(f"{key} {value}" for key, value in chip.items() if value != "")
     if document["left_out"]:
@@ -129,8 +132,72 @@ def summary(document: Document) -> Iterator[str]:
     yield from document["notes"]
 
 
-def _counts(document: Document) -> Iterator[str]:
-    """Sum the verdicts up by group, contender and target."""
+def rates(document: Document) -> Iterator[str]:
+    """Say how fast bytes were moved in each way, by how many.
+
+    Parameters
+    ----------
+    document : dict
+
+    Yields
+    ------
+    str
+    """
+    for ceiling in CEILINGS:
+        found = document["ceilings_ns"].get(ceiling.name, {})
+        said = ", ".join(
+            f"{int(size) / 2**20:.0f} MiB {ceiling.each * int(size) / median(ns).value:.0f}"
+            for size, ns in found.items()
+        )
+        if said:
+            yield f"{ceiling.name}, GB/s {ceiling.counted}: {said}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A target over all rows of a group.
+
+    Attributes
+    ----------
+    group, contender, target : str
+    met : int
+    missed : list of str
+        Rows with the numbers that decide.
+    lacking : str
+        What the target is relative to, if no row could be judged without it; else empty.
+    """
+
+    group: str
+    contender: str
+    target: str
+    met: int
+    missed: list[str]
+    lacking: str
+
+    @property
+    def said(self) -> str:
+        """How many of how many."""
+        if self.lacking:
+            return f"not judged without {self.lacking}"
+        return f"{self.met} of {self.met + len(self.missed)} met"
+
+    @property
+    def shown(self) -> str:
+        """The first rows that missed; empty if none did."""
+        return ", ".join(self.missed[:2]) + ", ..." * (len(self.missed) > 2)
+
+
+def tallies(document: Document) -> Iterator[Tally]:
+    """Count the verdicts by group, contender and target.
+
+    Parameters
+    ----------
+    document : dict
+
+    Yields
+    ------
+    Tally
+    """
     found: dict[tuple[str, str, str], list[tuple[bool | None, str]]] = {}
     for name, entry in document["rows"].items():
         for result in entry["results"]:
@@ -138,11 +205,11 @@ def _counts(document: Document) -> Iterator[str]:
                 target = verdict["target"].partition(" the growth")[0]
                 key = (f"{entry['group']} {_size(entry)}".strip(), result["name"], target)
                 found.setdefault(key, []).append((verdict["met"], f"{name} {verdict['said']}"))
-    for (group, contender, target), judged in found.items():
-        met = sum(1 for done, _ in judged if done)
-        missed = [shorten(said) for done, said in judged if done is False]
-        shown = f"; missed: {', '.join(missed[:2])}{', ...' * (len(missed) > 2)}" if missed else ""
-        yield f"{group}, {shorten(contender)}, {target}: {met} of {len(judged)} met{shown}"
+    for key, judged in found.items():
+        known = [(done, said) for done, said in judged if done is not None]
+        missed = [said for done, said in known if not done]
+        lacking = "" if known else judged[0][1].split()[-1]
+        yield Tally(*key, len(known) - len(missed), missed, lacking)
 
 
 def _size(entry: Document) -> str:

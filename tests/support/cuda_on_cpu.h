@@ -68,14 +68,24 @@ template <typename T> T __shfl_up_sync(unsigned, T own, int by) {
     int lane = threadIdx.x % 32;
     return exchange(own, lane >= by ? lane - by : lane);
 }
-inline unsigned __match_any_sync(unsigned, unsigned own) {
+inline unsigned __ballot_sync(unsigned, bool own) {
     uint64_t* slot = slots[threadIdx.x / 32];
     slot[threadIdx.x % 32] = own;
     __syncwarp();
-    unsigned alike = 0;
-    for (int lane = 0; lane < 32; ++lane) alike |= unsigned(slot[lane] == own) << lane;
+    unsigned votes = 0;
+    for (int lane = 0; lane < 32; ++lane) votes |= unsigned(slot[lane] != 0) << lane;
     __syncwarp();
-    return alike;
+    return votes;
+}
+inline int __syncthreads_count(bool own) {
+    static int tally;
+    if (threadIdx.x == 0) tally = 0;
+    __syncthreads();
+    tally += own;
+    __syncthreads();
+    int found = tally;
+    __syncthreads();
+    return found;
 }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(unsigned x) { return __builtin_ffs(int(x)); }

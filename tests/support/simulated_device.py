@@ -22,6 +22,7 @@ class SimulatedDevice:
         self.stream = 0.0
         self.side = 0.0
         self.spun = 0.0
+        self.wait_ns = API_NS
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put it in the place of torch.cuda and of the host's clock."""
@@ -63,8 +64,7 @@ class SimulatedDevice:
         self.host += API_NS
 
     def synchronize(self) -> None:
-        self.api()
-        self.host = max(self.host, self.stream, self.side)
+        self.host = max(self.host + self.wait_ns, self.stream, self.side)
 
     def sleep(self, cycles: int) -> None:
         """Spin at 1 GHz: a slow clock keeps the gate shut for longer."""
