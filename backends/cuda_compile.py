@@ -1,5 +1,7 @@
 """torch.compile on a CUDA device, where Inductor writes Triton: one graph, sizes dynamic."""
 
+from pathlib import Path
+
 from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.compile import Embedding, embedding
 from embconform.backends.devices import cuda_unavailable
@@ -18,6 +20,7 @@ BACKEND = Backend(
     functional=embedding,
     module=Embedding,
     profiles=(Profile.TORCH,),
+    deviations=Path(__file__).with_name("cuda_compile.toml"),
     capabilities=Capabilities(devices=("cuda",)),
     compiled=True,
     prepare=prepare,

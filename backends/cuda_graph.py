@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -193,6 +194,7 @@ BACKEND = Backend(
     functional=embedding,
     module=Embedding,
     profiles=(Profile.TORCH,),
+    deviations=Path(__file__).with_name("cuda_graph.toml"),
     capabilities=Capabilities(
         options=frozenset({"padding_idx", "scale_grad_by_freq"}),
         double_backward=False,

@@ -16,6 +16,8 @@ from embconform.conformance.views import CallView, DoubleBackwardView, FaultView
 from embconform.reference.clause import Profile, registry
 
 V = TypeVar("V", bound=View)
+AFTER_AN_ERROR = "errors.next-call-works"
+"""Of the steps after one in which the device was lost, this clause alone speaks."""
 GROUPS = ("lookup", "padding", "max_norm", "gradient", "sparse", "errors", "state")
 
 
@@ -135,6 +137,8 @@ def rule(case: Case, outcome: Outcome, wanted: frozenset[str] | None = None) -> 
     for view in views(case, outcome):
         broke_off = _broke_off(view)
         for entry in panels[type(view)]:
+            if view.after_loss and entry.clause != AFTER_AN_ERROR:
+                continue
             if not (_speaks_of_loss(entry, view) if broke_off else _speaks(entry, view)):
                 continue
             if not entry.applies(view):
@@ -176,7 +180,7 @@ def _speaks_of_loss(entry: Judge, view: View) -> bool:
     """Tell whether a judge has something to say on a step that did not."""
     if isinstance(view, FaultView):
         return True
-    if _is_sparse_call(view) and not entry.clause.startswith("sparse."):
+    if _is_sparse_call(view) and not view.after_loss and not entry.clause.startswith("sparse."):
         return False
     return entry.value
 

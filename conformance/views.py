@@ -45,6 +45,32 @@ class View:
         return self.outcome.steps[self.position]
 
     @cached_property
+    def previous(self) -> StepSeen | None:
+        """What the step before did; None at the first."""
+        return self.outcome.steps[self.position - 1] if self.position else None
+
+    @cached_property
+    def after_loss(self) -> bool:
+        """Whether an earlier step lost the device, so that nothing in its process can work."""
+        return self.previous is not None and self.previous.ruined
+
+    @cached_property
+    def outside_weight(self) -> bool:
+        """Whether this step left the memory around the table alone."""
+        memory = self.seen.memory
+        return memory.outside_weight or not (
+            self.previous is None or self.previous.memory.outside_weight
+        )
+
+    @cached_property
+    def outside_indices(self) -> bool:
+        """Whether this step left the memory around the index tensors alone."""
+        memory = self.seen.memory
+        return memory.outside_indices or not (
+            self.previous is None or self.previous.memory.outside_indices
+        )
+
+    @cached_property
     def readable(self) -> bool:
         """Whether what was seen has the shape that values can be compared in."""
         return True

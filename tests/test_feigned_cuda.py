@@ -22,7 +22,7 @@ from embconform.conformance.options import RunOptions
 from embconform.conformance.report import Report, Status
 from embconform.conformance.transforms_common import Lab
 from embconform.mutants.on_cuda import looks_up_on_the_host
-from embconform.reference.clause import Profile
+from embconform.reference.clause import DEVICES, Profile
 
 NOT_FEIGNED = {
     "lookup.huge-table": "feigned memory holds no 4 GiB",
@@ -61,7 +61,7 @@ def statuses(report: Report) -> dict[str, Status]:
     return {
         result.clause.id: result.status
         for result in report.clauses
-        if result.clause.id not in NOT_FEIGNED and "cpu" in result.clause.devices
+        if result.clause.id not in NOT_FEIGNED and result.clause.devices == DEVICES
     }
 
 

@@ -302,6 +302,24 @@ class TestWhatIsFound:
         assert not broken(PLAIN, outcome)
         assert broken(PLAIN, damaged(outcome, step, kind)) == clauses
 
+    @pytest.mark.parametrize(
+        ("max_norm", "clauses"),
+        [
+            (None, {"lookup.weight-unchanged", "lookup.indices-unchanged"}),
+            (0.5, {"max-norm.only-looked-up-rows", "lookup.indices-unchanged"}),
+        ],
+    )
+    def test_memory_is_overwritten_in_one_step(
+        self, max_norm: float | None, clauses: set[str]
+    ) -> None:
+        case = replace(PLAIN, options=Options(max_norm=max_norm))
+        outcome = observe(EAGER, case)
+        for step in range(len(outcome.steps)):
+            outcome = damaged(outcome, step, "guards are overwritten")
+        found = [ruling for ruling in rulings(case, outcome) if ruling.finding]
+        assert {ruling.clause for ruling in found} == clauses
+        assert {ruling.finding.step for ruling in found if ruling.finding} == {0}
+
     def test_only_the_clauses_that_are_wanted(self) -> None:
         wrong = damaged(observe(EAGER, PLAIN), 0, "output is NaN")
         found = list(rule(PLAIN, wrong, frozenset({"lookup.rows", "lookup.dtype"})))

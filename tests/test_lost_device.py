@@ -57,24 +57,25 @@ class Fake:
             self.lost = self.for_good
             raise RuntimeError(MESSAGE)
 
-    def look_up(self, indices: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def look_up(self, indices: torch.Tensor, weight: torch.Tensor, **options: Any) -> torch.Tensor:
         self()
         if bool((indices >= len(weight)).any()):
             self.lost = True
             return weight.new_zeros((*indices.shape, weight.shape[1]))
-        return embedding(indices, weight)
+        return embedding(indices, weight, **options)
 
     @property
     def backend(self) -> Backend:
         return Backend("fake", functional=self.look_up, synchronize=self)
 
 
-def fault() -> Case:
+def fault(options: Options | None = None) -> Case:
     """A bad call, and a good one."""
     bad, good = Placed(np.array([1, 7])), Placed(np.array([0, 2, 2]))
     steps = (Call(bad, must_raise=True), Call(good))
     table = np.arange(1, 9, dtype=np.float32).reshape(4, 2)
-    return Case("", Profile.TORCH, Placed(table), Options(), "grad", "functional", steps)
+    asked = options or Options()
+    return Case("", Profile.TORCH, Placed(table), asked, "grad", "functional", steps)
 
 
 def verdicts(case: Case, outcome: Outcome) -> dict[str, str]:
@@ -110,6 +111,29 @@ def test_what_cannot_be_read_is_not_judged() -> None:
     assert "IndexError" in found["errors.exception-type"]
     right = verdicts(case, observe(Backend("right", functional=embedding), case))
     assert right["errors.atomic"] == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(padding_idx=0),
+        Options(sparse=True),
+        Options(padding_idx=2, sparse=True),
+        Options(padding_idx=0, scale_grad_by_freq=True),
+    ],
+)
+def test_after_a_loss_one_clause_speaks(options: Options) -> None:
+    case = fault(options)
+    rulings = list(rule(case, observe(Fake().backend, case)))
+    broken = {ruling.clause for ruling in rulings if ruling.finding}
+    assert broken == {
+        "errors.next-call-works",
+        "errors.exception-type",
+        "errors.names-the-index",
+    }
+    after = {ruling.clause for ruling in rulings if ruling.finding and ruling.finding.step == 1}
+    assert after == {"errors.next-call-works"}
+    assert "lookup.rows" not in {ruling.clause for ruling in rulings}
 
 
 def test_a_device_that_lives_on_is_not_lost() -> None:

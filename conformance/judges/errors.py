@@ -114,7 +114,7 @@ def atomic(view: FaultView) -> Finding | None:
     """Compare the table and the indices before and after a refused call."""
     memory = view.seen.memory
     finding = same_bits("weight", memory.weight, view.before)
-    if finding or not memory.outside_weight:
+    if finding or not view.outside_weight:
         return finding or outside("weight")
     ids = memory.indices.get(view.position)
     if ids is not None and not unchanged(ids, view.step.indices.values):

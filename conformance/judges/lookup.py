@@ -171,7 +171,7 @@ def _previous_memory(view: View) -> dict[int, np.ndarray]:
 def _weight_kept(view: View) -> Finding | None:
     memory: MemorySeen = view.seen.memory
     finding = same_bits("weight", memory.weight, view.before, _not_padding(view))
-    if finding is None and not memory.outside_weight:
+    if finding is None and not view.outside_weight:
         return outside("weight")
     return finding
 
@@ -234,4 +234,4 @@ def _indices_kept(view: View) -> Finding | None:
         after = view.seen.memory.indices[call]
         if not unchanged(before, after):
             return same_bits(f"ids{call}", after, before)
-    return None if view.seen.memory.outside_indices else outside(f"ids{source}")
+    return None if view.outside_indices else outside(f"ids{source}")

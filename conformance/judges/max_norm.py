@@ -195,7 +195,7 @@ def only_looked_up(view: CallView) -> Finding | None:
     """Compare the rows that are not looked up, and the memory around the table."""
     memory = view.seen.memory
     finding = same_bits("weight", memory.weight, view.before, ~view.looked_up)
-    return finding if finding or memory.outside_weight else outside("weight")
+    return finding if finding or view.outside_weight else outside("weight")
 
 
 @judge("max-norm.table-untouched", CallView, lambda v: v.bounded and not v.empty)
