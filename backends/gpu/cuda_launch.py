@@ -242,7 +242,7 @@ class CudaKernels:
         parts = torch.empty(groups, 2, width, dtype=wide, device=upstream.device)
         kind = f"{'_vector' if vector else ''}_{_name(upstream)}"
         shape = (count, rows, width, length, lanes.bit_length() - 1)
-        grid = (_ceil(groups * columns, _THREADS // lanes),)
+        grid: tuple[int, ...] = (_ceil(groups * columns, _THREADS // lanes),)
         walked = (upstream, upstream.stride(0), keys, positions, *shape, gradient, parts, owners)
         place.run(f"reduce{kind}", grid, *walked, int(by_frequency))
         grid = (min(groups, 4 * place.processors), _ceil(width, 32))

@@ -98,7 +98,7 @@ class Operator:
             return self._lookup(weight, *settings)  # type: ignore[no-any-return]
         # an operator of torch.library drops a tangent without a word: docs/findings.md
         rows = self._lookup(primal, *settings)
-        return forward_ad.make_dual(rows, tangent[input])  # type: ignore[no-untyped-call,no-any-return]
+        return forward_ad.make_dual(rows, tangent[input])  # type: ignore[no-any-return, no-untyped-call]
 
     def _look_up(  # noqa: PLR0917, an operator's
         self,
@@ -180,7 +180,7 @@ class Operator:
 
 
 def _on_device(tensor: torch.Tensor) -> AbstractContextManager[None]:
-    return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call,no-any-return]
+    return torch.cuda.device_of(tensor)  # type: ignore[no-untyped-call]
 
 
 def _registered(
