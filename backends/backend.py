@@ -86,6 +86,8 @@ class Backend:
         Called once before a run.
     threads : int, optional
         Most threads that torch may use while it runs; None for the suite's choice.
+    interpreter : str
+        What runs its kernels where that is not the device that they are for; empty elsewhere.
     source : str
         Python lines that define ``embedding`` and ``Embedding`` for repro scripts; empty for a
         target that its own name imports.
@@ -107,6 +109,7 @@ class Backend:
     synchronize: Callable[[], None] | None = None
     prepare: Callable[[], None] | None = None
     threads: int | None = None
+    interpreter: str = ""
     source: str = ""
 
     def __post_init__(self) -> None:

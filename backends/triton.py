@@ -35,6 +35,7 @@ BACKEND = Backend(
         devices=("cpu",) if triton_import.INTERPRETED else ("cuda",),
         huge_tables=not triton_import.INTERPRETED,
     ),
+    interpreter="Triton's interpreter on the CPU" if triton_import.INTERPRETED else "",
     source="from embconform.backends.triton import Embedding, embedding",
     summary="kernels in Triton; interpreted where no CUDA device is",
 )

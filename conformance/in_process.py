@@ -46,7 +46,8 @@ class InProcess:
         """Where it runs."""
         from embconform.conformance.environment import environment
 
-        return environment(self.device)
+        found = environment(self.device)
+        return found | ({"interpreter": by} if (by := self.backend.interpreter) else {})
 
     def prepare(self) -> None:
         """Let the device and the backend get ready."""

@@ -105,6 +105,7 @@ def report(found: Found, target: str) -> Report:
         seconds=found.seconds,
         environment=found.environment,
         notes=(
+            *_interpreter_note(found.environment),
             *_rounds_note(found),
             *_replays_note(part),
             *(each.note for each in made if each and each.note),
@@ -113,6 +114,14 @@ def report(found: Found, target: str) -> Report:
         interrupted=found.interrupted,
         part=found if found.is_part else None,
     )
+
+
+def _interpreter_note(environment: dict[str, str]) -> tuple[str, ...]:
+    """Say that what ran is not what users run."""
+    if "interpreter" not in environment:
+        return ()
+    by = environment["interpreter"]
+    return (f"the kernels were run by {by}: on a device they are untested by this report",)
 
 
 def _rounds_note(found: Found) -> tuple[str, ...]:

@@ -71,7 +71,6 @@ def _serve(channel: Channel, hello: Hello) -> None:
     from embconform.backends.backend import TargetError
     from embconform.backends.devices import check_device
     from embconform.backends.targets import resolve
-    from embconform.conformance.environment import environment
     from embconform.conformance.in_process import InProcess
     from embconform.conformance.isolation.tampering import Seal
 
@@ -90,7 +89,7 @@ def _serve(channel: Channel, hello: Hello) -> None:
         check_device(hello.target, backend.capabilities, device)
         runner = InProcess(backend, device)
         runner.prepare()
-        channel.send(Ready(runner.description, environment(device), device))
+        channel.send(Ready(runner.description, runner.environment, device))
     except TargetError as error:
         channel.send(Unusable(str(error)))
         return
