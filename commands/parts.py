@@ -55,9 +55,22 @@ def _text(path: Path) -> str:
     return data.decode("utf-8")
 
 
-def _documents(path: Path) -> Sequence[dict[str, Any]]:
-    from embconform.conformance.render.json import SCHEMA
+def read_json(path: Path) -> list[Any]:
+    """Read the objects that a file of JSON holds, one or a list.
 
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    click.UsageError
+        If it can't be read, or is empty; one line.
+    """
     try:
         found = json.loads(_text(path))
     except (OSError, ValueError, RecursionError) as error:
@@ -66,6 +79,13 @@ def _documents(path: Path) -> Sequence[dict[str, Any]]:
     documents = found if isinstance(found, list) else [found]
     if not documents:
         raise click.UsageError(f"{path} holds no report")
+    return documents
+
+
+def _documents(path: Path) -> Sequence[dict[str, Any]]:
+    from embconform.conformance.render.json import SCHEMA
+
+    documents = read_json(path)
     for document in documents:
         if not (
             isinstance(document, dict) and {"schema", "embconform", "target"} <= document.keys()

@@ -89,6 +89,38 @@ def plan(
     return Plan(target, subject, profile, device, rows, printed)
 
 
+def plan_all(
+    targets: tuple[str, ...],
+    request: Request,
+    own_rows: tuple[Deviation, ...],
+    stop: Callable[[], bool],
+) -> list[Plan]:
+    """See that every target can be used before any is judged.
+
+    Parameters
+    ----------
+    targets : tuple of str
+        One that comes twice counts once.
+    request, own_rows, stop
+        As in :func:`plan`.
+
+    Returns
+    -------
+    list of Plan
+
+    Raises
+    ------
+    TargetError or click.UsageError
+        On the first that can't.
+    """
+    plans: list[Plan] = []
+    for target in dict.fromkeys(targets):
+        for earlier in plans:
+            earlier.rest()  # one process at a time
+        plans.append(plan(target, request, own_rows, stop))
+    return plans
+
+
 def _fitted(
     target: str,
     backend: Backend | Description,

@@ -65,7 +65,7 @@ def run_all(
     database = open_database(request.database)
     reports: list[Report] = []
     for plan in plans:
-        report = _run(plan, request, before, database, stop)
+        report = run_plan(plan, request, before, database, stop)
         reports.append(report)
         show_report(report, first=len(reports) == 1, to_stderr=to_stderr)
         if stop() or (request.fail_fast and not report.conformant):
@@ -101,14 +101,14 @@ def show_all(reports: list[Report], *, to_stderr: bool) -> None:
     show_summary(reports, to_stderr=to_stderr)
 
 
-def _run(
+def run_plan(
     plan: Plan,
     request: Request,
     before: Piece | None,
     database: ExampleDatabase | None,
     stop: Callable[[], bool],
 ) -> Report:
-    """Run one target, its output kept away."""
+    """Run one target, its output kept away; parameters as in :func:`run_all`."""
     from embconform.conformance.known_failures import KnownFailures
     from embconform.conformance.options import RunOptions
     from embconform.conformance.results import printed_note

@@ -13,7 +13,7 @@ from embconform.commands.cluster import run_on_cluster
 from embconform.commands.duration import Duration
 from embconform.commands.outputs import Outputs
 from embconform.commands.parts import read_pieces
-from embconform.commands.planning import Plan, check_selection, plan
+from embconform.commands.planning import check_selection, plan_all
 from embconform.commands.request import Request
 from embconform.commands.running import run_all, show_all
 from embconform.commands.shard import Shard
@@ -22,9 +22,6 @@ from embconform.conformance.interrupt import Interruptible
 from embconform.reference.clause import Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from embconform.backends.deviations import Deviation
     from embconform.conformance.merging import Piece
 
 _FILE = FilePath()
@@ -181,27 +178,12 @@ def validate(
             outputs.write(reports)
             context.exit(0 if all(report.conformant for report in reports) else 1)
         with preparing(request.helpers):
-            plans = _plans(targets, request, own_rows, stop)
+            plans = plan_all(targets, request, own_rows, stop)
             reports = run_all(plans, request, before, to_stderr=outputs.on_stdout, stop=stop)
         outputs.write(reports)
     if stop():
         context.exit(130)
     context.exit(0 if all(report.conformant for report in reports) else 1)
-
-
-def _plans(
-    targets: tuple[str, ...],
-    request: Request,
-    own_rows: tuple[Deviation, ...],
-    stop: Callable[[], bool],
-) -> list[Plan]:
-    """See that every target can be used before any is judged."""
-    plans: list[Plan] = []
-    for target in dict.fromkeys(targets):
-        for earlier in plans:
-            earlier.rest()  # one process at a time
-        plans.append(plan(target, request, own_rows, stop))
-    return plans
 
 
 def _before(request: Request, target: str) -> Piece:

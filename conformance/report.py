@@ -126,6 +126,8 @@ class Report:
         Functions of torch, NumPy, time or the suite that the target has replaced.
     part : Found or None
         What merging or resuming needs, where this is a part of a run; None for a whole run.
+    able : frozenset of str or None
+        What the target declares it can do, as clauses name their needs; None where nobody knows.
     """
 
     target: str
@@ -143,6 +145,7 @@ class Report:
     interrupted: bool = False
     tampered: tuple[str, ...] = ()
     part: Found | None = None
+    able: frozenset[str] | None = None
 
     def with_status(self, *statuses: Status) -> list[ClauseResult]:
         """List the results that have one of the statuses."""

@@ -113,6 +113,7 @@ def report(found: Found, target: str) -> Report:
         strict=options.strict,
         interrupted=found.interrupted,
         part=found if found.is_part else None,
+        able=found.able,
     )
 
 

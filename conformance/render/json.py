@@ -32,6 +32,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "target": report.target,
         "profile": report.profile.value,
         "device": report.device,
+        "supports": None if report.able is None else sorted(report.able),
         "seed": report.seed,
         "budget": report.budget,
         "strict": report.strict,

@@ -26,7 +26,7 @@ LIMIT: Final = 10
 IN_FULL: Final = 5
 """Those of them that are shown with their numbers and their call."""
 _WIDEST: Final = 110
-_COLOURS: Final = {
+COLOURS: Final = {
     Status.PASS: "green",
     Status.FAIL: "bold red",
     Status.CRASH: "bold red",
@@ -144,7 +144,7 @@ def _verdict(page: _Page, report: Report) -> None:
     )
     told: list[tuple[str, str]] = []
     for status, number in counts(report):
-        told += [("  " if told else "", ""), (f"{number} {status.value}", _COLOURS[status])]
+        told += [("  " if told else "", ""), (f"{number} {status.value}", COLOURS[status])]
     page.wrapped(*told, indent=2)
     strict = ", strict" if report.strict else ""
     page.line(

@@ -1,0 +1,1 @@
+"""Reports side by side: clauses by backends, on a page and on a terminal."""
