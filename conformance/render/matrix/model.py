@@ -94,8 +94,8 @@ class Column:
         The command line that repeats the run.
     cells : dict of str to Cell
         By clause id.
-    missing : frozenset of str or None
-        Capabilities that the backend lacks; None where nobody knows.
+    missing : frozenset of str
+        Capabilities that the backend lacks.
     notes : tuple of str
     """
 
@@ -109,7 +109,7 @@ class Column:
     environment: dict[str, str]
     replay: str
     cells: dict[str, Cell]
-    missing: frozenset[str] | None
+    missing: frozenset[str]
     notes: tuple[str, ...] = ()
 
     @property

@@ -238,10 +238,11 @@
 
   const outside = (text) => (/^https?:\/\//.test(text) ? make("a", { href: text, rel: "noreferrer" }, text) : text);
   const also = (clause) => (clause.policy ? `${clause.source} (PyTorch leaves this undocumented; the suite had to choose)` : clause.source);
-  const aboutClause = (clause) => [
+  const aboutClause = (clause, more = []) => [
     make("p", { className: "sentence" }, clause.sentence || "The report does not say."),
-    facts([["level", clause.level], ["profile", clause.profile], ["source", also(clause)]]),
+    facts([["level", clause.level], ["profile", clause.profile], ["source", also(clause)], ...more]),
   ];
+  const several = (number, one, many) => `${number} ${number === 1 ? one : many}`;
 
   function showCell(column, clause) {
     const about = data.columns[column], cell = cellOf(column, clause.id);
@@ -251,19 +252,18 @@
       return;
     }
     const cases = cell.exercised === undefined ? "" : `${cell.exercised}${cell.failed ? `, ${cell.failed} of them broke it` : ""}`;
-    const against = { true: "yes", false: "no" }[cell.against];
+    const against = { true: "against the verdict", false: "not against the verdict" }[cell.against];
     const happened = cell.message || cell.detail;
     const broken = cell.failed || cell.message || ["fail", "crash", "timeout", "deviation"].includes(cell.status);
     const parts = [
       make("p", {}, chip(cell.status), ` ${cell.status}: ${data.meanings[cell.status]}`),
-      ...aboutClause(clause),
-      facts([["cases", cases], ["counts against the verdict", against]]),
+      ...aboutClause(clause, [["cases", cases], ["counts", against]]),
     ];
     if (happened) parts.push(make("h3", {}, broken ? "The smallest failing case" : "Why"), make("p", {}, happened));
     parts.push(facts([
       ["got", cell.got], ["exact", cell.exact], ["bound", cell.bound],
       ["error", cell.ulp === undefined ? "" : `${Number(cell.ulp.toPrecision(4))} ulp`],
-      ["size", cell.indices || cell.rows ? `${cell.indices || 0} indices, ${cell.rows || 0} rows` : ""],
+      ["size", cell.indices || cell.rows ? `${several(cell.indices || 0, "index", "indices")}, ${several(cell.rows || 0, "row", "rows")}` : ""],
     ], "values"));
     if (cell.reason) {
       parts.push(make("h3", {}, "Declared as a deviation"), make("p", {}, cell.reason));

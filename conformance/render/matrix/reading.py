@@ -87,13 +87,15 @@ def _refuse_shard(document: dict[str, Any]) -> None:
         raise ReadingError(f"it is shard {shard}/{of} of a run; join them with embconform merge")
 
 
-def _missing(document: dict[str, Any], cells: dict[str, Cell]) -> frozenset[str] | None:
+def _missing(document: dict[str, Any], cells: dict[str, Cell]) -> frozenset[str]:
+    """Say what the backend lacks by its own declaration, and what it lacks in effect."""
+    lacking = support.inferred({clause: cell.status for clause, cell in cells.items()})
     able = document.get("supports")
     if able is None:
-        return support.inferred({clause: cell.status for clause, cell in cells.items()})
+        return lacking
     if not isinstance(able, list) or not all(isinstance(name, str) for name in able):
         raise ReadingError("its key 'supports' is no list of names")
-    return support.missing(able)
+    return lacking | support.missing(able)
 
 
 def _replay(document: dict[str, Any]) -> str:

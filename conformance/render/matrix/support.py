@@ -9,7 +9,6 @@ from typing import Final
 from embconform.conformance.report import Status
 from embconform.reference.clause import registry
 
-FORMS: Final = ("functional", "module")
 _NEED_GRADIENT: Final = frozenset({"double_backward", "scale_grad_by_freq", "sparse"})
 _WORDS: Final = {
     "padding_idx": "no padding_idx",
@@ -22,13 +21,15 @@ _WORDS: Final = {
     "deterministic": "gradient not deterministic",
     "huge_tables": "tables under 2\N{SUPERSCRIPT THREE}\N{SUPERSCRIPT ONE} elements",
     "int32": "int64 indices only",
+    "functional": "no function form",
+    "module": "no module form",
 }
 
 
 @cache
 def capabilities() -> frozenset[str]:
-    """Everything that some clause needs, but for the forms: a backend has one of those, or both."""
-    return frozenset().union(*(clause.needs for clause in registry().values())) - set(FORMS)
+    """Everything that some clause needs."""
+    return frozenset().union(*(clause.needs for clause in registry().values()))
 
 
 def missing(able: Iterable[str]) -> frozenset[str]:
@@ -47,7 +48,7 @@ def missing(able: Iterable[str]) -> frozenset[str]:
 
 
 def inferred(statuses: Mapping[str, Status]) -> frozenset[str]:
-    """Say what a backend must lack whose report names statuses alone.
+    """Say what a backend lacks in effect: what it doesn't declare, or refuses wherever it is asked.
 
     A clause that was judged proves that all of its needs are there. One that is unsupported
     proves the lack of a need only where all its other needs are there.
@@ -66,24 +67,22 @@ def inferred(statuses: Mapping[str, Status]) -> frozenset[str]:
     unjudged = {Status.UNSUPPORTED, Status.UNTESTED}
     known = frozenset().union(*(n for c, n in needs.items() if statuses[c] not in unjudged))
     unmet = [n - known for c, n in needs.items() if statuses[c] is Status.UNSUPPORTED]
-    return frozenset().union(*(left for left in unmet if len(left) == 1)) - set(FORMS)
+    return frozenset().union(*(left for left in unmet if len(left) == 1))
 
 
-def words(lacking: frozenset[str] | None) -> list[str]:
+def words(lacking: frozenset[str]) -> list[str]:
     """Word what a backend can and can't do.
 
     Parameters
     ----------
-    lacking : frozenset of str or None
-        Capabilities; None where nobody knows.
+    lacking : frozenset of str
+        Capabilities.
 
     Returns
     -------
     list of str
         Such as ``forward only``, ``float32 and float64``, ``no max_norm``.
     """
-    if lacking is None:
-        return ["not known"]
     if not lacking:
         return ["everything"]
     found = ["forward only"] if "gradient" in lacking else []
