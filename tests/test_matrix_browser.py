@@ -97,6 +97,16 @@ def violations(page: Any) -> list[str]:
     return [f"{each['id']}: {json.dumps(each['nodes'])[:400]}" for each in found]
 
 
+def titled(page: Any, text: str) -> None:
+    """Wait until the details are those of a cell."""
+    sync_api.expect(page.locator("#details-title")).to_have_text(text)
+
+
+def focused(page: Any, link: str) -> None:
+    """Wait until a cell has the focus."""
+    sync_api.expect(page.locator(":focus")).to_have_attribute("href", link)
+
+
 # groups and filters
 
 
@@ -180,7 +190,7 @@ def test_a_cell_opens_its_details(visit: Open) -> None:
     page.click("#expand")
     cell(page, PATH, "lookup.rows").click()
     dialog = page.get_by_role("dialog")
-    assert dialog.get_by_role("heading", level=2).inner_text() == f"{PATH}: lookup.rows"
+    titled(page, f"{PATH}: lookup.rows")
     text = dialog.inner_text()
     for said in (
         registry()["lookup.rows"].sentence, "MUST", "2.0", "0.0", "1e-07", "8389000 ulp",
@@ -192,8 +202,8 @@ def test_a_cell_opens_its_details(visit: Open) -> None:
     assert dialog.locator("pre[aria-label=script]").text_content() == SCRIPT
     assert page.title().startswith("embconform matrix")
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
-    assert "#" not in page.url
+    sync_api.expect(dialog).to_be_hidden()
+    page.wait_for_function("!location.hash")
 
 
 def test_every_cell_can_be_opened(visit: Open) -> None:
@@ -220,18 +230,18 @@ def test_every_cell_can_be_opened(visit: Open) -> None:
 def test_permalinks(visit: Open) -> None:
     page = visit(link_of(PATH, "padding.gradient-is-zero"))
     dialog = page.get_by_role("dialog")
-    assert dialog.is_visible()
+    sync_api.expect(dialog).to_be_visible()
     assert "known since long" in dialog.inner_text()
     assert dialog.get_by_role("link", name="https://example.org/1").count() == 1
     assert cell(page, PATH, "padding.gradient-is-zero").is_visible()
     page.click("#close")
-    assert page.evaluate("document.activeElement.hash") == link_of(PATH, "padding.gradient-is-zero")
+    focused(page, link_of(PATH, "padding.gradient-is-zero"))
     page = visit(link_of(PATH, "lookup"))
     assert "1 crash" in page.get_by_role("dialog").inner_text()
     page.get_by_role("link", name="lookup.dtype").click()
-    assert page.inner_text("#details-title") == f"{PATH}: lookup.dtype"
+    titled(page, f"{PATH}: lookup.dtype")
     page.go_back()
-    assert page.inner_text("#details-title") == f"{PATH}: lookup"
+    titled(page, f"{PATH}: lookup")
     page = visit("#/lookup.rows")
     assert "1 fail: my dir/port.py:Embedding" in page.get_by_role("dialog").inner_text()
 
@@ -253,15 +263,17 @@ def test_copy(visit: Open, granted: bool) -> None:
         page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
         page.evaluate("document.execCommand = (what) => { window.did = what; return true; }")
     for what in ("call", "script", "command", "link"):
-        page.get_by_role("button", name=f"Copy {what}").click()
-        page.get_by_role("button", name="Copied").wait_for()
+        code = page.locator(f"dialog pre[aria-label={what}]")
+        button = code.locator("+ button")
+        button.click()
+        sync_api.expect(button).to_have_text("Copied")
         if granted:
             copied = page.evaluate("navigator.clipboard.readText()")
-            shown = page.locator(f"dialog pre[aria-label={what}]").text_content()
-            assert copied.replace("\r\n", "\n") == shown
+            assert copied.replace("\r\n", "\n") == code.text_content()
         else:
             assert page.evaluate("window.did") == "copy"
-        page.get_by_role("button", name="Copied").wait_for(state="detached")
+            page.evaluate("window.did = ''")
+    sync_api.expect(button).to_have_text("Copy link")
 
 
 # keyboard
@@ -274,18 +286,18 @@ def test_by_keyboard_alone(visit: Open) -> None:
     assert _focus(page).startswith("lookup")
     page.keyboard.press("Enter")
     page.keyboard.press("ArrowDown")
-    assert _hash(page) == "#/lookup.shape"
+    focused(page, "#/lookup.shape")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    assert _hash(page) == link_of(PATH, "lookup.shape")
+    focused(page, link_of(PATH, "lookup.shape"))
     page.keyboard.press("Enter")
-    assert page.inner_text("#details-title") == f"{PATH}: lookup.shape"
+    titled(page, f"{PATH}: lookup.shape")
     page.keyboard.press("Escape")
-    assert _hash(page) == link_of(PATH, "lookup.shape")
+    focused(page, link_of(PATH, "lookup.shape"))
     page.keyboard.press("End")
-    assert _hash(page) == link_of("book", "lookup.shape")
+    focused(page, link_of("book", "lookup.shape"))
     page.keyboard.press("Home")
-    assert _hash(page) == "#/lookup.shape"
+    focused(page, "#/lookup.shape")
     page.keyboard.press("Control+Home")
     assert _focus(page).startswith("lookup")
     page.keyboard.press("ArrowUp")
@@ -320,10 +332,6 @@ def test_what_has_the_focus_is_in_sight(visit: Open) -> None:
 
 def _focus(page: Any) -> str:
     return str(page.evaluate("document.activeElement.textContent"))
-
-
-def _hash(page: Any) -> str:
-    return str(page.evaluate("document.activeElement.hash"))
 
 
 # looks
