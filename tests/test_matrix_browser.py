@@ -172,6 +172,8 @@ def test_text_filter(visit: Open) -> None:
     page = visit()
     page.fill("input[type=search]", f"of {PATH} is wrong".upper())
     assert rows(page) == {n for n, status in EVERY.items() if status in _BROKEN}
+    page.fill("input[type=search]", "  negative ZERO, subnormal ")
+    assert rows(page) == {"lookup.special-values"}
     page.fill("input[type=search]", "float64")
     assert "lookup.float64" in rows(page)
     page.fill("input[type=search]", "no such thing")
@@ -315,7 +317,7 @@ def test_a_closed_group_is_stepped_over(visit: Open) -> None:
 
 
 def test_what_has_the_focus_is_in_sight(visit: Open) -> None:
-    page = visit(viewport={"width": 390, "height": 600})
+    page = visit(viewport={"width": 280, "height": 600})
     page.click("#expand")
     page.focus("#matrix-frame")
     page.keyboard.press("Tab")
