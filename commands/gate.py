@@ -151,10 +151,10 @@ def _compare(
         clauses = None
         if options["conformance"]:
             clauses = compare(
-                ready.base, ready.head, hello.search_path,
+                ready.base, ready.head, ready.hello.search_path,
                 seed=options["seed"], select=options["select"], tick=tick,
             )  # fmt: skip
-        measured = measure(ready, hello, seconds=options["seconds"], tick=tick)
+        measured = measure(ready, seconds=options["seconds"], tick=tick)
     return GateReport(
         target=target,
         base=base,
@@ -190,7 +190,7 @@ def _calibrate(
         same = replace(head, name="head")
         ready = get_ready(target, same, head, _here(head), hello, wanted=benchmarks)
         environment = machine("cpu", options["threads"])
-        found = calibrate(ready, hello, trials, environment=environment, tick=tick)
+        found = calibrate(ready, trials, environment=environment, tick=tick)
     save(found, _calibration_file())
     for line in found.lines:
         click.echo(line)

@@ -15,7 +15,6 @@ from scipy import stats
 
 from embconform.performance.gate.course import CHANGE, CONTROLS, Course
 from embconform.performance.gate.decision import F64, RULE, Call, Rule
-from embconform.performance.gate.messages import Hello
 from embconform.performance.gate.sampling import ARMS, COMPARED, Arm, Sampler
 from embconform.performance.gate.setup import Ready
 
@@ -143,7 +142,6 @@ class _Replay:
 
 def calibrate(
     ready: Ready,
-    hello: Hello,
     trials: int,
     *,
     environment: dict[str, str],
@@ -156,7 +154,6 @@ def calibrate(
     ----------
     ready : Ready
         Whose base is head.
-    hello : Hello
     trials : int
         Whole runs.
     environment : dict of str to str
@@ -175,7 +172,7 @@ def calibrate(
     caught = dict.fromkeys(map(str, LEVELS), 0)
     began = datetime.now(UTC)
     for trial in range(trials):
-        own = replace(hello, seed=hello.seed + trial)
+        own = replace(ready.hello, seed=ready.hello.seed + trial)
         sampler = Sampler(
             ready.benchmarks, ready.sides, own, ready.together, np.random.default_rng(own.seed),
             (*ARMS, *slowed), compared, _GRAIN, weigh=False,

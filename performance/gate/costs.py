@@ -11,7 +11,8 @@ from embconform.performance.memory import Memory
 MORE: Final = 0.1
 """A peak that is higher by less than this and :data:`SLACK` is no finding."""
 SLACK: Final = 2**20
-KEPT: Final = 4096
+KEPT: Final = 512
+"""Bytes of each call; torch counts its own allocations exactly."""
 
 
 @dataclass(frozen=True, slots=True)

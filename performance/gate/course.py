@@ -179,27 +179,30 @@ class Course:
     def _close(self) -> None:
         """Settle what no look has: precise enough is fine, and all else is inconclusive."""
         for track in self.tracks:
-            if track.call is not Call.OPEN or track.why:
-                continue
-            if any(other.call is Call.SLOWER for other in self.tracks):
-                track.why = "a regression ended the run before this was decided"
-            elif self.void:
-                track.why = "the run is void"
-            elif self.out_of_time:
-                track.why = "the time was over"
-            elif not track.seeing:
-                track.why = "the planted slowdown was not seen"
-            elif float(np.median(track.ratios[CHANGE])) > track.threshold:
-                track.why = "slower than the threshold, but not beyond doubt"
-            elif not self._precise(track):
-                track.why = "the interval is wider than the threshold"
-            else:
-                track.call = Call.FINE
-        for track in self.tracks:
-            if math.isnan(track.threshold) and len(track.ratios[SILENT]) > 1:
+            if len(track.ratios[SILENT]) > 1 and math.isnan(track.threshold):
                 track.threshold = float(thresholds(np.array(track.ratios[SILENT]), self.rule))
+        ended = self._ended()
+        for k in self._open():
+            self.tracks[k].why = ended or self._why_open(self.tracks[k])
+            if not self.tracks[k].why:
+                self.tracks[k].call = Call.FINE
 
-    def _precise(self, track: Track) -> bool:
+    def _ended(self) -> str:
+        """Say what ended the run before all was decided; empty where nothing did."""
+        if any(track.call is Call.SLOWER for track in self.tracks):
+            return "a regression ended the run before this was decided"
+        if self.void:
+            return "the run is void"
+        return "the time was over" if self.out_of_time else ""
+
+    def _why_open(self, track: Track) -> str:
+        """Say why a benchmark can't be called fine after the last look; empty where it can."""
         ratios = np.array(track.ratios[CHANGE])
         miss = self.rule.miss / len(self.rule.looks)
-        return bool(upper_bound(ratios, miss) - ratios.mean() < track.threshold)
+        if not track.seeing:
+            return "the planted slowdown was not seen"
+        if float(np.median(ratios)) > track.threshold:
+            return "slower than the threshold, but not beyond doubt"
+        if upper_bound(ratios, miss) - ratios.mean() >= track.threshold:
+            return "the interval is wider than the threshold"
+        return ""

@@ -11,7 +11,6 @@ import numpy as np
 from embconform.performance.gate.costs import weigh
 from embconform.performance.gate.course import Course
 from embconform.performance.gate.decision import F64, RULE, Rule
-from embconform.performance.gate.messages import Hello
 from embconform.performance.gate.report import Row
 from embconform.performance.gate.sampling import Sampler
 from embconform.performance.gate.setup import Ready
@@ -40,15 +39,12 @@ class _Told:
         return self.sampler.restart(benchmarks)
 
 
-def measure(
-    ready: Ready, hello: Hello, *, seconds: float, tick: Tick, rule: Rule = RULE
-) -> Measured:
+def measure(ready: Ready, *, seconds: float, tick: Tick, rule: Rule = RULE) -> Measured:
     """Measure both sides until everything is decided.
 
     Parameters
     ----------
     ready : Ready
-    hello : Hello
     seconds : float
         No restart begins after these, but those in which a flag has to recur.
     tick : callable
@@ -62,8 +58,8 @@ def measure(
     if not ready.benchmarks:
         return Measured((), False, 0)
     ends = perf_counter() + seconds
-    rng = np.random.default_rng(hello.seed)
-    sampler = Sampler(ready.benchmarks, ready.sides, hello, ready.together, rng)
+    rng = np.random.default_rng(ready.hello.seed)
+    sampler = Sampler(ready.benchmarks, ready.sides, ready.hello, ready.together, rng)
     source = _Told(sampler, tick)
     course = Course(source, len(ready.benchmarks), rule, lambda: perf_counter() > ends)
     tracks = course.run()

@@ -67,7 +67,7 @@ class Seat:
     def describe(self) -> Loaded:
         """Tell what has been loaded."""
         home = self.side.target.rpartition(":")[0]
-        named = self._modules.get(home)
+        named = self._modules.get(home) or sys.modules.get(home)
         file = _file(named)
         depth = home.count(".") + (Path(file).name == "__init__.py") if file else 0
         return Loaded(

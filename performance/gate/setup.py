@@ -19,6 +19,8 @@ class Ready:
     Attributes
     ----------
     base, head : Side
+    hello : Hello
+        For workers: without what the sides' own search paths have.
     together : bool
         Whether they can be in one process.
     apart : str
@@ -33,6 +35,7 @@ class Ready:
 
     base: Side
     head: Side
+    hello: Hello
     together: bool
     apart: str
     benchmarks: tuple[Benchmark, ...]
@@ -78,21 +81,24 @@ def get_ready(
     with Crew([new], hello, together=True) as crew:
         found = _checked(crew.loaded["head"], new)
     root = _root(found, head.folder, new)
-    inside = folder.relative_to(head.folder)
-    new = replace(new, roots=_unique(str(head.folder / root), str(folder)))
-    there = base.folder / inside
+    ours = [Path(entry) for entry in hello.search_path if _is_source(Path(entry), head.folder)]
+    hello = replace(hello, search_path=tuple(e for e in hello.search_path if Path(e) not in ours))
+    roots = [head.folder / root, folder, *ours]
+    new = replace(new, roots=tuple(dict.fromkeys(map(str, roots))))
+    there = base.folder / folder.relative_to(head.folder)
     there = there if there.is_dir() else base.folder
-    old = Side("base", target, str(base.folder), _unique(str(base.folder / root), str(there)),
-               str(there))  # fmt: skip
+    roots = [base.folder / place.relative_to(head.folder) for place in roots]
+    old = Side("base", target, str(base.folder), tuple(dict.fromkeys(map(str, roots))), str(there))
     with Crew([old], hello, together=True) as crew:
         before = _checked(crew.loaded["base"], old)
     apart = before.alone or found.alone or _why_apart([old, new], hello)
-    ready = Ready(old, new, not apart, apart, ())
-    return _tried(ready, before, found, hello, wanted)
+    ready = Ready(old, new, hello, not apart, apart, ())
+    return _tried(ready, before, found, wanted)
 
 
-def _unique(*folders: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(folders))
+def _is_source(entry: Path, top: Path) -> bool:
+    """Tell whether an entry of ``sys.path`` is of the tree; an environment in it is not."""
+    return entry.is_relative_to(top) and "site-packages" not in entry.parts
 
 
 def _checked(found: Loaded, side: Side) -> Loaded:
@@ -123,14 +129,12 @@ def _why_apart(sides: list[Side], hello: Hello) -> str:
         return f"both can't be loaded in one process ({error})"
 
 
-def _tried(
-    ready: Ready, base: Loaded, head: Loaded, hello: Hello, wanted: Sequence[Benchmark]
-) -> Ready:
+def _tried(ready: Ready, base: Loaded, head: Loaded, wanted: Sequence[Benchmark]) -> Ready:
     """Make a call of each benchmark on each side, and hold it against the oracle."""
     fit: list[Benchmark] = []
     broken: dict[str, str] = {}
     left_out: list[str] = []
-    crew = Crew([ready.base, ready.head], hello, together=ready.together)
+    crew = Crew([ready.base, ready.head], ready.hello, together=ready.together)
     try:
         for benchmark in wanted:
             said = {"base": _lacks(base, benchmark), "head": _lacks(head, benchmark)}
@@ -142,7 +146,7 @@ def _tried(
                 except SideError as error:
                     said[side] = str(error)
                     crew.close()
-                    crew = Crew([ready.base, ready.head], hello, together=ready.together)
+                    crew = Crew([ready.base, ready.head], ready.hello, together=ready.together)
             if not any(said.values()):
                 fit.append(benchmark)
             elif said["base"]:
