@@ -49,8 +49,10 @@ def compare(
     cut = _cut(before, "base") or _cut(now, "head")
     if lost:
         tick("judging what head has lost once more")
-        again = _judge(head, search_path, seed, ",".join(lost))
-        recovered = [r.clause.id for r in again.clauses if r.status == "pass"]
+        again = _judge(head, search_path, seed, select)  # the same cases
+        recovered = [
+            r.clause.id for r in again.clauses if r.status == "pass" and r.clause.id in lost
+        ]
         lost = {clause: said for clause, said in lost.items() if clause not in recovered}
         if recovered:
             cut = cut or f"{', '.join(recovered)} failed on head once and passed once"

@@ -159,7 +159,7 @@ def test_it_stops_early_both_ways_and_goes_on_in_doubt() -> None:
     )
     assert (outcome(fine), fine.restarts) == ("fine", RULE.looks[0])
     assert (outcome(slow), slow.restarts) == ("slower", RULE.looks[0])
-    noisy = Course(Machine(rng, np.zeros(1), pair=0.08, process=0.05), 1, RULE)
+    noisy = Course(Machine(rng, np.zeros(1), pair=0.08, process=0.2), 1, RULE)
     assert outcome(noisy) == "open"
     assert noisy.restarts == RULE.looks[-1]
 
