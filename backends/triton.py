@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
+import torch
+
 from embconform.backends.backend import Backend, Capabilities
-from embconform.backends.gpu import triton_import  # first: torch imports triton for an operator
+from embconform.backends.foreign import missing
 from embconform.backends.gpu.kernels import Kernels
 from embconform.backends.gpu.operator import Operator
 from embconform.backends.through import EmbeddingThrough
 from embconform.reference.clause import Profile
+
+ON_DEVICE = torch.cuda.is_available()
+if not ON_DEVICE:  # before torch imports triton, as it does for an operator
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def _kernels() -> Kernels:
@@ -26,16 +34,18 @@ class Embedding(EmbeddingThrough):
     lookup = staticmethod(embedding)
 
 
+def unavailable() -> str | None:
+    """Say why it can't run here, or None."""
+    return missing("triton", extra="triton")
+
+
 BACKEND = Backend(
     name="triton",
     functional=embedding,
     module=Embedding,
     profiles=(Profile.TORCH,),
-    capabilities=Capabilities(
-        devices=("cpu",) if triton_import.INTERPRETED else ("cuda",),
-        huge_tables=not triton_import.INTERPRETED,
-    ),
-    interpreter="Triton's interpreter on the CPU" if triton_import.INTERPRETED else "",
+    capabilities=Capabilities(devices=("cuda",) if ON_DEVICE else ("cpu",), huge_tables=ON_DEVICE),
+    interpreter="" if ON_DEVICE else "Triton's interpreter on the CPU",
     source="from embconform.backends.triton import Embedding, embedding",
     summary="kernels in Triton; interpreted where no CUDA device is",
 )

@@ -103,3 +103,22 @@ def test_a_committed_report_breaks_what_is_declared_and_nothing_else(file: Path)
     declared = ROOT / "backends" / f"{stem}.toml"
     rows = {row.clause for row in load(declared)} if declared.exists() else set()
     assert set(report.get("deviation", ())) <= rows
+
+
+def test_a_report_that_was_made_elsewhere_is_taken_in(tmp_path: Path) -> None:
+    file = tmp_path / "there.json"
+    file.write_text(json.dumps(RAW))
+    ended = CliRunner().invoke(
+        reports.main, ["--made", str(file), "--into", str(tmp_path / "reports")]
+    )
+    assert ended.exit_code == 1
+    assert "jax: nonconformant, 1234 cases, 62 s" in ended.output
+    assert "| [jax](jax.json) |" in (tmp_path / "reports" / "README.md").read_text()
+
+
+def test_a_report_of_something_else_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "there.json"
+    file.write_text(json.dumps(RAW | {"target": "mine.py:f"}))
+    ended = CliRunner().invoke(reports.main, ["--made", str(file), "--into", str(tmp_path)])
+    assert ended.exit_code == 2
+    assert "no backend is called 'mine.py:f'" in ended.output

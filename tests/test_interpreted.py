@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -34,3 +36,15 @@ def test_triton_says_where_it_ran() -> None:
     report = check_backend("triton", select="lookup.other-dtypes")
     here = any("Triton's interpreter" in note for note in report.notes)
     assert here == (not torch.cuda.is_available())
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None,
+    reason="triton is not installed: pip install 'embconform[triton]'",
+)
+def test_triton_is_listed_as_ready_though_others_have_imported_triton() -> None:
+    code = (
+        "import triton; from embconform.backends.catalogue import reason_not_to_run as why; "
+        "assert why('embconform.backends.triton:BACKEND') is None"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

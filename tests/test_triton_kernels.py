@@ -30,20 +30,7 @@ from embconform.backends.gpu.triton_launch import LONG_CHAIN_TILE, TritonKernels
 SMALL_CHIP = plans.Chip(processors=4, tile_bytes=2**13)
 """Cuts work as for a GPU, so that there are borders to cross also under the interpreter."""
 
-DEVICES = [
-    pytest.param(
-        "cpu",
-        marks=pytest.mark.skipif(
-            not INTERPRETED, reason="kernels are compiled here, for the CUDA device"
-        ),
-    ),
-    pytest.param(
-        "cuda",
-        marks=pytest.mark.skipif(
-            not torch.cuda.is_available(), reason="torch finds no CUDA device"
-        ),
-    ),
-]
+DEVICES = ["cpu"] if INTERPRETED else ["cuda"]
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 OTHERS = [
     torch.int8,
@@ -54,6 +41,11 @@ OTHERS = [
     torch.complex128,
 ]
 BOUNDARIES = (1, 7, 8, 9, 127, 128, 129, 513)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="the kernels run on the device below")
+def test_the_kernels_are_only_interpreted_here() -> None:
+    pytest.skip("torch finds no CUDA device: Triton's interpreter runs the kernels")
 
 
 @pytest.fixture(params=DEVICES)
@@ -403,7 +395,7 @@ def assert_scattered(
 class TestScatter:
     @pytest.mark.parametrize("deterministic", [True, False])
     @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-    @pytest.mark.parametrize("width", [1, 5, 24, 130])
+    @pytest.mark.parametrize("width", [1, 5, 24, 66])
     def test_adds_rows_up(
         self,
         kernels: TritonKernels,
@@ -425,7 +417,7 @@ class TestScatter:
             upstream = torch.arange(1.0, 1 + count * width, device=device).reshape(count, width)
             assert_scattered(kernels, upstream, np.full(count, 1), 3, deterministic=deterministic)
 
-    @pytest.mark.parametrize("count", [*BOUNDARIES, 1500])
+    @pytest.mark.parametrize("count", [1, 8, 9, 128, 129, 1025])
     @pytest.mark.parametrize("kind", ["equal", "skewed", "distinct", "two"])
     @pytest.mark.parametrize("by_frequency", [False, True])
     def test_segments_that_cross_borders(

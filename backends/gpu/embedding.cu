@@ -97,6 +97,7 @@ __device__ void gather(const char* weight, i64 stride_bytes, const Index* indice
             else if (lane == 0)
                 tell(index, fault, report);
             if (index == padding_idx)
+#pragma unroll 1
                 for (i64 unit = lane; unit < units; unit += lanes) {
                     out[at * units + unit] = Unit{};
                     from[k] = nullptr;
@@ -778,8 +779,9 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
         const TYPE* upstream, i64 row_stride, const u32* keys, const u32* positions, i64 count,  \
         i64 rows, i64 width, i64 length, i64 shift, TYPE* gradient, Wide<TYPE>::type* parts,     \
         u32* owners, i64 by_frequency) {                                                         \
-        reduce<TYPE, 1, 4>(upstream, row_stride, keys, positions, count, rows, width, length,    \
-                           shift, gradient, parts, owners, by_frequency);                        \
+        reduce<TYPE, 1, sizeof(TYPE) == 8 ? 2 : 4>(                                              \
+            upstream, row_stride, keys, positions, count, rows, width, length, shift, gradient,  \
+            parts, owners, by_frequency);                                                        \
     }                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) combine_##NAME(                            \
         const u32* keys, i64 count, i64 width, i64 length, TYPE* gradient,                       \

@@ -1,12 +1,10 @@
 """Imports Triton, with its interpreter where torch finds no CUDA device.
 
 Triton reads TRITON_INTERPRET when it is first imported: its own library is compiled or interpreted
-from then on. So this is the one place where the choice is made, and everything else takes `triton`
-and `tl` from here. A value that is already in the environment stands: ``TRITON_INTERPRET=0``
-without a device gives kernels that can be compiled for a named target, and not launched.
-
-The interpreter truncates where it turns float32 into bfloat16; a GPU rounds to nearest, ties to
-even. So that one conversion is replaced here: what is judged without a GPU is what a GPU does.
+from then on. So this is where the choice is made (and in backends/triton.py, which torch.library
+would otherwise be ahead of), and everything else takes `triton` and `tl` from here. A value that is
+already in the environment stands: ``TRITON_INTERPRET=0`` without a device gives kernels that can be
+compiled for a named target, and not launched.
 """
 
 from __future__ import annotations

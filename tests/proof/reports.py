@@ -1,6 +1,7 @@
 """Judge every backend that can run here, and write docs/reports: a file each, and a table.
 
-``python -m embconform.proof.reports [NAME...]``
+``python -m embconform.proof.reports [NAME...]``; with ``--made FILE`` a report that was made where
+a backend can run, on a GPU for one, is taken in instead.
 """
 
 from __future__ import annotations
@@ -166,6 +167,18 @@ def _judge(name: str, budget: str) -> dict[str, Any] | None:
         return found
 
 
+def _take_in(report: dict[str, Any], into: Path) -> bool:
+    """Write a report and the page anew; tell whether the backend is conformant."""
+    name = report["target"]
+    if name not in catalogue():
+        raise click.BadParameter(f"no backend is called {name!r}", param_hint="FILE")
+    kept = condense(report, PACKAGES.get(name, ()))
+    write_whole(into / f"{name}.json", json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    write_whole(into / "README.md", page(read(into)))
+    click.echo(f"{name}: {report['verdict']}, {report['cases']} cases, {kept['seconds']} s")
+    return bool(report["verdict"] == "conformant")
+
+
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--into", type=click.Path(path_type=Path), default=FOLDER, show_default=True)
@@ -173,7 +186,11 @@ def _judge(name: str, budget: str) -> dict[str, Any] | None:
     "--budget", type=click.Choice(["quick", "default", "thorough"]), default="quick",
     show_default=True, help="How many cases to run.",
 )  # fmt: skip
-def main(names: tuple[str, ...], into: Path, budget: str) -> None:
+@click.option(
+    "--made", type=click.Path(path_type=Path, exists=True, dir_okay=False), multiple=True,
+    help="Take in what `embconform validate NAME --json FILE` wrote elsewhere; may be repeated.",
+)  # fmt: skip
+def main(names: tuple[str, ...], into: Path, budget: str, made: tuple[Path, ...]) -> None:
     """Judge the backends NAME..., or all, and write what was found; old reports are replaced.
 
     The report of a backend that can't run here stays as it is. Exit codes: 0 all that ran are
@@ -185,17 +202,15 @@ def main(names: tuple[str, ...], into: Path, budget: str) -> None:
             raise click.BadParameter(f"no backend is called {name!r}", param_hint="NAME")
     into.mkdir(parents=True, exist_ok=True)
     conformant = True
-    for name in names or known:
+    for file in made:
+        conformant &= _take_in(json.loads(file.read_text(encoding="utf-8")), into)
+    for name in names or (() if made else known):
         reason = reason_not_to_run(known[name].path)
         report = None if reason else _judge(name, budget)
         if report is None:
             click.echo(f"{name}: left as it is{f': {reason}' if reason else ''}", err=True)
             continue
-        conformant &= report["verdict"] == "conformant"
-        kept = condense(report, PACKAGES.get(name, ()))
-        write_whole(into / f"{name}.json", json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-        write_whole(into / "README.md", page(read(into)))
-        click.echo(f"{name}: {report['verdict']}, {report['cases']} cases, {kept['seconds']} s")
+        conformant &= _take_in(report, into)
     sys.exit(0 if conformant else 1)
 
 
