@@ -111,12 +111,12 @@ def gate(
 
 def _benchmarks(pattern: str | None, passes: str) -> list[Benchmark]:
     """Choose what is measured, or say what there is."""
-    from embconform.commands.bench import _passes
+    from embconform.commands.bench import read_passes
     from embconform.performance.gate.benchmarks import MOST, choose, default
 
     if pattern is None:
         return default()
-    found = choose(pattern, _passes(passes))
+    found = choose(pattern, read_passes(passes))
     if not found:
         raise click.UsageError(
             f"--workload {pattern!r} matches no workload (see: embconform bench --list)"
