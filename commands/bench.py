@@ -180,7 +180,7 @@ def _request(
     default = _QUICK_PASSES if quick else tuple(PASSES)
     return Request(
         workloads=tuple(chosen),
-        passes=default if passes is None else _passes(passes),
+        passes=default if passes is None else read_passes(passes),
         caches=("warm", "cold") if cache == "both" else (cache,),
         against=against,
         device=device,
@@ -206,8 +206,23 @@ def _workloads(pattern: str | None) -> list[Workload]:
     raise click.UsageError(f"--workload {pattern!r} matches no workload{hint}")
 
 
-def _passes(names: str) -> tuple[str, ...]:
-    """Read a list of passes."""
+def read_passes(names: str) -> tuple[str, ...]:
+    """Read a list of passes.
+
+    Parameters
+    ----------
+    names : str
+        Joined by commas.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    click.UsageError
+        If there is no such pass.
+    """
     from embconform.performance.passes import PASSES
 
     wanted = [name.strip() for name in names.split(",")]

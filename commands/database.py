@@ -26,10 +26,11 @@ def default_folder() -> Path:
     """Give the folder for what is run from the working directory, in the user's cache."""
     here = Path.cwd()
     digest = hashlib.sha256(str(here).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return _cache() / f"{here.name or 'root'}-{digest}"
+    return cache_folder() / f"{here.name or 'root'}-{digest}"
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Give the folder of embconform in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(cache) if Path(cache).is_absolute() else _home() / ".cache"
     return base / "embconform"
@@ -86,7 +87,7 @@ def _github(url: str) -> ExampleDatabase:
     """Read what the team's CI found, and keep what is found here in the default folder."""
     from hypothesis.database import MultiplexedDatabase
 
-    shared = github(url, _cache(), _PATIENCE)
+    shared = github(url, cache_folder(), _PATIENCE)
     local = open_database(None)
     return MultiplexedDatabase(local, shared) if local else shared
 

@@ -21,6 +21,7 @@ from embconform.backends.backend import TargetError
 from embconform.commands.backends import backends
 from embconform.commands.bench import bench
 from embconform.commands.clauses import clauses
+from embconform.commands.gate import gate
 from embconform.commands.matrix import matrix
 from embconform.commands.merge import merge
 from embconform.commands.selftest import selftest
@@ -48,7 +49,7 @@ def embconform(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (validate, merge, matrix, bench, clauses, backends, selftest):
+for _command in (validate, merge, matrix, bench, gate, clauses, backends, selftest):
     embconform.add_command(_command)
 
 

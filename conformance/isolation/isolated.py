@@ -51,6 +51,10 @@ class Isolated:
     limits : Limits
     stop : callable, optional
         Asked while waiting; the case at hand is given up where it says yes.
+    search_path : tuple of str, optional
+        ``sys.path`` of the process; this one's by default.
+    folder : str, optional
+        Its working directory; this one's by default.
 
     Raises
     ------
@@ -64,14 +68,16 @@ class Isolated:
         device: str | None = None,
         limits: Limits | None = None,
         stop: Callable[[], bool] = lambda: False,
+        *,
+        search_path: tuple[str, ...] | None = None,
+        folder: str | None = None,
     ) -> None:
         self.target, self.limits, self.stop = target, limits or Limits(), stop
         self.printed = Printed()
         self.crashes = self.timeouts = 0
         memory = self.limits.memory_bytes()
-        self._hello = Hello(
-            target, device, tuple(sys.path), str(Path.cwd()), dict(os.environ), memory
-        )
+        path, place = search_path or tuple(sys.path), folder or str(Path.cwd())
+        self._hello = Hello(target, device, path, place, dict(os.environ), memory)
         self._tampered: dict[str, None] = {}
         self._spares: deque[Worker] = deque()
         self._leaving: list[Worker] = []

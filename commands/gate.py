@@ -1,0 +1,248 @@
+"""embconform gate: whether head is as right and as fast as base."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from embconform.backends.backend import TargetError
+from embconform.commands.database import cache_folder
+from embconform.commands.outputs import Outputs
+from embconform.commands.show import emit, show
+from embconform.commands.values import MONTH, MOST_THREADS, Amount, FilePath
+
+if TYPE_CHECKING:
+    from embconform.performance.gate.benchmarks import Benchmark
+    from embconform.performance.gate.messages import Hello
+    from embconform.performance.gate.report import GateReport
+    from embconform.performance.gate.revisions import Tree
+
+_FILE: Final = FilePath()
+_SECONDS: Final = 240.0
+_MOST_TRIALS: Final = 10_000
+
+
+@click.command()
+@click.option("--target", metavar="TARGET", required=True, help="As embconform validate takes it.")
+@click.option("--base", metavar="REV", help="The revision to compare with, such as origin/main.")
+@click.option("--allow-dirty", is_flag=True, help="Judge changes that are not committed too.")
+@click.option("--workload", metavar="GLOB", help="Of embconform bench --list.  [default: a few]")
+@click.option(
+    "--passes", metavar="NAMES", default="forward,backward", show_default=True,
+    help="Joined by commas; with --workload.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=Amount(1, MONTH), default=_SECONDS, show_default=True,
+    help="No restart begins later, but those in which a flag has to recur.",
+)  # fmt: skip
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), default=1, show_default=True,
+    help="Of torch.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Draws inputs."
+)
+@click.option("--conformance/--no-conformance", default=True, help="Judge both sides by clauses.")
+@click.option("--select", metavar="GLOB", default="*", help="Only clauses whose id matches.")
+@click.option(
+    "--calibrate", type=click.IntRange(1, _MOST_TRIALS), metavar="N",
+    help="Instead: try the gate N times on head against head and on planted slowdowns.",
+)  # fmt: skip
+@click.option("--json", "json_", type=_FILE, metavar="FILE", help="Write JSON; - is stdout.")
+@click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown for a pull request.")
+@click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML.")
+@click.pass_context
+def gate(
+    context: click.Context,
+    /,
+    *,
+    target: str,
+    base: str | None,
+    calibrate: int | None,
+    json_: Path | None,
+    markdown: Path | None,
+    junit: Path | None,
+    **options: Any,
+) -> None:
+    """Compare the target as it is in this repository's working tree with another revision's.
+
+    Fine means: no clause that passed on base fails on head, none of the benchmarks is slower by
+    more than the threshold that the report names, and their memory has not grown. Head against
+    head and a planted slowdown of 10% are measured along; where the gate does not tell these
+    apart, it says nothing about the change.
+
+    Exit codes: 0 fine, 1 regression, 2 the call, the base or the target can't be used, 3
+    inconclusive or void.
+    """
+    from embconform.conformance.interrupt import Interruptible
+    from embconform.performance.gate.revisions import RevisionError
+    from embconform.performance.gate.workers import SideError
+
+    outputs = Outputs(json_, junit, markdown)
+    outputs.check()
+    if (base is None) == (calibrate is None):
+        raise click.UsageError("give --base REV, or --calibrate N instead")
+    if calibrate and (json_ or markdown or junit):
+        raise click.UsageError("--calibrate writes no report; leave --json and the like out")
+    benchmarks = _benchmarks(options["workload"], options["passes"])
+    try:
+        with Interruptible() as stop, stop.urgent():
+            if calibrate:
+                _calibrate(target, calibrate, benchmarks, options)
+                return
+            assert base is not None
+            report = _compare(target, base, benchmarks, options)
+    except RevisionError as error:
+        raise click.ClickException(str(error)) from error
+    except SideError as error:
+        fine = "; head is fine" if error.side == "base" else ""
+        raise TargetError(f"{error.side} can't be used: {error}{fine}") from error
+    _write(report, outputs)
+    context.exit(report.exit_code)
+
+
+def _benchmarks(pattern: str | None, passes: str) -> list[Benchmark]:
+    """Choose what is measured, or say what there is."""
+    from embconform.commands.bench import read_passes
+    from embconform.performance.gate.benchmarks import MOST, choose, default
+
+    if pattern is None:
+        return default()
+    found = choose(pattern, read_passes(passes))
+    if not found:
+        raise click.UsageError(
+            f"--workload {pattern!r} matches no workload (see: embconform bench --list)"
+        )
+    if len(found) > MOST:
+        raise click.UsageError(
+            f"{len(found)} benchmarks are too many to tell apart in minutes; the most is {MOST}"
+        )
+    return found
+
+
+def _compare(
+    target: str, revision: str, benchmarks: list[Benchmark], options: dict[str, Any]
+) -> GateReport:
+    """Do everything, with base checked out meanwhile."""
+    from embconform.commands.gate_conformance import compare
+    from embconform.performance.gate.calibration import quote
+    from embconform.performance.gate.report import GateReport
+    from embconform.performance.gate.revisions import checked_out, find_head
+    from embconform.performance.gate.run import measure
+    from embconform.performance.gate.setup import get_ready
+    from embconform.performance.machine import machine
+
+    began = perf_counter()
+    hello = _hello(options)
+    head = find_head(Path.cwd(), allow_dirty=options["allow_dirty"])
+    environment = machine("cpu", options["threads"])
+    cache = cache_folder() / "gate"
+    with _telling() as tick, checked_out(head.folder, revision, cache) as base:
+        tick("importing both sides")
+        ready = get_ready(target, base, head, _here(head), hello, wanted=benchmarks)
+        clauses = None
+        if options["conformance"]:
+            clauses = compare(
+                ready.base, ready.head, ready.hello.search_path,
+                seed=options["seed"], select=options["select"], tick=tick,
+            )  # fmt: skip
+        measured = measure(ready, seconds=options["seconds"], tick=tick)
+    return GateReport(
+        target=target,
+        base=base,
+        head=head,
+        rows=measured.rows,
+        broken=ready.broken,
+        left_out=ready.left_out,
+        clauses=clauses,
+        void=measured.void,
+        restarts=measured.restarts,
+        together=ready.together,
+        apart=ready.apart,
+        quoted=quote(_calibration_file(), environment),
+        command=shlex.join(["embconform", *sys.argv[1:]]),
+        environment=environment,
+        seconds=perf_counter() - began,
+    )
+
+
+def _calibrate(
+    target: str, trials: int, benchmarks: list[Benchmark], options: dict[str, Any]
+) -> None:
+    """Compare head with itself, and with itself slowed down."""
+    from embconform.performance.gate.calibration import calibrate, save
+    from embconform.performance.gate.revisions import find_head
+    from embconform.performance.gate.setup import get_ready
+    from embconform.performance.machine import machine
+
+    hello = _hello(options)
+    head = find_head(Path.cwd(), allow_dirty=True)
+    with _telling() as tick:
+        tick("importing head")
+        same = replace(head, name="head")
+        ready = get_ready(target, same, head, _here(head), hello, wanted=benchmarks)
+        environment = machine("cpu", options["threads"])
+        found = calibrate(ready, trials, environment=environment, tick=tick)
+    save(found, _calibration_file())
+    for line in found.lines:
+        click.echo(line)
+
+
+def _here(head: Tree) -> Path:
+    """Give the current folder as git spells the tree's."""
+    here = Path.cwd().resolve()
+    return head.folder / here.relative_to(head.folder.resolve())
+
+
+def _hello(options: dict[str, Any]) -> Hello:
+    from embconform.performance.gate.messages import Hello
+
+    path = tuple(entry for entry in sys.path if entry)
+    return Hello(path, options["threads"], options["seed"])
+
+
+def _calibration_file() -> Path:
+    return cache_folder() / "gate-calibration.json"
+
+
+def _write(report: GateReport, outputs: Outputs) -> None:
+    """Print, and write the files."""
+    from embconform.conformance.render.files import write_whole
+    from embconform.performance.gate import render
+
+    show(lambda console: render.terminal(report, console), err=outputs.on_stdout)
+    for path, write in (
+        (outputs.json, render.as_json),
+        (outputs.markdown, render.markdown),
+        (outputs.junit, render.junit),
+    ):
+        if path is None:
+            continue
+        if path == Path("-"):
+            emit(write(report), sys.stdout)
+            continue
+        try:
+            write_whole(path, write(report))
+        except OSError as error:
+            said = error.strerror or str(error)
+            raise click.ClickException(f"can't write {path}: {said}") from error
+
+
+@contextmanager
+def _telling() -> Iterator[Callable[[str], None]]:
+    """Show what is being done, where a person is looking."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda said: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update

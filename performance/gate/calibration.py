@@ -1,0 +1,218 @@
+"""What the gate can see on this machine: its false alarms, and the smallest slowdown it finds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from scipy import stats
+
+from embconform.performance.gate.course import CHANGE, CONTROLS, Course
+from embconform.performance.gate.decision import F64, RULE, Call, Rule
+from embconform.performance.gate.sampling import ARMS, COMPARED, Arm, Sampler
+from embconform.performance.gate.setup import Ready
+
+LEVELS: Final = (0.05, 0.1, 0.15, 0.2)
+FOUND: Final = 0.95
+_GRAIN: Final = 20
+"""Calls of a batch come in multiples of this, so that a twentieth more is a whole number."""
+_SAME: Final = ("cpu", "cores", "system")
+"""What tells whether two runs were on like machines."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What trials have shown.
+
+    Attributes
+    ----------
+    target, date : str
+    trials : int
+    alarms, void, undecided : int
+        Trials of head against head that called it slower, that were void, and that ended
+        inconclusive.
+    planted : dict of str to int
+        How often each slowdown was put before the gate: every benchmark, every trial.
+    caught : dict of str to int
+        How often it was called slower.
+    seconds : float
+        Of a trial of head against head, on average.
+    environment : dict of str to str
+    """
+
+    target: str
+    date: str
+    trials: int
+    alarms: int
+    void: int
+    undecided: int
+    planted: dict[str, int]
+    caught: dict[str, int]
+    seconds: float
+    environment: dict[str, str]
+
+    @property
+    def smallest(self) -> float:
+        """The smallest slowdown from which on :data:`FOUND` of all were found; NaN if none."""
+        found = math.nan
+        for level in sorted(self.planted, key=float, reverse=True):
+            if self.caught[level] < FOUND * self.planted[level]:
+                break
+            found = float(level)
+        return found
+
+    def most(self, count: int) -> float:
+        """Give the upper end of the one-sided 95% interval (Clopper-Pearson) of a rate."""
+        if count == self.trials:
+            return 1.0
+        return float(stats.beta.ppf(0.95, count + 1, self.trials - count))
+
+    @property
+    def said(self) -> str:
+        """What later runs quote."""
+        smallest = self.smallest
+        finds = f"finds +{smallest:.0%} in {FOUND:.0%} of all cases"
+        if math.isnan(smallest):
+            finds = f"finds no slowdown up to +{max(LEVELS):.0%} in {FOUND:.0%} of all cases"
+        return (
+            f"calibrated here on {self.date} with {self.target}: {finds}; {self.alarms} false "
+            f"alarms in {self.trials} runs (at most {self.most(self.alarms):.0%}, with 95% "
+            "confidence)"
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        """Everything, for a terminal."""
+        rates = [
+            f"+{float(level):.0%}: found {self.caught[level]} of {count}"
+            for level, count in sorted(self.planted.items(), key=lambda item: float(item[0]))
+        ]
+        head = (
+            f"head against head, {self.trials} runs: {self.alarms} false alarms, {self.void} void, "
+            f"{self.undecided} inconclusive; {self.seconds:.0f} s each"
+        )
+        return [head, *rates, self.said]
+
+
+@dataclass
+class _Recorded:
+    """Restarts that are measured when they are first asked for, and given again to others.
+
+    A restart measures everything that is asked for at every slowdown, so that the gate can be
+    tried on each of them as if it were the only one.
+    """
+
+    sampler: Sampler
+    tick: Callable[[str], None]
+    taken: dict[int, list[dict[str, float]]] = field(default_factory=dict)
+
+    def at(self, benchmarks: Sequence[int], number: int) -> list[dict[str, float]]:
+        """Give a restart's log ratios of some benchmarks."""
+        missing = [k for k in benchmarks if len(self.taken.setdefault(k, [])) <= number]
+        while missing:
+            self.tick(f"restart {number + 1}, {len(missing)} benchmarks")
+            found = self.sampler.restart(missing)
+            for row, k in enumerate(missing):
+                self.taken[k].append({name: float(of[row]) for name, of in found.items()})
+            missing = [k for k in missing if len(self.taken[k]) <= number]
+        return [self.taken[k][number] for k in benchmarks]
+
+
+@dataclass
+class _Replay:
+    """A course's source: recorded restarts, one slowdown of them."""
+
+    recorded: _Recorded
+    which: Sequence[int]
+    change: str
+    number: int = 0
+
+    def restart(self, benchmarks: Sequence[int]) -> dict[str, F64]:
+        rows = self.recorded.at([self.which[k] for k in benchmarks], self.number)
+        self.number += 1
+        names = {name: name for name in CONTROLS} | {CHANGE: self.change}
+        return {name: np.array([row[of] for row in rows]) for name, of in names.items()}
+
+
+def calibrate(
+    ready: Ready,
+    trials: int,
+    *,
+    environment: dict[str, str],
+    tick: Callable[[str], None],
+    rule: Rule = RULE,
+) -> Calibration:
+    """Try the gate on head against head, and on head slowed down by known amounts.
+
+    Parameters
+    ----------
+    ready : Ready
+        Whose base is head.
+    trials : int
+        Whole runs.
+    environment : dict of str to str
+    tick : callable
+        Told what comes next.
+    rule : Rule
+
+    Returns
+    -------
+    Calibration
+    """
+    slowed = [Arm(_named(level), "head", level) for level in LEVELS]
+    compared = COMPARED | {arm.name: (arm.name, "base") for arm in slowed}
+    count = len(ready.benchmarks)
+    alarms = void = undecided = restarts = 0
+    caught = dict.fromkeys(map(str, LEVELS), 0)
+    began = datetime.now(UTC)
+    for trial in range(trials):
+        own = replace(ready.hello, seed=ready.hello.seed + trial)
+        sampler = Sampler(
+            ready.benchmarks, ready.sides, own, ready.together, np.random.default_rng(own.seed),
+            (*ARMS, *slowed), compared, _GRAIN, weigh=False,
+        )  # fmt: skip
+        label = f"trial {trial + 1} of {trials}"
+        recorded = _Recorded(sampler, lambda said, label=label: tick(f"{label}, {said}"))  # type: ignore[misc]
+        course = Course(_Replay(recorded, range(count), CHANGE), count, rule)
+        calls = [track.call for track in course.run()]
+        restarts += course.restarts
+        alarms += not course.void and Call.SLOWER in calls
+        void += course.void
+        undecided += not course.void and Call.SLOWER not in calls and Call.OPEN in calls
+        for level in LEVELS:
+            for k in range(count):
+                alone = Course(_Replay(recorded, [k], _named(level)), 1, rule, family=count)
+                caught[str(level)] += alone.run()[0].call is Call.SLOWER
+    seconds = (datetime.now(UTC) - began).total_seconds() / max(1, trials)
+    return Calibration(
+        ready.head.target, f"{began:%Y-%m-%d}", trials, alarms, void, undecided,
+        dict.fromkeys(map(str, LEVELS), trials * count), caught, seconds, environment,
+    )  # fmt: skip
+
+
+def _named(level: float) -> str:
+    return f"slowed by {level:.0%}"
+
+
+def save(calibration: Calibration, file: Path) -> None:
+    """Write a calibration where later runs find it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+def quote(file: Path, environment: dict[str, str]) -> str:
+    """Say what a calibration found; empty where there is none of a machine like this one."""
+    try:
+        found = Calibration(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return ""
+    same = all(found.environment.get(key) == environment.get(key) for key in _SAME)
+    return found.said if same else ""

@@ -1,0 +1,149 @@
+"""What the gate and its workers say to each other, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from embconform.performance.gate.benchmarks import Benchmark
+from embconform.performance.memory import Memory
+
+
+@dataclass(frozen=True)
+class Side:
+    """The files that a target is imported from.
+
+    Attributes
+    ----------
+    name : str
+        ``base``, ``head`` or ``twin``: head once more.
+    target : str
+    tree : str
+        The top of the source tree.
+    roots : tuple of str
+        Folders of the tree that go first on ``sys.path``.
+    folder : str
+        The working directory.
+    """
+
+    name: str
+    target: str
+    tree: str
+    roots: tuple[str, ...]
+    folder: str
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a new worker needs to know.
+
+    Attributes
+    ----------
+    search_path : tuple of str
+        ``sys.path`` of the process that asks.
+    threads, seed : int
+    """
+
+    search_path: tuple[str, ...]
+    threads: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """Import a side; the answer is Loaded or Unusable."""
+
+    side: Side
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A side was imported.
+
+    Attributes
+    ----------
+    modules : int
+        Modules that came from its tree.
+    place : str
+        The file of the module that the target names.
+    depth : int
+        How many folders above that file its import root is; 0 for a file that is no module.
+    alone : str
+        Why no other side may be in the same process; empty where one may.
+    able : frozenset of str
+        As :attr:`embconform.backends.backend.Backend.able`.
+    dtypes : frozenset of str
+    """
+
+    modules: int
+    place: str
+    depth: int
+    alone: str
+    able: frozenset[str]
+    dtypes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Foreign code raised; one line."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The gate failed in a worker; a traceback."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Find how many calls make a batch of `seconds`; the answer is an int."""
+
+    side: str
+    benchmark: Benchmark
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Time calls; the answer is seconds a call, extra calls counted as slowness.
+
+    Attributes
+    ----------
+    side : str
+    benchmark : Benchmark
+    number : int
+        Calls.
+    extra : int
+        Further calls that are timed and not counted: a planted slowdown.
+    start : int
+        Which inputs come first.
+    """
+
+    side: str
+    benchmark: Benchmark
+    number: int
+    extra: int = 0
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """Hold a call against the oracle; the answer is a str, empty where it is right."""
+
+    side: str
+    benchmark: Benchmark
+
+
+@dataclass(frozen=True)
+class Weigh:
+    """Measure memory; the answer is a Memory."""
+
+    side: str
+    benchmark: Benchmark
+
+
+Message = Load | Calibrate | Batch | Check | Weigh
+Answer = Loaded | Unusable | Fault | int | float | str | Memory
+"""What comes back."""
