@@ -20,6 +20,8 @@ from embconform.performance.gate.setup import Ready
 
 LEVELS: Final = (0.05, 0.1, 0.15, 0.2)
 FOUND: Final = 0.95
+FEWEST: Final = 20
+"""Planted slowdowns of a size below which no share of 95% is claimed."""
 _GRAIN: Final = 20
 """Calls of a batch come in multiples of this, so that a twentieth more is a whole number."""
 _SAME: Final = ("cpu", "cores", "system")
@@ -59,10 +61,14 @@ class Calibration:
 
     @property
     def smallest(self) -> float:
-        """The smallest slowdown from which on :data:`FOUND` of all were found; NaN if none."""
+        """The smallest slowdown from which on :data:`FOUND` of all were found.
+
+        NaN if there is none, or too few were tried.
+        """
         found = math.nan
         for level in sorted(self.planted, key=float, reverse=True):
-            if self.caught[level] < FOUND * self.planted[level]:
+            tried = self.planted[level]
+            if tried < FEWEST or self.caught[level] < FOUND * tried:
                 break
             found = float(level)
         return found
@@ -77,9 +83,14 @@ class Calibration:
     def said(self) -> str:
         """What later runs quote."""
         smallest = self.smallest
-        finds = f"finds +{smallest:.0%} in {FOUND:.0%} of all cases"
-        if math.isnan(smallest):
+        tried = max(self.planted.values(), default=0)
+        if tried < FEWEST:
+            finds = f"{tried} planted slowdowns of a size are too few to say what it finds"
+        elif math.isnan(smallest):
             finds = f"finds no slowdown up to +{max(LEVELS):.0%} in {FOUND:.0%} of all cases"
+        else:
+            which = next(level for level in self.planted if float(level) == smallest)
+            finds = f"found +{smallest:.0%} in {self.caught[which]} of {tried} cases"
         return (
             f"calibrated here on {self.date} with {self.target}: {finds}; {self.alarms} false "
             f"alarms in {self.trials} runs (at most {self.most(self.alarms):.0%}, with 95% "

@@ -16,7 +16,7 @@ from embconform.performance.gate.workers import Crew
 from embconform.performance.memory import Memory
 
 BATCH_SECONDS: Final = 0.01
-PAIRS: Final = 6
+PAIRS: Final = 12
 """Rounds of a restart; each gives a batch of every arm, in an order drawn anew."""
 GRAIN: Final = 10
 """Calls of a batch come in multiples of this, so that a tenth more is a whole number."""
