@@ -64,6 +64,7 @@ def left_in(cache: Path) -> list[Path]:
     return [path for home in (cache / "embconform/gate").glob("*") for path in home.iterdir()]
 
 
+@pytest.mark.slow
 def test_a_slower_head_is_a_regression(repository: Repository, cache: Path, tmp_path: Path) -> None:
     base = repository.commit(PLAIN)
     repository.commit(SLOWER)
@@ -81,6 +82,7 @@ def test_a_slower_head_is_a_regression(repository: Repository, cache: Path, tmp_
     assert left_in(cache) == []
 
 
+@pytest.mark.slow
 def test_a_harmless_head_is_fine(repository: Repository, cache: Path, tmp_path: Path) -> None:
     base = repository.commit(PLAIN)
     repository.commit(TIDIED)
