@@ -26,7 +26,7 @@ _PATIENCE: Final = 20.0
 _RETRIES: Final = 2
 _SLICE: Final = 0.2
 _COMMAND: Final = (
-    "from embconform.conformance.isolation.process import end_with_parent; end_with_parent();"
+    "from embconform.backends.parent import end_with_parent; end_with_parent();"
     "from embconform.commands.main import entry_point; entry_point()"
 )
 

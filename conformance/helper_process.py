@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
     arguments : list of str
         The inherited descriptor of a connection.
     """
-    from embconform.conformance.isolation.process import end_with_parent
+    from embconform.backends.parent import end_with_parent
     from embconform.conformance.isolation.worker import prepare
 
     end_with_parent()

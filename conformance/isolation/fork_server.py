@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> None:
     arguments : list of str
         The inherited descriptor of the control socket.
     """
-    from embconform.conformance.isolation.process import end_with_parent, prepare_to_serve
+    from embconform.backends.parent import end_with_parent
+    from embconform.conformance.isolation.process import prepare_to_serve
 
     end_with_parent()
     control = socket.socket(fileno=int(arguments[0]))

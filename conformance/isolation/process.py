@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import signal
 import sys
 import traceback
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from embconform.backends.parent import end_with_parent
 from embconform.conformance import marker
 from embconform.conformance.isolation.messages import (
     Ending,
@@ -118,18 +118,6 @@ def _answer(runner: InProcess, request: Any) -> Any:
         return Fault(traceback.format_exc())
     except BaseException as error:  # only the target raises these: no signal reaches this process
         return Lost("crash", f"raised {type(error).__name__}", -1)
-
-
-def end_with_parent() -> None:
-    """Ask Linux to kill this process when its parent is gone, however that happens."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() == 1:
-        os._exit(0)
 
 
 def _limit_memory(allowed: int | None) -> None:
