@@ -157,7 +157,14 @@ def summed(upstream: torch.Tensor, ids: torch.Tensor, rows: int, padding: int, f
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.bfloat16,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (torch.float64, torch.float16)),
+    ],
+)
 @pytest.mark.parametrize(
     ("count", "rows", "width", "kind", "padding", "freq"),
     [
@@ -240,7 +247,13 @@ PLANTED = [
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler to emulate the kernels")
-@pytest.mark.parametrize(("right", "wrong"), PLANTED)
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        pytest.param(*each, marks=pytest.mark.slow if turn > 2 else ())
+        for turn, each in enumerate(PLANTED)
+    ],
+)
 def test_a_bug_in_the_backward_is_seen(tmp_path: Path, right: str, wrong: str) -> None:
     text = SOURCE.read_text()
     assert text.count(right) == 1

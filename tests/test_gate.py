@@ -109,6 +109,7 @@ def test_a_harmless_head_is_fine(repository: Repository, cache: Path, tmp_path: 
     assert left_in(cache) == []
 
 
+@pytest.mark.slow
 def test_a_lost_clause_is_a_regression_whatever_the_speed(
     repository: Repository, cache: Path, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def test_every_clause_has_a_planted_bug() -> None:
     assert [clause for clause in registry() if not planted[clause]] == []
 
 
+@pytest.mark.slow
 def test_a_broken_should_clause_leaves_the_verdict_alone() -> None:
     bug = next(b for b in PLANTED if registry()[b.clause].level is Level.SHOULD)
     options = RunOptions(Profile(bug.profile), select=bug.clause, fail_fast=True)

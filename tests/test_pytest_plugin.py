@@ -138,6 +138,7 @@ def outcomes(pytester: pytest.Pytester, *arguments: str) -> dict[str, tuple[str,
     return found
 
 
+@pytest.mark.slow
 def test_xdist_gives_the_same_items_and_outcomes(pytester: pytest.Pytester) -> None:
     alone = outcomes(pytester)
     assert len(alone) == len(PADDING) + 3

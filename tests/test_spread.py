@@ -93,10 +93,11 @@ def alone(folder: Path) -> dict[str, Any]:
 
 
 RUNS = {"eager": EAGER, "broken": BROKEN}
+SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("workers", ["2", "3"])
+@pytest.mark.parametrize("workers", ["2", pytest.param("3", marks=SLOW)])
 def test_workers_find_what_one_finds(
     folder: Path, alone: dict[str, Any], name: str, workers: str
 ) -> None:
@@ -105,7 +106,7 @@ def test_workers_find_what_one_finds(
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("of", [2, 3, 5])
+@pytest.mark.parametrize("of", [2, pytest.param(3, marks=SLOW), pytest.param(5, marks=SLOW)])
 def test_shards_are_merged_into_the_whole(
     folder: Path, alone: dict[str, Any], name: str, of: int
 ) -> None:
@@ -214,7 +215,7 @@ def interrupted(folder: Path, name: str, *arguments: str, processes: int) -> Any
     return json.loads((folder / name).read_text())
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=SLOW), "2"])
 def test_a_run_that_was_cut_goes_on(folder: Path, alone: dict[str, Any], workers: str) -> None:
     processes = 2 * int(workers) + int(workers) - 1
     more = ("--workers", workers)

@@ -395,7 +395,7 @@ def assert_scattered(
 class TestScatter:
     @pytest.mark.parametrize("deterministic", [True, False])
     @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-    @pytest.mark.parametrize("width", [1, 5, 24, 66])
+    @pytest.mark.parametrize("width", [5, pytest.param(66, marks=pytest.mark.slow)])
     def test_adds_rows_up(
         self,
         kernels: TritonKernels,
@@ -417,7 +417,9 @@ class TestScatter:
             upstream = torch.arange(1.0, 1 + count * width, device=device).reshape(count, width)
             assert_scattered(kernels, upstream, np.full(count, 1), 3, deterministic=deterministic)
 
-    @pytest.mark.parametrize("count", [1, 8, 9, 128, 129, 1025])
+    @pytest.mark.parametrize(
+        "count", [1, 9, 129, *(pytest.param(n, marks=pytest.mark.slow) for n in (8, 128, 1025))]
+    )
     @pytest.mark.parametrize("kind", ["equal", "skewed", "distinct", "two"])
     @pytest.mark.parametrize("by_frequency", [False, True])
     def test_segments_that_cross_borders(
@@ -612,7 +614,9 @@ def test_the_interpreter_is_one_threads_at_a_time() -> None:
 COMPILED = Path(__file__).parent / "support" / "compile_triton.py"
 
 
-@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.parametrize(
+    "architecture", [90, *(pytest.param(each, marks=pytest.mark.slow) for each in (80, 100))]
+)
 def test_kernels_compile_for_gpus_that_are_not_here(architecture: int, tmp_path: Path) -> None:
     """The interpreter takes more than the compiler does: types of branches, say."""
     done = subprocess.run(
