@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from embconform.conformance.report import Status
+from embconform.conformance.report import Failure, Status
 from embconform.reference.clause import Level, registry
 
 SYMBOLS: Final = {
@@ -35,21 +35,6 @@ MEANINGS: Final = {
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """The smallest failing case; texts are empty where nothing is known."""
-
-    message: str = ""
-    got: str = ""
-    exact: str = ""
-    bound: str = ""
-    ulp: float | None = None
-    call: str = ""
-    script: str = ""
-    indices: int = 0
-    rows: int = 0
-
-
-@dataclass(frozen=True)
 class Cell:
     """What became of a clause in a report.
 
@@ -63,7 +48,8 @@ class Cell:
     exercised, failed : int or None
         Cases; None where the report does not say.
     detail : str
-    trouble : Trouble or None
+    trouble : Failure or None
+        Texts are empty where nothing is known.
     reason, link : str
         Of the declared deviation.
     """
@@ -76,7 +62,7 @@ class Cell:
     exercised: int | None = None
     failed: int | None = None
     detail: str = ""
-    trouble: Trouble | None = None
+    trouble: Failure | None = None
     reason: str = ""
     link: str = ""
 

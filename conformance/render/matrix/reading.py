@@ -8,9 +8,9 @@ from typing import Any, Final, TypeVar
 
 from embconform.conformance.render.json import SCHEMA
 from embconform.conformance.render.matrix import support
-from embconform.conformance.render.matrix.model import Cell, Column, Trouble
+from embconform.conformance.render.matrix.model import Cell, Column
 from embconform.conformance.render.wording import clean, one_line
-from embconform.conformance.report import Status
+from embconform.conformance.report import Failure, Status
 
 _VERDICTS: Final = ("conformant", "nonconformant")
 _T = TypeVar("_T")
@@ -150,9 +150,9 @@ def _cell(entry: dict[str, Any]) -> Cell:
     )
 
 
-def _trouble(failure: dict[str, Any], script: str) -> Trouble:
+def _trouble(failure: dict[str, Any], script: str) -> Failure:
     ulp = failure.get("ulp")
-    return Trouble(
+    return Failure(
         message=one_line(_text(failure, "message")),
         got=one_line(_text(failure, "got")),
         exact=one_line(_text(failure, "exact")),
