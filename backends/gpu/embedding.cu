@@ -349,6 +349,15 @@ __device__ void count_digits(const Source* keys, i64 count, i64 rows, i64 paddin
         counts[bin * blocks + blockIdx.x] = found[bin];
 }
 
+__device__ __forceinline__ u32 sum_of_lanes_up_to_own(u32 sum) {
+    int lane = threadIdx.x & 31;
+    for (int offset = 1; offset < 32; offset <<= 1) {
+        u32 other = __shfl_up_sync(FULL, sum, offset);
+        if (lane >= offset) sum += other;
+    }
+    return sum;
+}
+
 // A warp a digit: counts become the places before each block, totals the digits' sums.
 __device__ void add_up(u32* counts, u32* totals, i64 blocks, i64 bins, Clearing clearing) {
     i64 adding = (bins + WARPS - 1) / WARPS;
@@ -361,11 +370,8 @@ __device__ void add_up(u32* counts, u32* totals, i64 blocks, i64 bins, Clearing 
     if (bin >= bins) return;
     u32 before = 0;
     for (i64 first = 0; first < blocks; first += 32) {
-        u32 own = first + lane < blocks ? counts[bin * blocks + first + lane] : 0, sum = own;
-        for (int offset = 1; offset < 32; offset <<= 1) {
-            u32 other = __shfl_up_sync(FULL, sum, offset);
-            if (lane >= offset) sum += other;
-        }
+        u32 own = first + lane < blocks ? counts[bin * blocks + first + lane] : 0;
+        u32 sum = sum_of_lanes_up_to_own(own);
         if (first + lane < blocks) counts[bin * blocks + first + lane] = before + sum - own;
         before += __shfl_sync(FULL, sum, 31);
     }
@@ -376,11 +382,7 @@ __device__ void add_up(u32* counts, u32* totals, i64 blocks, i64 bins, Clearing 
 __device__ void scan_pairs(const u32* totals, u32 bins, u32* starts, u32* by_warp) {
     u32 mine = threadIdx.x * 2, lane = threadIdx.x & 31;
     u32 a = mine < bins ? totals[mine] : 0, b = mine + 1 < bins ? totals[mine + 1] : 0;
-    u32 sum = a + b;
-    for (int offset = 1; offset < 32; offset <<= 1) {
-        u32 other = __shfl_up_sync(FULL, sum, offset);
-        if (lane >= offset) sum += other;
-    }
+    u32 sum = sum_of_lanes_up_to_own(a + b);
     if (lane == 31) by_warp[threadIdx.x >> 5] = sum;
     __syncthreads();
     u32 before = 0;
@@ -507,11 +509,7 @@ __device__ void sort_small(const Source* keys, i64 count, i64 rows, i64 padding_
         __syncthreads();
         u32 bin = threadIdx.x, total = 0;
         if (bin < SMALL_BINS) total = add_warps<SMALL_WARPS>(seen, bin);
-        u32 sum = total;
-        for (int offset = 1; offset < 32; offset <<= 1) {
-            u32 other = __shfl_up_sync(FULL, sum, offset);
-            if (lane >= offset) sum += other;
-        }
+        u32 sum = sum_of_lanes_up_to_own(total);
         if (lane == 31) by_warp[warp] = sum;
         __syncthreads();
         u32 before = 0;
@@ -802,5 +800,3 @@ extern "C" __global__ void __launch_bounds__(THREADS) add_up_digits(
     i64 shares) {
     add_up(counts, totals, blocks, bins, {clear, clear_bytes, share, shares});
 }
-
-extern "C" __global__ void nothing() {}
