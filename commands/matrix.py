@@ -11,6 +11,7 @@ import click
 
 from embconform.backends.deviations import load
 from embconform.backends.devices import DEVICES
+from embconform.commands import judging_options
 from embconform.commands.outputs import Outputs
 from embconform.commands.parts import read_json
 from embconform.commands.planning import check_selection, plan_all
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from embconform.conformance.report import Report
 
 _FILE = FilePath()
-_BUDGETS = ("quick", "default", "thorough")
 
 
 @click.command()
@@ -45,39 +45,21 @@ _BUDGETS = ("quick", "default", "thorough")
     type=click.Choice([profile.value for profile in Profile]),
     help="Which embedding is meant.  [default: each backend's own]",
 )
-@click.option(
-    "--budget",
-    type=click.Choice(_BUDGETS),
-    default="default",
-    show_default=True,
-    help="How many cases to run.",
-)
+@judging_options.budget
 @click.option(
     "--max-examples",
     type=click.IntRange(1, MOST_EXAMPLES),
     help="At most this many cases a target.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Draws cases."
-)
+@judging_options.seed
 @click.option(
     "--device",
     type=click.Choice(DEVICES),
     help="Where to run.  [default: cpu, or what a target is for]",
 )
-@click.option(
-    "--select",
-    metavar="GLOB",
-    default="*",
-    help="Only clauses whose id matches; several patterns joined by commas.",
-)
-@click.option(
-    "--deviations",
-    type=_FILE,
-    metavar="FILE",
-    help="TOML with known deviations; or a built-in's name.",
-)
-@click.option("--strict", is_flag=True, help="Let SHOULD clauses and unexpected passes count.")
+@judging_options.select
+@judging_options.deviations
+@judging_options.strict
 @click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Longest time for a target's run.")
 @click.option(
     "--workers",
