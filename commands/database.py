@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from embconform.backends.cache import cache_folder
 from embconform.commands.github_database import FORM, github
 
 if TYPE_CHECKING:
@@ -27,21 +27,6 @@ def default_folder() -> Path:
     here = Path.cwd()
     digest = hashlib.sha256(str(here).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return cache_folder() / f"{here.name or 'root'}-{digest}"
-
-
-def cache_folder() -> Path:
-    """Give the folder of embconform in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if Path(cache).is_absolute() else _home() / ".cache"
-    return base / "embconform"
-
-
-def _home() -> Path:
-    """Give the user's folder; where there is no such user, one that can't be made."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return Path(os.devnull)
 
 
 def open_database(where: str | None) -> ExampleDatabase | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from embconform.backends.backend import TargetError
-from embconform.commands.database import cache_folder
+from embconform.backends.cache import cache_folder
 from embconform.commands.outputs import Outputs
 from embconform.commands.show import emit, show
 from embconform.commands.values import MONTH, MOST_THREADS, Amount, FilePath

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+
+from embconform.backends.cache import cache_folder
 
 STRICT: Final = ("-v", "-warn-spills", "-warn-lmem-usage")
 """What ptxas is told to complain of: registers that spill, and arrays in local memory."""
@@ -47,7 +48,7 @@ def compiled(source: Path, arch: str) -> bytes:
     """
     text = source.read_text(encoding="utf-8")
     key = sha256("\0".join((text, arch, _version())).encode()).hexdigest()[:32]
-    kept = _cache() / f"{source.stem}-{arch}-{key}.cubin"
+    kept = cache_folder() / "cubin" / f"{source.stem}-{arch}-{key}.cubin"
     if kept.is_file():
         return kept.read_bytes()
     code, _ = build(text, arch)
@@ -96,18 +97,14 @@ def _version() -> str:
     return str(nvrtc.nvrtcVersion()[1:])
 
 
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "embconform" / "cubin"
-
-
 def _keep(kept: Path, code: bytes) -> None:
     """Write a file whole or not at all; a folder that can't be written to only costs time."""
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as part:
-            part.write(code)
-        Path(part.name).replace(kept)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            part = Path(folder) / kept.name
+            part.write_bytes(code)
+            part.replace(kept)
     except OSError:
         return
 

@@ -39,7 +39,7 @@ class Operator:
         self._lookup = _registered(f"{space}::lookup", self._look_up, _fake_rows)
         self._renorm = _registered(f"{space}::renorm_", self._bound, None, mutates=("weight",))
         self._sum = _registered(f"{space}::sum_rows", self._sum_rows, _fake_sum)
-        self._spread = _registered(f"{space}::spread_rows", self._spread_rows, _fake_spread)
+        self._spread = _registered(f"{space}::spread_rows", self._spread_rows, _fake_rows)
         self._lookup.register_autograd(self._lookup_backward, setup_context=_keep_lookup)
         self._sum.register_autograd(self._sum_backward, setup_context=_keep_linear)
         self._spread.register_autograd(self._spread_backward, setup_context=_keep_linear)
@@ -213,16 +213,12 @@ def _one_by_one(
     return (None, None) if made[0] is None else (torch.stack(made), 0)
 
 
-def _fake_rows(weight: torch.Tensor, indices: torch.Tensor, *_: Any) -> torch.Tensor:
-    return weight.new_empty((*indices.shape, weight.shape[1]))
+def _fake_rows(table: torch.Tensor, indices: torch.Tensor, *_: Any) -> torch.Tensor:
+    return table.new_empty((*indices.shape, table.shape[1]))
 
 
 def _fake_sum(upstream: torch.Tensor, indices: torch.Tensor, rows: int, *_: Any) -> torch.Tensor:
     return upstream.new_empty((rows, upstream.shape[-1]))
-
-
-def _fake_spread(table: torch.Tensor, indices: torch.Tensor, *_: Any) -> torch.Tensor:
-    return table.new_empty((*indices.shape, table.shape[1]))
 
 
 def _keep_lookup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
