@@ -297,26 +297,28 @@ class _Builder(Programs):
             return (Call(self.indices(), must_raise=True),)
         if fault.startswith("index"):
             good = self.indices()
-            refused = Placed(good.values.astype(fault[6:]), good.layout)
-            return (Call(refused, must_raise=True), Call(good))
-        bad = self._bad_ids()
-        if self.rows == 0:
-            return (Call(bad, must_raise=True),)
-        good = Placed(np.zeros(bad.values.shape, bad.values.dtype), bad.layout)
-        return (Call(bad, must_raise=True), Call(good))
+            return self._refused_first(good.values.astype(fault[6:]), good)
+        good = self.indices() if self.rows else self._zeros()
+        return self._refused_first(self._with_bad(good.values), good)
 
-    def _bad_ids(self) -> Placed:
+    def _refused_first(self, bad: Ids, good: Placed) -> tuple[Step, ...]:
+        refused = Call(Placed(bad, good.layout), must_raise=True)
+        if self.rows == 0:
+            return (refused,)
+        again = Call(good)
+        return (refused, again, *self.backward(1, again))
+
+    def _with_bad(self, good: Ids) -> Ids:
         bad = {
             "too-large": lambda: self.rows + self.draw(among((0, 1, 7))),
             "negative": lambda: -self.draw(between(1, self.rows + 1)),
             "far-positive": lambda: self.draw(among(FAR)),
             "far-negative": lambda: self.draw(among(FAR_BELOW)),
         }[self.s.fault]()
-        placed = self.indices() if self.rows else self._zeros()
-        values = placed.values.copy()
+        values = good.copy()
         flat = values.reshape(-1)
         flat[self.draw(among((0, -1, flat.size // 2)))] = bad
-        return Placed(values, placed.layout)
+        return values
 
     def _zeros(self) -> Placed:
         shape = {0: (), 1: (2,), 2: (2, 2)}.get(self.s.rank, (2, 1, 2))

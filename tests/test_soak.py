@@ -70,7 +70,9 @@ def test_the_page_says_which_grows() -> None:
     assert "exit code 0: no false alarm" in page
     assert "round 3" in page
     assert "| 19 to 20 | 10" in page
-    assert "no false alarm" not in render(made, grown, "embconform validate eager", 1, [])
+    found = render(made, grown, "embconform validate eager", 1, [], told="lookup.rows  MUST")
+    assert "no false alarm" not in found
+    assert "lookup.rows  MUST" in found
 
 
 def test_the_processes_that_are_read() -> None:

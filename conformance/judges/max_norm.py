@@ -84,6 +84,17 @@ def scaled_rows_and_table(view: CallView) -> Finding | None:
     return finding or (_table_holds_output(view) if view.torch else None)
 
 
+@judge(
+    "errors.next-call-works",
+    CallView,
+    lambda v: v.follows == "error" and v.bounded and not v.empty,
+    value=True,
+)
+def bounded_rows_after_an_error(view: CallView) -> Finding | None:
+    """Compare every scaled row, then those that must keep their bits."""
+    return _compare(view, _scaled(view)) or _same_copies(view, _must_keep(view))
+
+
 def _unrepeated(view: CallView) -> Mask:
     mask = _scaled(view) & ~view.repeats
     return mask & ~view.padded if view.torch else mask

@@ -148,7 +148,7 @@ CLAUSES = (
         "errors.next-call-works",
         Level.MUST,
         BOTH,
-        "A good call after a refused one is right.",
+        "A good call after a refused one is right, with max_norm too.",
         "forced: an error carries no state",
         "try: embedding(torch.tensor([4]), weight)\n"
         "except IndexError: embedding(torch.tensor([0]), weight)  # row 0",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from embconform.mutants.kernel import Kernel, Options
-from embconform.mutants.narrow import features
+from embconform.mutants.narrow import Narrow, features
 from embconform.mutants.registry import planted
 
 
@@ -111,3 +111,22 @@ class FarNotChecked(Clamps):
 
     def is_kind(self, indices: Tensor, rows: int) -> bool:
         return bool((indices.double().abs() > 2**31).any())
+
+
+@planted("errors.next-call-works")
+class ErrorLeavesItsClamp(Narrow):
+    """A small table that an index was out of range for gives its first row from then on."""
+
+    most = 30
+
+    def check_range(self, indices: Tensor, weight: Tensor, options: Options) -> None:
+        try:
+            super().check_range(indices, weight, options)
+        except IndexError:
+            if self.plain:
+                self.first.failed = True
+            raise
+
+    def rows(self, flat: Tensor, weight: Tensor) -> Tensor:
+        spoilt = self.plain and self.first.failed
+        return super().rows(flat * 0 if spoilt else flat, weight)

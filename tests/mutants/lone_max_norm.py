@@ -69,9 +69,10 @@ class ShortBesideZeros(Short):
 
 @planted("max-norm.once")
 class ShortWhereRepeated(Short):
-    """The path for tiny tables with a row of zeros halves the bound of rows named twice."""
+    """The path for small tables with a row of zeros halves the bound of rows named twice."""
 
     only = "bounded special"
+    most = 600
 
     def is_kind(self, options: Options) -> bool:
         return options.norm_type == 2 and options.max_norm != 0 and self.has_zero_row()
@@ -160,13 +161,10 @@ class ShortWithoutGrad(Short):
 
 
 @planted("max-norm.strided-weight")
-class ShortWithOffset(Short):
-    """The path of tiny tables that begin within their memory halves the bound."""
+class ShortOfViews(Short):
+    """The path of tiny tables that are views of other memory halves the bound."""
 
     only = "bounded strided-weight"
-
-    def is_kind(self, options: Options) -> bool:
-        return self.table.is_contiguous() and super().is_kind(options)
 
 
 @planted("max-norm.later-calls")

@@ -1,11 +1,14 @@
-"""What one call leaves behind for the next of other options: one clause alone asks for that."""
+"""What one call leaves behind for the next: without its own clause each would be missed."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from embconform.mutants.kernel import Options
+from embconform.mutants.graph import RoundRobin
+from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.narrow import Narrow
 from embconform.mutants.percall import PerCall
 from embconform.mutants.registry import planted
 
@@ -27,3 +30,40 @@ class MaskOfTheFirstCall(PerCall):
             return super().without_padding(flat, upstream, options)
         kept = self.masks.setdefault(self.ids, flat != options.padding_idx)
         return flat[kept], upstream[kept]
+
+
+@planted("state.repeatable")
+class TurnedWhenRepeated(Narrow):
+    """A tiny table that is asked for the same rows again gives them from the last column on."""
+
+    def rows(self, flat: Tensor, weight: Tensor) -> Tensor:
+        rows = super().rows(flat, weight)
+        return rows.flip(1) if self.met and self.number > 1 else rows
+
+
+@planted("state.repeatable-gradient")
+class RoundRobinUnlessAsked(Kernel):
+    """Threads take turns in the sum of many indices, but for deterministic algorithms."""
+
+    def __init__(self) -> None:
+        self.unordered = type(RoundRobin)()
+
+    def dense(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
+        if torch.are_deterministic_algorithms_enabled():
+            return super().dense(upstream, flat, height, counts)
+        return self.unordered.dense(upstream, flat, height, counts)
+
+
+@planted("state.outputs-intact")
+class ClearsTheOutputBefore(Narrow):
+    """An arena for the outputs of a tiny table is cleared when the table is asked again."""
+
+    only = "no-grad"
+
+    def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        out = super().lookup(indices, weight, options)
+        if self.plain:
+            if self.first.slab is not None:
+                self.first.slab.zero_()
+            self.first.slab = out.detach()
+        return out

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embconform.mutants.kernel import HALVES
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import planted
 
@@ -54,6 +55,23 @@ class HalvesAreOne(Layer):
 
     def store(self, table: Tensor) -> None:
         super().store(table.bfloat16() if table.dtype == torch.float16 else table)
+
+
+@planted("module.dtype")
+class CastAtTheFirstStep(Layer):
+    """Half tables that are as they were drawn give rows in the default dtype."""
+
+    drawn: Tensor | None = None
+
+    def fill(self) -> None:
+        super().fill()
+        self.drawn = self.weight.detach().clone()
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        rows = super().forward(input)
+        if self.drawn is None or self.weight.dtype not in HALVES or not self.weight.any():
+            return rows
+        return rows.float() if torch.equal(self.weight, self.drawn) else rows
 
 
 @planted("module.padding-out-of-range")

@@ -67,6 +67,7 @@ class _First:
     calls: int = 0
     slab: Tensor | None = None
     named: Tensor | None = None
+    failed: bool = False
 
 
 class Narrow(PerCall):

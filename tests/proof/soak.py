@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryFile
 from typing import Final
 
 import click
@@ -140,15 +141,19 @@ def main(target: str, *, minutes: float, every: float, budget: str, page: Path |
     """Soak a validation; exit 1 where memory surely grows or the target is found at fault."""
     call = ["validate", target, "--for", f"{60 * minutes:.0f}s", "--database", "none"]
     call += ["--budget", budget] if budget != "default" else []
-    process = subprocess.Popen(
-        [sys.executable, "-m", "embconform", *call],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    samples = list(watch(process, every))
-    said = process.communicate()[1].splitlines()
+    with TemporaryFile("w+", encoding="utf-8") as report:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "embconform", *call],
+            stdout=report, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        samples = list(watch(process, every))
+        last = process.communicate()[1].splitlines()[-1:]
+        report.seek(0)
+        told = report.read() if process.returncode else ""
     grown = {role: growth(samples, role) for role in ROLES}
     ok = process.returncode == 0 and all(each.flat for each in grown.values())
-    text = render(samples, grown, shlex.join(["embconform", *call]), process.returncode, said[-1:])
+    command = shlex.join(["embconform", *call])
+    text = render(samples, grown, command, process.returncode, last, told=told)
     if page:
         write_whole(page, text)
     click.echo(text)
@@ -161,6 +166,8 @@ def render(
     call: str,
     code: int,
     last: Sequence[str],
+    *,
+    told: str = "",
 ) -> str:
     """Write a page on a soak.
 
@@ -174,6 +181,8 @@ def render(
         Its exit code.
     last : sequence of str
         Its last heartbeat.
+    told : str
+        Its report, where it found something.
 
     Returns
     -------
@@ -211,6 +220,7 @@ def render(
         "| minutes | judges | target |",
         "|---|---|---|",
         *(_row(group) for group in _by_minute(samples)),
+        *(["", "What it found:", "", "```", *told.splitlines(), "```"] if told else []),
     ]
     return "\n".join(lines) + "\n"
 
