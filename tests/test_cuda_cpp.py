@@ -272,7 +272,9 @@ def test_a_bug_in_the_backward_is_seen(tmp_path: Path, right: str, wrong: str) -
     assert bad
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize(
+    "arch", ["sm_90", *(pytest.param(each, marks=pytest.mark.slow) for each in ("sm_80", "sm_100"))]
+)
 def test_it_compiles_without_spills(arch: str) -> None:
     pytest.importorskip("cuda.core", reason="cuda-core is missing")
     from embconform.backends.gpu.nvrtc import build
