@@ -27,10 +27,12 @@ IDS: Final = ((3, PADDING, 3), (0, PADDING, 3))
 _OPTION_SETS: Final[tuple[dict[str, Any], ...]] = (
     {},
     {"padding_idx": PADDING},
+    {"padding_idx": 0},
     {"max_norm": 1.0},
     {"max_norm": 1.5, "norm_type": 1.0},
     {"scale_grad_by_freq": True},
     {"padding_idx": PADDING - ROWS, "sparse": True},
+    {"padding_idx": 0, "max_norm": 2.0, "sparse": True},
     {"padding_idx": PADDING, "max_norm": 2.0, "scale_grad_by_freq": True},
 )
 

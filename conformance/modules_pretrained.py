@@ -89,18 +89,26 @@ def _tables(subject: Subject) -> Iterator[tuple[str, torch.Tensor]]:
 
 @_where_offered
 def freezes(subject: Subject, make: Maker) -> Claims:
-    """See the argument freeze, True by default."""
-    for call, arguments, wanted in (
-        ("from_pretrained(table)", {}, False),
-        ("from_pretrained(table, freeze=True)", {"freeze": True}, False),
-        ("from_pretrained(table, freeze=False)", {"freeze": False}, True),
-    ):
-        module = make(subject.values(), **arguments)
-        seen = plain(module.weight.requires_grad)
-        yield Equal(f"weight.requires_grad of {call}", seen, wanted)
+    """See the argument freeze, True by default, and that a frozen module can be set free."""
+    for options in subject.option_sets():
+        if not takes(make, *options):
+            continue
+        for arguments, wanted in (({}, False), ({"freeze": True}, False), ({"freeze": False}, True)):
+            module = make(subject.values(), **arguments, **options)
+            call = f"from_pretrained(table{_written(arguments | options)})"
+            seen = plain(module.weight.requires_grad)
+            yield Equal(f"weight.requires_grad of {call}", seen, wanted)
+            if "gradient" in subject.able:
+                seen = plain(module(subject.ids()).requires_grad)
+                yield Equal(f"requires_grad of what a module of {call} looks up", seen, wanted)
         if "gradient" in subject.able:
-            seen = plain(module(subject.ids()).requires_grad)
-            yield Equal(f"requires_grad of what a module of {call} looks up", seen, wanted)
+            free = run(make(subject.values(), **options).requires_grad_(True), subject.ids())
+            which = f"a module of from_pretrained, trainable since,{described(options)}"
+            yield SameBehaviour(which, free, run(subject.filled(**options), subject.ids()))
+
+
+def _written(arguments: dict[str, Any]) -> str:
+    return "".join(f", {name}={value}" for name, value in arguments.items())
 
 
 @_where_offered

@@ -9,7 +9,7 @@ import numpy as np
 from embconform.conformance.claims import Must, SameBits, SameValues
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_claims import Behaviour, SameBehaviour
-from embconform.conformance.modules_common import Claims, Subject, described, run
+from embconform.conformance.modules_common import IDS, Claims, Subject, described, run
 from embconform.conformance.observe import to_numpy
 
 
@@ -17,6 +17,8 @@ def eval_mode(subject: Subject) -> Claims:
     """See that eval() changes nothing, and train() nothing back."""
     ids = subject.ids()
     for options in subject.option_sets():
+        yield _frozen_in_eval(subject, ids, options)
+        yield _served_from_elsewhere(subject, options)
         wanted, served = run(subject.filled(**options), ids), _serve(subject.filled(**options), ids)
         module = subject.filled(**options).eval()
         which = f"a module in eval mode under no_grad{described(options)}"
@@ -31,6 +33,25 @@ def eval_mode(subject: Subject) -> Claims:
         module.weight.data.copy_(subject.values())
         which = f"a module back in train mode{described(options)}"
         yield SameBehaviour(which, run(module.train(), ids), wanted)
+
+
+def _frozen_in_eval(subject: Subject, ids: torch.Tensor, options: dict[str, Any]) -> SameBehaviour:
+    """Compare frozen modules in eval mode and in train mode."""
+    trained, served = (subject.filled(**options).requires_grad_(False) for _ in range(2))
+    which = f"a frozen module in eval mode{described(options)}"
+    return SameBehaviour(which, run(served.eval(), ids), run(trained, ids))
+
+
+def _served_from_elsewhere(subject: Subject, options: dict[str, Any]) -> SameBehaviour:
+    """Move the table of a module that serves, then write to it."""
+    moved, fresh = (subject.filled(**options).eval() for _ in range(2))
+    ids = subject.ids(IDS * 7)  # enough for what is only worth it for many
+    _serve(moved, ids)
+    moved.weight.data = moved.weight.data.clone()
+    for module in (moved, fresh):
+        module.weight.data.fill_(0.125)
+    which = f"a module in eval mode whose table moved and changed{described(options)}"
+    return SameBehaviour(which, _serve(moved, ids), _serve(fresh, ids))
 
 
 def _serve(module: Any, ids: torch.Tensor) -> Behaviour:

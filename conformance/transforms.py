@@ -246,15 +246,17 @@ def _gradient_by_member(lab: Lab, lookups: list[Lookup], kind: str) -> Claims:
 
 def _functional_call(lab: Lab) -> Iterator[Trial]:
     for lookup in lab.lookups("padding_idx"):
-        yield partial(_other_weights, lab, lookup)
+        for mode in ("train", "eval"):
+            yield partial(_other_weights, lab, lookup, mode)
 
 
-def _other_weights(lab: Lab, lookup: Lookup) -> Claims:
+def _other_weights(lab: Lab, lookup: Lookup, mode: str) -> Claims:
     """Call with two other tables, then plainly."""
     module, ids = lab.module(lookup), lab.tensor(lookup.ids)
     own = module.weight
+    module.train(mode == "train")
     module(ids)
-    for call in ("first", "second"):
+    for call in (f"first {mode} mode", f"second {mode} mode"):
         other = lookup.into(lab.table(*lookup.table.shape))
         weight = lab.leaf(other.table)
         out = torch.func.functional_call(module, {"weight": weight}, (ids,))

@@ -364,29 +364,40 @@ def _added(
 ) -> Gradient:
     """Add gradients, with the error of adding them in the table's dtype.
 
-    The entries of a sparse gradient that is there may be added up only now, in that dtype.
+    A kernel may add the terms of several calls in any order (torch adds two sparse gradients entry
+    by entry), so partial sums are as large as the terms' absolute values. The entries of a sparse
+    gradient that is there may be added up only now, in that dtype.
     """
     values = sum((part.values for part in parts), np.zeros_like(parts[0].values))
-    sizes = sum((np.abs(part.values) for part in parts), np.zeros_like(values))
+    sizes = sum((part.magnitudes for part in parts), np.zeros_like(values))
+    counts = np.sum([part.counts for part in parts], axis=0)
+    terms, merges = counts[:, None], np.full((len(values), 1), len(parts) - 1)
     if prior is not None:
-        values, sizes = values + prior, sizes + np.abs(prior)
-    additions: int | NDArray[np.int64] = len(parts) - (prior is None)
-    if prior is not None and seen is not None and seen.rows is not None:
-        assert seen.entries is not None
-        entries = replace(seen, entries=np.abs(seen.entries))
-        stored = as_dense(entries)
-        assert stored is not None
-        sizes = sizes + stored - np.abs(prior)
-        additions = additions + np.bincount(seen.rows, minlength=len(prior))[:, None]
+        held, size = _held(prior, seen)
+        values, sizes = values + prior, sizes + size
+        terms, merges = terms + held, merges + held
     own = sum((part.bound for part in parts), np.zeros_like(values))
     wide = sum((part.bound_float32 for part in parts), np.zeros_like(values))
     whole = (values == np.rint(values)) & (own == 0) & (sizes <= 2.0**form.precision)
-    error = relative(additions, form.unit_roundoff) * (sizes + own)
-    rounding = np.where(whole, 0.0, error)
-    rounding += np.where(whole, 0.0, 4 * 2.0**-53 * sizes)  # the sum above, in float64
+    summed = 4 * 2.0**-53 * sizes  # the sum above, in float64
+    any_order, by_call = (
+        np.where(whole, 0.0, relative(additions, form.unit_roundoff) * (sizes + own) + summed)
+        for additions in (np.maximum(terms - 1, 0), merges)
+    )
     opened = np.logical_or.reduce([part.open for part in parts])
-    counts = np.sum([part.counts for part in parts], axis=0)
-    return Gradient(values, own + rounding, wide + rounding, opened, counts)
+    return Gradient(values, own + any_order, wide + by_call, opened, counts, sizes)
+
+
+def _held(
+    prior: NDArray[np.float64], seen: GradientSeen | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Count the terms of a gradient that is there, by row, and sum their absolute values."""
+    if seen is None or seen.rows is None:
+        return np.ones((len(prior), 1), np.int64), np.abs(prior)
+    assert seen.entries is not None
+    size = as_dense(replace(seen, entries=np.abs(seen.entries)))
+    assert size is not None
+    return np.bincount(seen.rows, minlength=len(prior))[:, None], size
 
 
 def as_dense(seen: GradientSeen) -> NDArray[np.float64] | None:

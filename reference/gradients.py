@@ -32,6 +32,8 @@ class Gradient:
         Where no value is required.
     counts : ndarray of int64, shape (V,)
         How many indices name each row, padding left out.
+    magnitudes : ndarray of float64, shape (V, d)
+        The sums of the terms' absolute values, which no partial sum exceeds.
     """
 
     values: F64
@@ -39,6 +41,7 @@ class Gradient:
     bound_float32: F64
     open: NDArray[np.bool_]
     counts: NDArray[np.int64]
+    magnitudes: F64
 
 
 def segment_sums(indices: NDArray[np.int64], terms: F64, rows: int, *, exact: bool) -> F64:
@@ -157,7 +160,7 @@ def _summed(
         wide = np.minimum(own, wide)
     if scaled:
         own, wide = own + form.smallest_subnormal, wide + form.smallest_subnormal
-    return Gradient(values, own, wide, opened | overflow, counts)
+    return Gradient(values, own, wide, opened | overflow, counts, magnitudes)
 
 
 @np.errstate(over="ignore")  # of a norm's square: the slope there is too small to be judged
