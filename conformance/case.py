@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -22,7 +22,10 @@ Layout = Literal[
     "spread",
     "broadcast",
 ]
-GradMode = Literal["grad", "frozen", "no_grad", "inference"]
+GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
+"""What the table requires and the context of the calls; served: frozen, in inference mode."""
+FROZEN: Final = ("frozen", "served")
+GRAD_MODES: Final[tuple[GradMode, ...]] = get_args(GradMode)
 Entry = Literal["functional", "module"]
 
 

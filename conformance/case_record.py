@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from embconform.conformance import case as cases
-from embconform.conformance.case import Case, Step
+from embconform.conformance.case import GRAD_MODES, Case, Step
 from embconform.conformance.strata import LAYOUTS, Structure
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
@@ -168,7 +168,7 @@ def _sound(case: Case) -> Case:
     placed = [case.weight, *(call.indices for _, call in case.calls)]
     if any(each.layout not in LAYOUTS for each in placed):
         raise ValueError("an unknown layout")
-    if case.mode not in ("grad", "frozen", "no_grad", "inference"):
+    if case.mode not in GRAD_MODES:
         raise ValueError("an unknown mode")
     if case.entry not in ("functional", "module"):
         raise ValueError("an unknown form")

@@ -39,10 +39,10 @@ CROWD: Final = (5_000,)
 VAST: Final = (65_537, 65_535)
 FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
-_MANY_KINDS: Final = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top")
+_MANY_KINDS: Final = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top", "edges")
 _MIXED_KINDS: Final = (
     *("uniform", "distinct", "lone", "runs", "swapped", "few"),
-    *("skewed", "top", "cyclic", "equal", "distinct", "uniform"),
+    *("skewed", "top", "cyclic", "equal", "distinct", "uniform", "edges"),
 )
 
 
@@ -262,7 +262,7 @@ class _Builder(Programs):
         return ids
 
     def _many_ids(self, count: int) -> Ids:
-        kinds = {"tall": ("top", "uniform"), "hot": ("hot",)}.get(self.s.size, _MANY_KINDS)
+        kinds = {"tall": ("top", "uniform", "edges"), "hot": ("hot",)}.get(self.s.size, _MANY_KINDS)
         kind = self.draw(among(_MIXED_KINDS if self.s.size in MIXED else kinds))
         order = self.draw(among(ORDERS if self.s.size != "hot" else ORDERS[:1]))
         rng = np.random.default_rng(self.random() + 1)

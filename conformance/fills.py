@@ -38,8 +38,9 @@ def tiny(shape: Shape, dtype: str, seed: int) -> Array:
 
 
 def huge(shape: Shape, dtype: str, seed: int) -> Array:
-    """Finite values whose squares overflow the dtype."""
-    top = 2.0 ** np.floor(np.log2(format_of(dtype).largest) * 0.75)
+    """Finite values whose squares overflow the dtype, or only one of less range."""
+    share = 0.75 if seed % 3 < 2 else 0.3
+    top = 2.0 ** np.floor(np.log2(format_of(dtype).largest) * share)
     wide = plain(shape, dtype, seed).astype(np.float64)
     return _without_zeros(np.sign(wide) * top * (1 + np.abs(wide) % 1), dtype)
 
@@ -117,6 +118,24 @@ def nonfinite(shape: Shape, dtype: str, seed: int) -> Array:
     return values
 
 
+def wild(shape: Shape, dtype: str, seed: int) -> Array:
+    """Values of all sizes from 2**-10 to 2**10, or to 2**4 in float16, and one row of zeros."""
+    rng = np.random.default_rng(seed)
+    most = 4.0 if dtype == "float16" else 10.0
+    sizes = 2.0 ** rng.uniform(-10.0, most, shape)
+    values = _without_zeros(sizes * rng.choice([-1.0, 1.0], shape), dtype)
+    rows = values.reshape(-1, shape[-1]) if values.size else values
+    if len(rows) > 2:
+        rows[rng.integers(len(rows))] = 0
+    return rows.reshape(shape)
+
+
+def subnormal(shape: Shape, dtype: str, seed: int) -> Array:
+    """Small multiples of the dtype's smallest subnormal number."""
+    smallest = format_of(dtype).smallest_subnormal
+    return (units(shape, dtype, seed).astype(np.float64) * smallest).astype(format_of(dtype).dtype)
+
+
 def ones(shape: Shape, dtype: str, seed: int) -> Array:
     """All 1: what sum().backward() sends."""
     del seed
@@ -141,6 +160,8 @@ UPSTREAM_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "units": units,
     "plain": plain,
     "ones": ones,
+    "wild": wild,
+    "subnormal": subnormal,
     "nonfinite": nonfinite,
     "nonfinite-padding": units,
 }

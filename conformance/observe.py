@@ -14,6 +14,7 @@ import numpy as np
 from embconform.backends.backend import Backend
 from embconform.conformance import marker
 from embconform.conformance.case import (
+    FROZEN,
     Backward,
     Call,
     Case,
@@ -95,6 +96,7 @@ def _context(mode: str) -> AbstractContextManager[Any]:
     contexts: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         "no_grad": torch.no_grad,
         "inference": torch.inference_mode,
+        "served": torch.inference_mode,
     }
     return contexts.get(mode, nullcontext)()
 
@@ -126,7 +128,7 @@ class Observer:
         self.settle, self.ruined = Settling(backend, device), False
         self.weight = _Tensor(case.weight, device)
         self.leaf = self.weight.tensor.detach()
-        self.leaf.requires_grad_(case.mode != "frozen" and self.leaf.is_floating_point())
+        self.leaf.requires_grad_(case.mode not in FROZEN and self.leaf.is_floating_point())
         self.indices: dict[int, _Tensor] = {}
         self.outputs: dict[int, torch.Tensor] = {}
         self.steps: list[StepSeen] = []

@@ -67,6 +67,13 @@ def _runs(count: int, rows: int, rng: Rng) -> Ids:
     return np.repeat(rng.integers(0, rows, count), rng.integers(1, 6, count))[:count]
 
 
+def _edges(count: int, rows: int, rng: Rng) -> Ids:
+    """Name the first and last rows of shards, whichever way a table is cut in 2, 3, 4 or 8."""
+    cuts = {length for shards in (2, 3, 4, 8) for length in (rows // shards, -(-rows // shards))}
+    edges = {0, rows - 1, *(cut - 1 for cut in cuts), *cuts}
+    return rng.choice(sorted(edge for edge in edges if 0 <= edge < rows), count)
+
+
 def _few(count: int, rows: int, rng: Rng) -> Ids:
     return rng.choice(rng.integers(0, rows, 3), count)
 
@@ -83,6 +90,7 @@ PATTERNS: Final[Mapping[str, Callable[[int, int, Rng], Ids]]] = {
     "swapped": _swapped,
     "runs": _runs,
     "few": _few,
+    "edges": _edges,
 }
 ORDERS: Final = ("as they are", "rising", "as they are", "falling", "last row last")
 NEIGHBOURS: Final = (0, 0, 0, 1, -1, 256, -256)

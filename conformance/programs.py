@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
+import numpy as np
 from hypothesis import strategies as st
 
 from embconform.conformance.case import (
@@ -25,6 +26,7 @@ from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
 
 EITHER: Final = st.booleans()
+KINDS_OF_SECOND: Final = st.sampled_from(("another shape", "same shape", "same tensor"))
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
@@ -90,8 +92,12 @@ class Programs(ABC):
         return (first, Backward((0,), once.upstream, retain_graph=True), once)
 
     def _two_uses(self, first: Call) -> tuple[Step, ...]:
-        same = self.draw(EITHER)
-        second = Call(self.indices(first.indices.values.shape if same else None))
+        kind = self.draw(KINDS_OF_SECOND)
+        if kind == "same tensor":
+            second = Call(first.indices, reuse=0)
+        else:
+            shape = first.indices.values.shape if kind == "same shape" else None
+            second = Call(self.indices(shape))
         upstream = (self.upstream(first.indices), self.upstream(second.indices))
         return (first, second, Backward((0, 1), upstream))
 
@@ -142,11 +148,13 @@ class Programs(ABC):
         return tuple(steps)
 
     def _rewritten(self, before: Array, after: Array) -> Array:
-        """Mix what is written in place: everything, or one row in the middle."""
-        if before.ndim == 0 or not len(before) or self.draw(EITHER):
+        """Mix what is written in place: everything, or one row or element, wherever it is."""
+        if before.ndim == 0 or not before.size or self.draw(EITHER):
             return after
         mixed = before.copy()
-        mixed[len(before) // 2] = after[len(before) // 2]
+        place = np.unravel_index(self.random() % before.size, before.shape)
+        where = place if self.draw(EITHER) else place[:1]
+        mixed[where] = after[where]
         return mixed
 
     def _repeat(self, first: Call) -> tuple[Step, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from embconform.backends.backend import Described
 from embconform.conformance.case import (
+    FROZEN,
     Backward,
     Call,
     Case,
@@ -23,7 +24,11 @@ from embconform.conformance.finding import Check, Finding
 from embconform.conformance.layouts import lay_out
 from embconform.conformance.literals import tensor_code
 
-_MODES = {"no_grad": "torch.no_grad()", "inference": "torch.inference_mode()"}
+_MODES = {
+    "no_grad": "torch.no_grad()",
+    "inference": "torch.inference_mode()",
+    "served": "torch.inference_mode()",
+}
 _BITS = {1: "torch.uint8", 2: "torch.int16", 4: "torch.int32", 8: "torch.int64"}
 
 
@@ -60,7 +65,7 @@ class _Writer:
         self.tensor("weight", self.case.weight)
         if self.case.weight.layout != "contiguous":
             self.lines.append("weight = weight.detach()")
-        if self.case.mode != "frozen":
+        if self.case.mode not in FROZEN:
             self.lines.append("weight.requires_grad_()")
 
     def step(self, position: int, step: Step) -> None:
@@ -93,7 +98,7 @@ class _Writer:
             if not self.made:
                 self.made = True
                 rows, width = self.case.weight.values.shape
-                frozen = ", requires_grad=False" if self.case.mode == "frozen" else ""
+                frozen = ", requires_grad=False" if self.case.mode in FROZEN else ""
                 body += [
                     f"module = Embedding({rows}, {width}, dtype=weight.dtype{options})",
                     f"module.weight = torch.nn.Parameter(weight.detach(){frozen})",

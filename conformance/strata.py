@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from allpairspy import AllPairs, pairs_storage
 
 from embconform.backends.backend import Described
-from embconform.conformance.case import Entry, GradMode, Layout
+from embconform.conformance.case import GRAD_MODES, Entry, GradMode, Layout
 from embconform.conformance.layouts import ZERO_STRIDES
 from embconform.reference.clause import Profile
 
@@ -107,9 +107,9 @@ _SINGLE: Final[Mapping[str, Sequence[Any]]] = {
     "bound": BOUNDS,
     "gradient": ("dense", "sparse", "scaled", "sparse-scaled"),
     "table": ("plain", "special", "tiny", "huge", "spike", "zero-rows"),
-    "upstream": ("units", "plain", "ones", "nonfinite-padding", "nonfinite"),
+    "upstream": ("units", "plain", "ones", "wild", "subnormal", "nonfinite-padding", "nonfinite"),
 }
-_MODES: Final = ("grad", "frozen", "no_grad", "inference")
+_MODES: Final = GRAD_MODES
 _EMPTIES: Final[Mapping[str, Sequence[Any]]] = {
     "size": EMPTY,
     "rank": (1, 2, 3),
@@ -148,8 +148,8 @@ _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
     "index_layout": ("contiguous", "stepped", "transposed"),
     "upstream_layout": ("contiguous", "transposed", "expanded"),
     "bound": ("none", "p2", "p1"),
-    "mode": ("grad", "grad", "no_grad", "frozen"),
-    "upstream": ("units", "plain"),
+    "mode": ("grad", "grad", "no_grad", "frozen", "served"),
+    "upstream": ("units", "plain", "wild"),
 }
 _FAULTS: Final[Mapping[str, Sequence[Any]]] = {
     "program": ("error",),
@@ -219,7 +219,7 @@ _DIRECTED: Final = (
     *(Structure(bound=bound) for bound in BOUNDS[1:]),
     *(Structure(bound="p2", table=table) for table in ("tiny", "huge", "spike", "zero-rows")),
     *(Structure(bound="p2", dtype=dtype) for dtype in ("float64", "float16", "bfloat16")),
-    *(Structure(bound="p2", mode=mode) for mode in ("frozen", "no_grad", "inference")),
+    *(Structure(bound="p2", mode=mode) for mode in GRAD_MODES[1:]),
     *(Structure(weight_layout=layout) for layout in LAYOUTS[1:]),
     *(Structure(weight_layout=layout, bound="p2") for layout in LAYOUTS[1:5]),
     *(Structure(index_layout=layout, rank=2) for layout in LAYOUTS[1:]),
@@ -242,14 +242,18 @@ _DIRECTED: Final = (
         for layout in ("transposed", "spread")
     ),
     Structure(gradient="sparse", upstream_layout="broadcast"),
-    *(Structure(program="update-weight", mode=mode) for mode in ("frozen", "no_grad", "inference")),
+    *(Structure(program="update-weight", mode=mode) for mode in GRAD_MODES[1:]),
     *(Structure(size=size, dtype="bfloat16") for size in ("many", "hot")),
     Structure(size="vast"),
     Structure(size="vast", index_dtype="int32", rank=2),
     *(Structure(size="vast", padding="zero", gradient=kind) for kind in ("dense", "sparse")),
     Structure(size="vast", gradient="scaled"),
     Structure(size="vast", bound="p2"),
-    Structure(upstream="nonfinite"),
+    *(Structure(upstream="nonfinite", size=size) for size in ("tiny", "some")),
+    *(Structure(upstream="subnormal", size="some", dtype=d) for d in ("float32", "float16")),
+    *(Structure(upstream="wild", size=size) for size in ("some", "many", "block")),
+    *(Structure(program="update-weight", size="block", mode=m) for m in ("frozen", "no_grad")),
+    *(Structure(program="update-indices", size="block", mode=m) for m in ("served", "no_grad")),
     Structure(upstream="nonfinite", rank=2, padding="zero"),
     *(Structure(size="many", padding=padding) for padding in ("zero", "last")),
     *(Structure(size=size, bound=bound) for size in ("many", "wide") for bound in ("p2", "pinf")),
@@ -408,6 +412,8 @@ def _gradient_rules(s: Structure) -> bool:
         return False
     if s.gradient.startswith("sparse") and s.weight_layout in ZERO_STRIDES:
         return False
+    if s.upstream == "subnormal" and (s.bound != "none" or s.gradient.endswith("scaled")):
+        return False  # products with the scale would be rounded among the subnormals
     if s.upstream == "nonfinite-padding":
         return s.padding != "none" and s.upstream_layout not in ZERO_STRIDES
     return True

@@ -385,7 +385,11 @@ def _added(
         for additions in (np.maximum(terms - 1, 0), merges)
     )
     opened = np.logical_or.reduce([part.open for part in parts])
-    return Gradient(values, own + any_order, wide + by_call, opened, counts, sizes)
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        special = sum((part.special for part in parts), np.zeros_like(values))
+        if prior is not None:
+            special = special + np.where(np.isfinite(prior), 0.0, prior)
+    return Gradient(values, own + any_order, wide + by_call, opened, counts, sizes, special)
 
 
 def _held(

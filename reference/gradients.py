@@ -34,6 +34,8 @@ class Gradient:
         How many indices name each row, padding left out.
     magnitudes : ndarray of float64, shape (V, d)
         The sums of the terms' absolute values, which no partial sum exceeds.
+    special : ndarray of float64, shape (V, d)
+        The infinity or NaN that terms which are no numbers add up to in any order; 0 elsewhere.
     """
 
     values: F64
@@ -42,6 +44,7 @@ class Gradient:
     open: NDArray[np.bool_]
     counts: NDArray[np.int64]
     magnitudes: F64
+    special: F64
 
 
 def segment_sums(indices: NDArray[np.int64], terms: F64, rows: int, *, exact: bool) -> F64:
@@ -67,8 +70,15 @@ def segment_sums(indices: NDArray[np.int64], terms: F64, rows: int, *, exact: bo
     order = np.argsort(indices, kind="stable")
     named, starts = np.unique(indices[order], return_index=True)
     for row, part in zip(named, np.split(terms[order], starts[1:]), strict=True):
-        sums[row] = [math.fsum(column) for column in part.T]
+        sums[row] = [_rounded_once(column) for column in part.T]
     return sums
+
+
+def _rounded_once(terms: F64) -> float:
+    if np.isfinite(terms).all():
+        return math.fsum(terms)
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        return float(terms.sum())
 
 
 def gradient(
@@ -131,6 +141,9 @@ def _summed(
 ) -> Gradient:
     exact, rows = form.name == "float64", len(counts)
     finite = np.isfinite(terms.values)
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        special = segment_sums(ids, np.where(finite, 0.0, terms.values), rows, exact=False)
+    special[segment_sums(ids, terms.open.astype(np.float64), rows, exact=False) > 0] = 0
     terms = replace(
         terms,
         values=np.where(finite, terms.values, 0.0),
@@ -160,7 +173,8 @@ def _summed(
         wide = np.minimum(own, wide)
     if scaled:
         own, wide = own + form.smallest_subnormal, wide + form.smallest_subnormal
-    return Gradient(values, own, wide, opened | overflow, counts, magnitudes)
+    special[overflow] = 0
+    return Gradient(values, own, wide, opened | overflow, counts, magnitudes, special)
 
 
 @np.errstate(over="ignore")  # of a norm's square: the slope there is too small to be judged

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from embconform.conformance.finding import Finding, equal, within
+from embconform.conformance.finding import Check, Finding, equal, within
 from embconform.conformance.judges.padding import compare_gradient
 from embconform.conformance.judging import judge
 from embconform.conformance.views import (
@@ -127,6 +127,33 @@ def zeros_elsewhere(view: BackwardView) -> Finding | None:
     if view.padding is not None:
         rows[view.padding] = False
     return compare_gradient(view, rows[:, None], view.exact.bound)
+
+
+@judge(
+    "gradient.nonfinite-upstream",
+    BackwardView,
+    lambda v: v.width > 0 and bool((v.exact.special != 0).any()),
+)
+def nonfinite_upstream(view: BackwardView) -> Finding | None:
+    """Compare the elements that an infinity or a NaN is added to."""
+    if not view.readable:
+        return None
+    assert view.dense is not None
+    exact, got = view.exact.special, view.dense
+    wrong = (exact != 0) & (got != exact) & ~(np.isnan(exact) & np.isnan(got))
+    if not wrong.any():
+        return None
+    row, column = (int(k) for k in np.argwhere(wrong)[0])
+    seen, right = float(got[row, column]), float(exact[row, column])
+    name = "weight.grad.to_dense()" if view.options.sparse else "weight.grad"
+    place = f"{name}[{row}, {column}]"
+    holds = f"bool(torch.isnan({place}))" if np.isnan(right) else f"float({place}) == {right!r}"
+    return Finding(
+        f"{place} is {seen}, must be {right}; {int(wrong.sum())} elements are wrong",
+        str(seen),
+        str(right),
+        check=Check(holds.replace("inf", "float('inf')"), "equal", True),
+    )
 
 
 @judge("gradient.shape-and-dtype", BackwardView, lambda v: not v.options.sparse)

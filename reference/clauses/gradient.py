@@ -64,6 +64,17 @@ CLAUSES = (
         _GRADIENT,
     ),
     Clause(
+        "gradient.nonfinite-upstream",
+        Level.MUST,
+        BOTH,
+        "An infinity or a NaN in the upstream gradient reaches the gradient of its row as what the "
+        "sum is: an infinity stays one, and a NaN or infinities of both signs give NaN.",
+        "IEEE 754-2019, 6.1 and 6.2; gradient scalers look for them",
+        "embedding(torch.tensor([1, 1]), weight).backward(torch.tensor([[torch.inf], [1.0]]))\n"
+        "weight.grad[1]  # inf",
+        _GRADIENT,
+    ),
+    Clause(
         "gradient.shape-and-dtype",
         Level.MUST,
         BOTH,

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from embconform.mutants.graph import RoundRobin
 from embconform.mutants.kernel import Kernel, Options
 from embconform.mutants.narrow import Narrow
 from embconform.mutants.percall import PerCall
 from embconform.mutants.registry import planted
+from embconform.mutants.state import Reorders
 
 
 @planted("state.options-apart")
@@ -42,16 +42,14 @@ class TurnedWhenRepeated(Narrow):
 
 
 @planted("state.repeatable-gradient")
-class RoundRobinUnlessAsked(Kernel):
-    """Threads take turns in the sum of many indices, but for deterministic algorithms."""
+class AtomicsUnlessAsked(Reorders):
+    """Atomics sum many indices in any order, but for deterministic algorithms."""
 
-    def __init__(self) -> None:
-        self.unordered = type(RoundRobin)()
+    def reorders(self, flat: Tensor, width: int) -> bool:
+        return flat.numel() > 128 and not torch.are_deterministic_algorithms_enabled()
 
-    def dense(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        if torch.are_deterministic_algorithms_enabled():
-            return super().dense(upstream, flat, height, counts)
-        return self.unordered.dense(upstream, flat, height, counts)
+    def accumulator(self, dtype: torch.dtype) -> torch.dtype:
+        return Kernel.accumulator(self, dtype)
 
 
 @planted("state.outputs-intact")
