@@ -13,7 +13,7 @@ from embconform.backends.deviations import load
 from embconform.backends.devices import DEVICES
 from embconform.commands import judging_options
 from embconform.commands.outputs import Outputs
-from embconform.commands.parts import read_json
+from embconform.commands.parts import read_columns
 from embconform.commands.planning import check_selection, plan_all
 from embconform.commands.request import Request
 from embconform.commands.show import show
@@ -134,15 +134,9 @@ class _Asked:
 
 def _asked(source: str) -> _Asked:
     """Tell a file from a target, and read it."""
-    from embconform.conformance.render.matrix.reading import ReadingError, column
-
     if not source.endswith(".json"):
         return _Asked(source)
-    path = _FILE.convert(source, None, None)
-    try:
-        return _Asked(read=tuple(column(document) for document in read_json(path)))
-    except ReadingError as error:
-        raise click.UsageError(f"can't use {source}: {error}") from error
+    return _Asked(read=tuple(read_columns(_FILE.convert(source, None, None))))
 
 
 def _judge(targets: Sequence[str], request: Request) -> dict[str, Report]:
