@@ -376,6 +376,33 @@ def test_gitlab_writes_one_note(machine: Machine) -> None:
         assert (machine.log / "posted").read_text().startswith("<!-- embconform -->\nthe report\n")
 
 
+def test_the_how_to_uses_what_there_is() -> None:
+    text = (ROOT / "docs/how-to/ci.md").read_text(encoding="utf-8")
+    whole, part, gitlab = map(yaml.safe_load, re.findall(r"```yaml\n(.+?)```", text, re.DOTALL))
+    (job,) = whole["jobs"].values()
+    called = load(ROOT / job["uses"].removeprefix("OWNER/embconform/").removesuffix("@COMMIT"))
+    assert job["with"].keys() <= called[True]["workflow_call"]["inputs"].keys()
+    granted = {
+        key: how for each in called["jobs"].values() for key, how in each["permissions"].items()
+    }
+    assert job["permissions"] == granted
+    last = part["steps"][-1]
+    action = load(
+        ROOT / last["uses"].removeprefix("OWNER/embconform/").removesuffix("@COMMIT") / "action.yml"
+    )
+    assert last["with"].keys() <= action["inputs"].keys()
+    for name in ("code", "gate-code", "reports"):
+        assert name in action["outputs"]
+        assert f"`{name}`" in text
+    template = yaml.safe_load((ROOT / gitlab["include"][0]["file"]).read_text(encoding="utf-8"))
+    for name in ("embconform", "embconform-comment"):
+        known = template[gitlab[name]["extends"]]
+        assert gitlab[name].get("variables", {}).keys() <= known["variables"].keys()
+    pinned = set(re.findall(r"uses: (actions/\S+ # \S+)", text))
+    used = "".join(path.read_text(encoding="utf-8") for path in WORKFLOWS)
+    assert all(each in used for each in pinned)
+
+
 PACKAGE = """
 from torch.nn.functional import embedding
 

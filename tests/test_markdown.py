@@ -19,7 +19,8 @@ from embconform.backends.deviations import Deviation
 from embconform.conformance.render import markdown, markup
 from embconform.conformance.render.changes import Comparison, Kind
 from embconform.conformance.render.json import as_dict
-from embconform.conformance.render.matrix.model import Column
+from embconform.conformance.render.matrix import markdown as matrix_markdown
+from embconform.conformance.render.matrix.model import Column, Matrix
 from embconform.conformance.render.matrix.reading import column
 from embconform.conformance.report import ClauseResult, Failure, Report, Status
 from embconform.reference.clause import Level, Profile, registry
@@ -284,3 +285,24 @@ def test_what_changed_from_one_run_to_the_next(folder: Path, cli: Cli, runs: Any
     assert "which was conformant: 1 newly broken\n" in text
     assert f"`{MUST_CLAUSE}`<br>newly broken | pass | fail | `is wrong`" in text
     assert json.loads((folder / "base.json").read_text())["verdict"] == "nonconformant"
+
+
+def test_a_matrix_fits_a_comment_too(folder: Path, cli: Cli) -> None:
+    (folder / "a.json").write_text(json.dumps(document("a|b @me")))
+    (folder / "b.json").write_text(json.dumps(document("worse", statuses={"lookup.rows": "fail"})))
+    code, out, _ = cli("matrix", "a.json", "b.json", "--markdown", "m.md")
+    assert (code, "see m.md" in out) == (1, True)
+    text = (folder / "m.md").read_text(encoding="utf-8")
+    assert text.startswith("### embconform matrix: ")
+    assert "| `a\\|b @me` | ✅ conformant | ✓" in text
+    assert "| `worse` | ❌ nonconformant | ✗1 ✓" in text
+    assert "- `worse`: " in text
+    one_line(cli("matrix", "a.json", "--markdown", "m.md", "--html", "m.md"), "the same file, m.md")
+    one_line(cli("matrix", "a.json", "--markdown", "-"), "only --json may go to stdout")
+
+
+def test_a_matrix_of_many_is_cut() -> None:
+    columns = tuple(column(document(f"target {k} " + "x" * 900)) for k in range(3))
+    text = matrix_markdown.render(Matrix(columns * 30))
+    assert len(text) < 65_536
+    assert "and 30 more" in text
