@@ -153,7 +153,7 @@ def test_the_report_that_is_most_alike_is_the_base() -> None:
     assert markdown.render([report(result(0, Status.FAIL), target="eager")], [column(condensed)])
 
 
-@pytest.mark.parametrize("targets", [1, 3, 60])
+@pytest.mark.parametrize("targets", [1, 3, 15])
 @pytest.mark.parametrize("based", [False, True])
 def test_it_fits_a_comment(targets: int, based: bool) -> None:
     long = replace(FAILURE, message="é|`" * 200, call="x = 1  # " + "y" * 9000)
