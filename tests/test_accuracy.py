@@ -114,8 +114,7 @@ def test_pictures_say_what_they_show(draw: Callable[[Accuracy], pictures.Figure]
 
 
 def test_pictures_are_the_same_each_time() -> None:
-    figure = pictures.draw_norms(made())
-    first, again = (pictures.render(figure, "svg") for _ in range(2))
+    first, again = (pictures.render(pictures.draw_norms(made()), "svg") for _ in range(2))
     assert first == again
     assert "$x$ &lt;wrong&gt;" in first.decode()  # no formula, and no element
 

@@ -43,7 +43,7 @@ def kind_of(path: Path) -> str:
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """Write a figure as a file; the same figure gives the same bytes.
+    """Write a new figure as a file; the same numbers give the same bytes.
 
     Parameters
     ----------
