@@ -31,3 +31,9 @@ deviations = click.option(
 strict = click.option(
     "--strict", is_flag=True, help="Let SHOULD clauses and unexpected passes count."
 )
+baseline = click.option(
+    "--baseline",
+    type=FilePath(),
+    metavar="FILE",
+    help="JSON of an earlier run: --markdown tells what changed since.",
+)

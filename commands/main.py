@@ -18,6 +18,7 @@ import click
 
 from embconform import __version__
 from embconform.backends.backend import TargetError
+from embconform.commands.accuracy import accuracy
 from embconform.commands.backends import backends
 from embconform.commands.bench import bench
 from embconform.commands.clauses import clauses
@@ -49,7 +50,9 @@ def embconform(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (validate, merge, matrix, bench, gate, clauses, backends, selftest):
+for _command in (
+    validate, merge, matrix, accuracy, bench, gate, clauses, backends, selftest,
+):  # fmt: skip
     embconform.add_command(_command)
 
 

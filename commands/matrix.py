@@ -13,7 +13,7 @@ from embconform.backends.deviations import load
 from embconform.backends.devices import DEVICES
 from embconform.commands import judging_options
 from embconform.commands.outputs import Outputs
-from embconform.commands.parts import read_json
+from embconform.commands.parts import read_columns
 from embconform.commands.planning import check_selection, plan_all
 from embconform.commands.request import Request
 from embconform.commands.show import show
@@ -33,6 +33,7 @@ _FILE = FilePath()
 @click.command()
 @click.argument("sources", metavar="TARGET|REPORT.json...", nargs=-1, required=True)
 @click.option("--html", type=_FILE, metavar="FILE", help="Write one HTML page.")
+@click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown for a pull request.")
 @click.option(
     "--json",
     "json_",
@@ -81,6 +82,7 @@ def matrix(
     *,
     sources: tuple[str, ...],
     html: Path | None,
+    markdown: Path | None,
     json_: Path | None,
     profile: str | None,
     **options: Any,
@@ -88,7 +90,7 @@ def matrix(
     """Set embeddings side by side: groups of clauses by backends.
 
     TARGET is judged now, as validate judges it, in a process of its own. REPORT.json is what
-    validate --json wrote; its name ends in .json. Without --html a table is printed.
+    validate --json wrote; its name ends in .json. Without --html or --markdown a table is printed.
 
     Exit codes: 0 all are conformant, 1 one is not, 2 the call, a target or a file can't be used,
     3 embconform itself failed, 130 interrupted (nothing is written).
@@ -105,7 +107,7 @@ def matrix(
     )
     outputs = Outputs(json_)
     outputs.check()
-    _check_page(html, json_)
+    _check_pages({"--html": html, "--markdown": markdown}, json_)
     asked = [_asked(source) for source in sources]
     targets = tuple(each.target for each in asked if each.target)
     if json_ and not targets:
@@ -116,11 +118,11 @@ def matrix(
         check_selection(request.select, candidate)
     judged = _judge(targets, request)
     found = Matrix(_columns(asked, judged))
-    page = _page(found) if html else ""
+    pages = _pages(found, html, markdown)
     outputs.write(list(judged.values()))
-    if html:
-        _write_page(html, page)
-    _print(found, html, to_stderr=outputs.on_stdout)
+    for option, (path, page) in pages.items():
+        _write_page(option, path, page)
+    _print(found, [path for path, _ in pages.values()], to_stderr=outputs.on_stdout)
     context.exit(0 if found.conformant else 1)
 
 
@@ -134,15 +136,9 @@ class _Asked:
 
 def _asked(source: str) -> _Asked:
     """Tell a file from a target, and read it."""
-    from embconform.conformance.render.matrix.reading import ReadingError, column
-
     if not source.endswith(".json"):
         return _Asked(source)
-    path = _FILE.convert(source, None, None)
-    try:
-        return _Asked(read=tuple(column(document) for document in read_json(path)))
-    except ReadingError as error:
-        raise click.UsageError(f"can't use {source}: {error}") from error
+    return _Asked(read=tuple(read_columns(_FILE.convert(source, None, None))))
 
 
 def _judge(targets: Sequence[str], request: Request) -> dict[str, Report]:
@@ -179,40 +175,50 @@ def _columns(asked: Sequence[_Asked], judged: Mapping[str, Report]) -> tuple[Col
     return tuple(columns)
 
 
-def _check_page(html: Path | None, json_: Path | None) -> None:
-    """Find out before the run whether the page can be written."""
+def _check_pages(pages: Mapping[str, Path | None], json_: Path | None) -> None:
+    """Find out before the run whether the pages can be written."""
     from embconform.conformance.render.files import why_not_writable
 
-    if html is None:
-        return
-    if html == Path("-"):
-        raise click.UsageError("--html - : only --json may go to stdout")
-    if reason := why_not_writable(html):
-        raise click.UsageError(f"can't write --html {html}: {reason}")
-    if json_ and html.resolve() == json_.resolve():
-        raise click.UsageError(f"--html and --json are the same file, {html}")
+    seen = {json_.resolve(): "--json"} if json_ else {}
+    for option, path in pages.items():
+        if path is None:
+            continue
+        if path == Path("-"):
+            raise click.UsageError(f"{option} - : only --json may go to stdout")
+        if reason := why_not_writable(path):
+            raise click.UsageError(f"can't write {option} {path}: {reason}")
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise click.UsageError(f"{option} and {other} are the same file, {path}")
 
 
-def _page(found: Matrix) -> str:
-    from embconform.conformance.render.matrix.page import TooLargeError, render
+def _pages(found: Matrix, html: Path | None, markdown: Path | None) -> dict[str, tuple[Path, str]]:
+    """Render what was asked for, by option."""
+    from embconform.conformance.render.matrix import markdown as as_markdown
+    from embconform.conformance.render.matrix import page
 
+    pages: dict[str, tuple[Path, str]] = {}
     try:
-        return render(found)
-    except TooLargeError as error:
+        if html:
+            pages["--html"] = html, page.render(found)
+    except page.TooLargeError as error:
         raise click.UsageError(str(error)) from error
+    if markdown:
+        pages["--markdown"] = markdown, as_markdown.render(found)
+    return pages
 
 
-def _write_page(html: Path, page: str) -> None:
+def _write_page(option: str, path: Path, page: str) -> None:
     from embconform.conformance.render.files import write_whole
 
     try:
-        write_whole(html, page)
+        write_whole(path, page)
     except OSError as error:
-        raise click.ClickException(f"can't write --html {html}: {error.strerror}") from error
+        raise click.ClickException(f"can't write {option} {path}: {error.strerror}") from error
 
 
-def _print(found: Matrix, html: Path | None, *, to_stderr: bool) -> None:
-    """Print the table, or where the page is."""
+def _print(found: Matrix, pages: Sequence[Path], *, to_stderr: bool) -> None:
+    """Print the table, or where the pages are."""
     from rich.text import Text
 
     from embconform.conformance.render.matrix import terminal
@@ -220,9 +226,10 @@ def _print(found: Matrix, html: Path | None, *, to_stderr: bool) -> None:
     from embconform.conformance.render.wording import one_line
 
     def write(console: Console) -> None:
-        if html is None:
+        if not pages:
             terminal.render(found, console)
         else:
-            console.print(Text(f"{headline(found)}; see {one_line(str(html))}"), soft_wrap=True)
+            where = " and ".join(one_line(str(path)) for path in pages)
+            console.print(Text(f"{headline(found)}; see {where}"), soft_wrap=True)
 
     show(write, err=to_stderr)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from embconform.commands import judging_options
 from embconform.commands.outputs import Outputs
 from embconform.commands.parts import read_pieces
 from embconform.commands.running import show_all
@@ -19,6 +20,7 @@ _FILE = FilePath()
 @click.option("--json", "json_", type=_FILE, metavar="FILE", help="Write JSON; - is stdout.")
 @click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown for a pull request.")
+@judging_options.baseline
 @click.option("--repro-dir", type=_FILE, metavar="DIR", help="Write a script for each failure.")
 @click.pass_context
 def merge(
@@ -29,6 +31,7 @@ def merge(
     json_: Path | None,
     junit: Path | None,
     markdown: Path | None,
+    baseline: Path | None,
     repro_dir: Path | None,
 ) -> None:
     """Make the report of a run from those of its shards.
@@ -40,7 +43,7 @@ def merge(
     """
     from embconform.conformance.merging import MergeError, merged
 
-    outputs = Outputs(json_, junit, markdown, repro_dir)
+    outputs = Outputs(json_, junit, markdown, repro_dir, baseline)
     outputs.check()
     pieces = [read_pieces(path) for path in files]
     targets = [piece.target for piece in pieces[0]]

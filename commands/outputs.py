@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from embconform.commands.parts import read_columns
 from embconform.commands.show import emit
 
 if TYPE_CHECKING:
+    from embconform.conformance.render.matrix.model import Column
     from embconform.conformance.report import Report
 
 _STDOUT = Path("-")
@@ -28,12 +31,20 @@ class Outputs:
         Files; ``-`` is stdout, for JSON only.
     repro_dir : Path or None
         A folder for one script a failure.
+    baseline : Path or None
+        JSON of an earlier run, with which the Markdown compares.
     """
 
     json: Path | None = None
     junit: Path | None = None
     markdown: Path | None = None
     repro_dir: Path | None = None
+    baseline: Path | None = None
+
+    @cached_property
+    def base(self) -> list[Column] | None:
+        """The reports of the baseline; None where there is none."""
+        return None if self.baseline is None else read_columns(self.baseline)
 
     @property
     def on_stdout(self) -> bool:
@@ -65,6 +76,9 @@ class Outputs:
                 raise click.UsageError(f"{other} and {option} are the same file, {path}")
         if self.repro_dir and (reason := why_no_folder(self.repro_dir)):
             raise click.UsageError(f"can't write --repro-dir {self.repro_dir}: {reason}")
+        if self.baseline and self.markdown is None:
+            raise click.UsageError("--baseline is what --markdown compares with; add --markdown")
+        _ = self.base  # read now: the run may replace the file
 
     def write(self, reports: Sequence[Report]) -> None:
         """Write everything that was asked for.
@@ -81,9 +95,14 @@ class Outputs:
         from embconform.conformance.render import json, junit, markdown, repro
         from embconform.conformance.render.files import write_whole
 
-        renderers = {"--json": json.render, "--junit": junit.render, "--markdown": markdown.render}
         for option, path in self._files():
-            text = renderers[option](reports)
+            match option:
+                case "--json":
+                    text = json.render(reports)
+                case "--junit":
+                    text = junit.render(reports)
+                case _:
+                    text = markdown.render(reports, self.base)
             if path == _STDOUT:
                 emit(text, sys.stdout)
                 continue

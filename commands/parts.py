@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from embconform.conformance.merging import Piece
+    from embconform.conformance.render.matrix.model import Column
 
 _LARGEST: Final = 512 * 2**20
 
@@ -42,6 +43,30 @@ def read_pieces(path: Path) -> list[Piece]:
         except RecordError as error:
             raise click.UsageError(f"{path}: {error}") from error
     return pieces
+
+
+def read_columns(path: Path) -> list[Column]:
+    """Read the reports that a file holds, whole ones or condensed ones.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    list of Column
+
+    Raises
+    ------
+    click.UsageError
+        If it can't be read, or holds something else; one line.
+    """
+    from embconform.conformance.render.matrix.reading import ReadingError, column
+
+    try:
+        return [column(document) for document in read_json(path)]
+    except ReadingError as error:
+        raise click.UsageError(f"can't use {path}: {error}") from error
 
 
 def _text(path: Path) -> str:

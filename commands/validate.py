@@ -119,6 +119,7 @@ _FILE = FilePath()
 @click.option("--json", "json_", type=_FILE, metavar="FILE", help="Write JSON; - is stdout.")
 @click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown for a pull request.")
+@judging_options.baseline
 @click.option("--repro-dir", type=_FILE, metavar="DIR", help="Write a script for each failure.")
 @click.pass_context
 def validate(
@@ -129,6 +130,7 @@ def validate(
     json_: Path | None,
     junit: Path | None,
     markdown: Path | None,
+    baseline: Path | None,
     repro_dir: Path | None,
     profile: str | None,
     **options: Any,
@@ -144,10 +146,12 @@ def validate(
     """
     from embconform.conformance.crew import preparing
 
-    outputs = Outputs(json_, junit, markdown, repro_dir)
+    outputs = Outputs(json_, junit, markdown, repro_dir, baseline)
     request = Request(profile=Profile(profile) if profile else None, **options)
     outputs.check()
     request.check(len(dict.fromkeys(targets)))
+    if baseline and request.shard[1] > 1:
+        raise click.UsageError("--baseline compares whole runs; give it to embconform merge")
     before = _before(request, targets[0]) if request.resume else None
     for candidate in [request.profile] if request.profile else []:
         check_selection(request.select, candidate)

@@ -132,7 +132,7 @@ def test_all_files(folder, runs, cli):
     assert document["verdict"] == "nonconformant"
     assert document["replay"] in out
     assert ET.parse(folder / "a.xml").getroot().find("testsuite").get("failures") == "1"
-    assert (folder / "a.md").read_text().startswith("### embconform: `good.py:embed` is nonconf")
+    assert (folder / "a.md").read_text().startswith("### ❌ embconform: `good.py:embed` is nonconf")
     assert [path.name for path in (folder / "r").iterdir()] == [f"{MUST}.py"]
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 

@@ -30,6 +30,18 @@ ARGUMENTS = (
 PATH = "my dir/port.py:Embedding"
 BACKENDS = ("good", PATH, "book")
 Open = Callable[..., Any]
+LINKED = "padding.row-returned"
+LINKS = (
+    "https://github.com/pytorch/pytorch/issues/1",
+    "http://example.org:8080/a?b=c&d=%20#e",
+    "docs/how-to/add-a-backend.md",
+    "docs/reports/page.html#a.b",
+    "https://github.com",
+)
+REASON = f"""see {LINKS[0]}, ({LINKS[1]}) or {LINKS[2]}; and {LINKS[3]}.
+javascript:alert(1) data:text/html,x //evil.example ../docs/x.md /docs/x.md docs/../x.md
+file:///docs/x.md docs/x.md/y docs/x.js mydocs/x.md {LINKS[4]}@evil.example
+<a href=https:evil>x</a> https:evil"""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +51,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         document(PATH, statuses=EVERY),
         document("book", Profile.TEXTBOOK),
     ]
+    (linked,) = (each for each in documents[1]["clauses"] if each["id"] == LINKED)
+    linked["deviation"] |= {"reason": REASON, "link": "docs/findings.md#half-precision_2"}
     path = tmp_path_factory.mktemp("matrix") / "matrix.html"
     path.write_text(render(Matrix(tuple(column(each) for each in documents))), encoding="utf-8")
     return path
@@ -206,6 +220,19 @@ def test_a_cell_opens_its_details(visit: Open) -> None:
     page.keyboard.press("Escape")
     sync_api.expect(dialog).to_be_hidden()
     page.wait_for_function("!location.hash")
+
+
+def test_links_of_a_deviation_lead_to_the_web_or_to_docs(visit: Open) -> None:
+    page = visit(link_of(PATH, LINKED))
+    titled(page, f"{PATH}: {LINKED}")
+    told = page.locator("#details-body p a")
+    assert told.evaluate_all("all => all.map((a) => a.getAttribute('href'))") == [
+        *LINKS, "docs/findings.md#half-precision_2",
+    ]  # fmt: skip
+    assert told.evaluate_all("all => all.map((a) => a.textContent)")[:5] == list(LINKS)
+    assert set(told.evaluate_all("all => all.map((a) => a.rel)")) == {"noreferrer"}
+    shown = page.locator("#details-body p").all_inner_texts()
+    assert " ".join(REASON.split()) in shown  # nothing is lost of what is no link
 
 
 def test_every_cell_can_be_opened(visit: Open) -> None:

@@ -263,28 +263,6 @@ def test_junit_under_strict():
     assert (suite.get("failures"), suite.get("errors")) == ("3", "3")
 
 
-def test_markdown_says_what_a_reviewer_needs():
-    report = make_report()
-    text = markdown.render([report])
-    assert text.startswith("### embconform: `mine.py:embed` is nonconformant\n")
-    assert f"| `{report.clauses[1].clause.id}`<br>" in text
-    assert f"```python\n{CALL}\n```" in text
-    assert "<details><summary>Known deviations (1)</summary>" in text
-    assert "a 0-d index raises (docs/findings.md#1)" in text
-    assert text.count("<details>") == text.count("</details>")
-
-
-@pytest.mark.parametrize("targets", [1, 3])
-def test_markdown_fits_a_comment(targets):
-    long = replace(FAILURE, call="x = 1  # " + "y" * 5000)
-    report = many_failures()
-    clauses = tuple(replace(result, failure=long) for result in report.clauses)
-    text = markdown.render([replace(report, clauses=clauses)] * targets)
-    assert len(text) < 65_536
-    assert "left out" in text
-    assert text.count("<details>") == text.count("</details>")
-
-
 def test_hostile_words_stay_words():
     report = hostile_report()
     for text in (plain(report), markdown.render([report]), junit.render([report])):
@@ -295,9 +273,6 @@ def test_hostile_words_stay_words():
     assert json.loads(as_json.render([report]))["target"] == report.target
     case = _suite(report).find("testcase")
     assert "]]> </failure>" in case.find("failure").text
-    comment = markdown.render([report])
-    assert "````python" in comment
-    assert comment.count("<details>\n") == 0
 
 
 def test_scripts_are_written_and_run(tmp_path):

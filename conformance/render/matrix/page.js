@@ -236,7 +236,18 @@
     })());
   })();
 
-  const outside = (text) => (/^https?:\/\//.test(text) ? make("a", { href: text, rel: "noreferrer" }, text) : text);
+  // Links: to the web, and to files of docs/ beside the page; all else stays text. The words are a
+  // target's, so an address is one only where it holds nothing but what addresses are made of.
+  const address = /https?:\/\/[\w-]+(?:\.[\w-]+)*(?::\d+)?(?:[/?#][\w\/.~%+=&?;,:#@!-]*[\w\/=#-])?|(?<![\w\/.:-])docs\/(?:[\w-]+\/)*[\w-]+\.(?:md|html)(?:#[\w.-]*\w)?(?![\w\/])/g;
+  const linked = (text) => {
+    const parts = [];
+    let from = 0;
+    for (const { 0: found, index } of text.matchAll(address)) {
+      parts.push(text.slice(from, index), make("a", { href: found, rel: "noreferrer" }, found));
+      from = index + found.length;
+    }
+    return [...parts, text.slice(from)];
+  };
   const also = (clause) => (clause.policy ? `${clause.source} (PyTorch leaves this undocumented; the suite had to choose)` : clause.source);
   const aboutClause = (clause, more = []) => [
     make("p", { className: "sentence" }, clause.sentence || "The report does not say."),
@@ -266,8 +277,8 @@
       ["size", cell.indices || cell.rows ? `${several(cell.indices || 0, "index", "indices")}, ${several(cell.rows || 0, "row", "rows")}` : ""],
     ], "values"));
     if (cell.reason) {
-      parts.push(make("h3", {}, "Declared as a deviation"), make("p", {}, cell.reason));
-      if (cell.link) parts.push(make("p", {}, outside(cell.link)));
+      parts.push(make("h3", {}, "Declared as a deviation"), make("p", {}, ...linked(cell.reason)));
+      if (cell.link) parts.push(make("p", {}, ...linked(cell.link)));
     }
     if (cell.call) parts.push(make("h3", {}, "The call"), copyable(cell.call, "call"));
     const place = make("div", {});
