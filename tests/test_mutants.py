@@ -20,7 +20,7 @@ HARD = [bug for bug in PLANTED if ".hard_" in bug.module]
 PLAIN = [bug for bug in PLANTED if bug not in HARD]
 
 
-COSTLY = ("ScalesBeforeTheMask", "CachedWidening", "BlockTailNotRenormed")
+COSTLY = ("ScalesBeforeTheMask", "CachedWidening", "BlockTailNotRenormed", "ThreeSamples")
 """Bugs that take thousands of cases; each clause of theirs has others that don't."""
 IN_ORDER = ("SparseSticks",)
 """Bugs that remember calls which their own clause says nothing about."""
