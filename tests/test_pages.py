@@ -89,7 +89,7 @@ def test_what_is_not_run_gives_a_reason(block: Block) -> None:
     """Each is an item, so that a list of the tests names it with its reason."""
     assert len(block.marks["not run"].split()) > 1
     if block.language == "python":
-        compile(_whole(block), str(block), "exec")
+        compile(block.code, str(block), "exec")
 
 
 @pytest.mark.parametrize(
@@ -117,17 +117,11 @@ def test_pages_with_tests_of_their_own_name_them(page: str) -> None:
 
 @pytest.mark.parametrize("block", of("run", "saved"), ids=str)
 def test_python_runs(block: Block) -> None:
-    code = compile(_whole(block), str(block), "exec") if block.language == "python" else None
+    code = compile(block.code, str(block), "exec") if block.language == "python" else None
     if code is not None and way(block) == "run":
         exec(code, {"__name__": "a_page"})
     if code is None:
         tomllib.loads(block.code)
-
-
-def _whole(block: Block) -> str:
-    """Make a module of a block that is the last entry of a tuple."""
-    code = textwrap.dedent(block.code)
-    return f"({code})" if "last entry of" in block.marks else code
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in ("toml", "yaml")], ids=str)
@@ -238,7 +232,7 @@ def copy_repository(folder: Path) -> dict[str, str]:
     for package, where in project["tool"]["setuptools"]["package-dir"].items():
         if "." in package:
             (links / package.partition(".")[2]).symlink_to(folder / where)
-    return {"PYTHONPATH": str(links.parent)}
+    return {"PYTHONPATH": str(links.parent), "PYTHONSAFEPATH": "1"}
 
 
 def follow(page: list[Block], folder: Path, environment: dict[str, str]) -> None:
@@ -272,9 +266,9 @@ def save(block: Block, folder: Path) -> None:
     before = path.read_text()
     if mark == "last entry of":
         assert before.endswith("\n)\n")
-        path.write_text(f"{before[:-2]}{block.code})\n")
+        path.write_text(f"{before[:-2]}{textwrap.indent(block.code.rstrip(), '    ')},\n)\n")
     else:
-        path.write_text(before + block.code)
+        path.write_text(f"{before}\n\n{block.code}")
 
 
 def test_what_a_page_prints_is_compared(tmp_path: Path) -> None:
@@ -289,7 +283,7 @@ def test_what_a_page_prints_is_compared(tmp_path: Path) -> None:
 def test_files_are_saved_where_their_marks_say(tmp_path: Path) -> None:
     (tmp_path / "clauses.py").write_text("ALL = (\n    1,\n)\n")
     page = (
-        "<!-- last entry of: clauses.py -->\n```python\n    2,\n```\n\n"
+        "<!-- last entry of: clauses.py -->\n```python\n2\n```\n\n"
         "<!-- append to: clauses.py -->\n```python\nassert ALL == (1, 2)\n```\n"
     )
     follow(blocks("new.md", page), tmp_path, {})
