@@ -21,6 +21,8 @@ autodoc_typehints = "signature"
 numpydoc_show_class_members = False
 maximum_signature_line_length = 88
 html_copy_source = False
+html_show_copyright = False
+smartquotes = False  # they make one dash of the two of an option
 html_show_sourcelink = False
 
 

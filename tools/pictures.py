@@ -21,7 +21,8 @@ from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
-COMMAND = "embconform validate eager"
+CODE = "def look_up(input, weight):\n    return weight[input]\n"
+COMMAND = "embconform validate port.py:look_up --select lookup.rows,errors.negative,errors.int32"
 CHROMIUM = "/usr/bin/chromium"
 COLUMNS = 118
 LOCAL_FONTS = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
@@ -41,16 +42,18 @@ def main() -> None:
 
 
 def draw_terminal(picture: Path) -> None:
-    """Run README's first command, and draw what it prints."""
+    """Judge a lookup by a few clauses, and draw what is printed."""
     with TemporaryDirectory() as folder:
+        (Path(folder) / "port.py").write_text(CODE)
         wide = {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-m", *COMMAND.split()],
             cwd=folder, env=os.environ | wide, capture_output=True, text=True, check=False,
         )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     console = Console(record=True, width=COLUMNS, file=StringIO())
-    console.print(Text(f"$ {COMMAND}\n"), Text.from_ansi(done.stdout), sep="")
+    typed = Text(f"$ cat port.py\n{CODE}\n$ {COMMAND}\n")
+    console.print(typed, Text.from_ansi(done.stdout), sep="")
     console.save_svg(str(picture), title="embconform", code_format=LOCAL_FONTS)
 
 
@@ -64,7 +67,7 @@ def draw_matrix(picture: Path) -> None:
             check=False,  # some backend is not conformant
         )
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 760})
+        page = browser.new_page(viewport={"width": 1280, "height": 960})
         page.goto(page_file.as_uri())
         page.screenshot(path=str(picture))
         browser.close()
