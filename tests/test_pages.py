@@ -9,6 +9,8 @@
 | marked `not run: REASON` | its `embconform` lines are read all the same | |
 
 Pages with tests of their own stand in ELSEWHERE. Directives are run when the site is built.
+The examples in reference/SPEC.md are sketches over names that its head explains; test_clauses
+compiles them.
 """
 
 from __future__ import annotations
@@ -183,6 +185,16 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert (tmp_path / "index.html").exists()
     commands_page = tmp_path / "docs" / "reference" / "commands.html"
     assert "Judge embeddings by every clause" in commands_page.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow  # starts Sphinx once more
+def test_a_broken_link_is_a_warning_and_that_an_error(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# A page\n\n[link](no-such-page.md)\n")
+    site = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", ROOT / "docs", tmp_path]
+    done = subprocess.run([*site, tmp_path / "out"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no-such-page.md" in done.stderr
 
 
 FETCHED = re.compile(
