@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -129,9 +130,21 @@ def _huge_rows(seed: int, described: Described) -> Array:
 
 def _free(device: str) -> int:
     if device != "cuda":
-        return int(psutil.virtual_memory().available)
+        return min(int(psutil.virtual_memory().available), _allowed())
     torch.cuda.empty_cache()
     return torch.cuda.mem_get_info()[0]
+
+
+def _allowed() -> int:
+    """Count the bytes that this process may still ask for, under the limit of isolated targets."""
+    if sys.platform != "linux":
+        return sys.maxsize
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return int(most - psutil.Process().memory_info().vms)
 
 
 def _observe_huge(backend: Backend, profile: Profile, seed: int, device: str) -> Seen:

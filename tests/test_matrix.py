@@ -371,7 +371,7 @@ def test_more_backends_than_a_terminal_has_room_for() -> None:
 
 
 def test_the_how_to_makes_the_page_of_this_repository(folder: Path, cli: Cli) -> None:
-    (command,) = re.findall(r"^    (embconform matrix docs/reports/.*)$", HOW_TO, re.MULTILINE)
+    (command,) = re.findall(r"^(embconform matrix docs/reports/.*)$", HOW_TO, re.MULTILINE)
     _, verb, pattern, *options = command.split()
     (folder / "docs").mkdir()
     files = sorted(ROOT.glob(pattern))

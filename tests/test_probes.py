@@ -372,3 +372,23 @@ def test_an_unreadable_tensor_of_the_right_kind_is_a_refusal() -> None:
     finding = claims.compare("it", seen, np.zeros(2, np.float32))
     assert finding is not None
     assert finding.refused
+
+
+LIMITED = """
+import resource
+from embconform.backends.adapt import as_backend
+from embconform.conformance import tables
+from embconform.reference.clause import Profile
+import psutil, torch
+most = psutil.Process().memory_info().vms + 2**31
+resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+psutil.virtual_memory = lambda: type("", (), {"available": 2**40})
+backend = as_backend("eager", torch.nn.functional.embedding)
+seen = tables._observe_huge(backend, Profile.TORCH, 0, "cpu")
+assert isinstance(seen, tables.TooLittleMemory) and seen.free <= 2**31, seen
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux alone")
+def test_no_huge_table_is_made_where_the_target_may_not_have_the_memory() -> None:
+    subprocess.run([sys.executable, "-c", LIMITED], check=True, timeout=120)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import copy_repository
 
 pytest.importorskip("torch")
 
@@ -58,11 +59,47 @@ def test_the_first_screen_has_two_commands(which: str) -> None:
     )
 
 
+def test_every_block_is_run_by_a_test_of_this_file() -> None:
+    own = section("Your own embedding")
+    run = [*fenced(FIRST_SCREEN), *fenced(own), *fenced(section("In your tests"))]
+    assert (len(fenced(FIRST_SCREEN)), len(fenced(own)), len(fenced(README))) == (2, 2, len(run))
+
+
 @pytest.fixture
 def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (pytester.path / "my_package.py").write_text(RIGHT)
     return pytester.path
+
+
+@pytest.mark.slow  # installs everything anew; .ci/run does the same with the test command
+def test_the_main_command(tmp_path: Path) -> None:
+    (command,) = fenced(README.partition("<!-- main command -->")[2].partition("<!-- end -->")[0])
+    copy_repository(tmp_path)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("eager  conformant")
+
+
+@pytest.mark.slow  # two whole runs
+def test_your_own_embedding(folder: Path) -> None:
+    (commands,) = fenced(section("Your own embedding"), "bash")
+    (folder / "path" / "to").mkdir(parents=True)
+    (folder / "path" / "to" / "file.py").write_text("from torch.nn import Embedding as MyEmbedding")
+    first, second = commands.splitlines()
+    assert whole_run(first, folder) == 0
+    assert whole_run(second, folder) == 1  # it inherits what torch does not keep
+
+
+def whole_run(command: str, folder: Path) -> int:
+    words = shlex.split(command, comments=True)
+    assert words[0] == "embconform"
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, capture_output=True, check=False
+    ).returncode
 
 
 def test_in_your_tests(pytester: pytest.Pytester, folder: Path) -> None:

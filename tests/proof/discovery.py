@@ -141,6 +141,7 @@ def _head(log: Log) -> Iterator[str]:
         "Every planted bug is run with many seeds at the default budget, until the first clause",
         "breaks that counts; every right embedding is run with many seeds to the end.",
         "",
+        "<!-- not run: takes hours -->",
         "```bash",
         *log.commands(),
         "python -m embconform.proof.discovery render docs/discovery.md",

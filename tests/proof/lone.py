@@ -126,6 +126,7 @@ def page_of(log: Log) -> Iterator[str]:
         "of compiled, exported and scripted programs, which the quick budget lacks. A bug in this",
         "table would survive without the clause beside it.",
         "",
+        "<!-- not run: takes hours -->",
         "```bash",
         *log.commands(),
         "python -m embconform.proof.lone render docs/kill-table.md",

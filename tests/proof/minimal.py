@@ -129,7 +129,14 @@ def page_of(command: str, cases: Sequence[Smallest], times: Sequence[Soonest]) -
     """Write the page, line by line."""
     drawn = [one for one in cases if one.indices is not None and one.rows is not None]
     yield from ("# How small failing cases are, and how soon the first shows", "")
-    yield from ("```bash", command, "```", "", f"- commit: {commit()}")
+    yield from (
+        "<!-- not run: takes hours -->",
+        "```bash",
+        command,
+        "```",
+        "",
+        f"- commit: {commit()}",
+    )
     known = environment("cpu")
     yield from (f"- {name}: {known[name]}" for name in ("torch", "python", "system"))
     yield f"- load: {os.getloadavg()[1]:.1f} on {os.cpu_count()} processors"

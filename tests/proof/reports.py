@@ -44,7 +44,10 @@ _PAGE: Final = """\
 Every backend of `embconform backends`, judged where its package is installed. This page and the
 files beside it are written by
 
-    python -m embconform.proof.reports
+<!-- not run: takes an hour -->
+```bash
+python -m embconform.proof.reports
+```
 
 A deviation is a failure that is declared, with a reason and a repro, in a TOML file beside the
 backend; a clause that asks for more than a backend declares is unsupported.

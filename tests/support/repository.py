@@ -1,10 +1,13 @@
-"""A user's git repository with a package in it, made for a test."""
+"""A user's git repository with a package in it, made for a test, and a copy of this one."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
 
 PLAIN = """
 from torch.nn.functional import embedding
@@ -81,3 +84,19 @@ class Repository:
     def worktrees(self) -> int:
         """How many worktrees git knows, the user's own included."""
         return self.git("worktree", "list", "--porcelain").count("worktree ")
+
+
+def tracked() -> list[str]:
+    """List the files of this repository that git has or would have."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    return [name for name in listed.splitlines() if (ROOT / name).exists()]
+
+
+def copy_repository(folder: Path) -> None:
+    """Copy those files."""
+    for name in tracked():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
