@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from embconform.performance.gate.messages import Hello
     from embconform.performance.gate.report import GateReport
     from embconform.performance.gate.revisions import Tree
+    from embconform.performance.gate.setup import Place
 
 _FILE: Final = FilePath()
 _SECONDS: Final = 240.0
@@ -134,8 +134,9 @@ def _compare(
     """Do everything, with base checked out meanwhile."""
     from embconform.commands.gate_conformance import compare
     from embconform.performance.gate.calibration import quote
+    from embconform.performance.gate.installed import install
     from embconform.performance.gate.report import GateReport
-    from embconform.performance.gate.revisions import checked_out, find_head
+    from embconform.performance.gate.revisions import checked_out, copied, find_head
     from embconform.performance.gate.run import measure
     from embconform.performance.gate.setup import get_ready
     from embconform.performance.machine import machine
@@ -144,10 +145,18 @@ def _compare(
     hello = _hello(options)
     head = find_head(Path.cwd(), allow_dirty=options["allow_dirty"])
     environment = machine("cpu", options["threads"])
-    cache = cache_folder() / "gate"
-    with _telling() as tick, checked_out(head.folder, revision, cache) as base:
+    place, cache = _here(head), cache_folder() / "gate"
+    with (
+        _telling() as tick,
+        checked_out(head.folder, revision, cache) as base,
+        copied(head, cache) as copy,
+    ):
+        tick("building head")
+        now = install(copy, place.inside, _installed())
+        tick("building base")
+        before = install(base, place.inside, _installed())
         tick("importing both sides")
-        ready = get_ready(target, base, head, _here(head), hello, wanted=benchmarks)
+        ready = get_ready(target, before, now, place, hello, wanted=benchmarks)
         clauses = None
         if options["conformance"]:
             clauses = compare(
@@ -165,8 +174,10 @@ def _compare(
         clauses=clauses,
         void=measured.void,
         restarts=measured.restarts,
+        compilations=measured.compilations,
         together=ready.together,
         apart=ready.apart,
+        how=ready.how,
         quoted=quote(_calibration_file(), environment),
         command=shlex.join(["embconform", *sys.argv[1:]]),
         environment=environment,
@@ -179,16 +190,18 @@ def _calibrate(
 ) -> None:
     """Compare head with itself, and with itself slowed down."""
     from embconform.performance.gate.calibration import calibrate, save
-    from embconform.performance.gate.revisions import find_head
+    from embconform.performance.gate.installed import install
+    from embconform.performance.gate.revisions import copied, find_head
     from embconform.performance.gate.setup import get_ready
     from embconform.performance.machine import machine
 
     hello = _hello(options)
     head = find_head(Path.cwd(), allow_dirty=True)
-    with _telling() as tick:
-        tick("importing head")
-        same = replace(head, name="head")
-        ready = get_ready(target, same, head, _here(head), hello, wanted=benchmarks)
+    place = _here(head)
+    with _telling() as tick, copied(head, cache_folder() / "gate") as copy:
+        tick("building and importing head")
+        now = install(copy, place.inside, _installed())
+        ready = get_ready(target, now, now, place, hello, wanted=benchmarks)
         environment = machine("cpu", options["threads"])
         found = calibrate(ready, trials, environment=environment, tick=tick)
     save(found, _calibration_file())
@@ -196,10 +209,15 @@ def _calibrate(
         click.echo(line)
 
 
-def _here(head: Tree) -> Path:
-    """Give the current folder as git spells the tree's."""
-    here = Path.cwd().resolve()
-    return head.folder / here.relative_to(head.folder.resolve())
+def _here(head: Tree) -> Place:
+    """Tell where in the tree the current folder is."""
+    from embconform.performance.gate.setup import Place
+
+    return Place(head.folder, Path.cwd().resolve().relative_to(head.folder.resolve()))
+
+
+def _installed() -> Path:
+    return cache_folder() / "gate-installed"
 
 
 def _hello(options: dict[str, Any]) -> Hello:
