@@ -243,7 +243,7 @@ def gate(repository: Repository, base: str, *arguments: str) -> tuple[int, Any]:
         "--passes", "forward", "--json", "-", *arguments,
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=repository.top, capture_output=True, text=True, timeout=580, check=False,
+        command, cwd=repository.top, capture_output=True, text=True, timeout=1_500, check=False,
         env=os.environ | {"XDG_CACHE_HOME": str(repository.top.parent / "cache")},
     )  # fmt: skip
     assert done.stdout.startswith("{"), done.stderr
@@ -270,7 +270,7 @@ def test_a_leak_is_a_regression(repository: Repository) -> None:
 def test_worse_compiling_is_a_regression(repository: Repository, head: str, said: str) -> None:
     base = repository.commit(COMPILED)
     repository.commit(head)
-    code, found = gate(repository, base, "--no-conformance", "--seconds", "100")
+    code, found = gate(repository, base, "--no-conformance", "--seconds", "250")
     assert code == 1
     assert said in found["compiling"]["wrong"]
     assert not found["together"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +43,7 @@ packages = ["my_pkg", "my_pkg.inner"]
 my_pkg = "here"
 "my_pkg.inner" = "elsewhere/inside"
 """
+ROOT = Path(__file__).parents[1]
 OTHER = Path("a folder/x.py")
 
 
@@ -328,3 +331,66 @@ def test_namespace_packages_are_each_sides_own(
         values.append(seat.backend.functional(None, None))
     assert values == ["old", "new"]
     assert "space" not in sys.modules
+
+
+def gate(top: Path, target: str, base: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            sys.executable, "-m", "embconform", "gate", "--target", target, "--base", base,
+            "--workload", "movielens-items-batch-zipf-float32", "--passes", "forward",
+            "--seconds", "1", *arguments,
+        ],
+        cwd=top, capture_output=True, text=True, timeout=1_500, check=False,
+        env=os.environ | {"XDG_CACHE_HOME": str(top.parent / "cache")},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_package_dir_mapping_is_gated_as_it_is_installed(repository: Repository) -> None:
+    """Head adds a whole copy of the rows: found in a package that no search path could find."""
+    project(repository.top)
+    base = repository.commit(PLAIN)
+    inner = repository.top / "elsewhere/inside/__init__.py"
+    inner.write_text(PLAIN.replace("sparse=sparse)", "sparse=sparse).clone()"))
+    done = gate(
+        repository.top, "my_pkg:my_embedding", base,
+        "--allow-dirty", "--seconds", "200", "--no-conformance", "--json", "-",
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert done.returncode == 1, done.stdout
+    assert found["how"] == "as pip installs them"
+    assert found["together"]
+    assert found["benchmarks"][0]["verdict"] == "slower"
+
+
+@pytest.mark.slow
+def test_a_base_that_does_not_build_is_one_line(repository: Repository) -> None:
+    project(repository.top, MAPPED.replace('"elsewhere/inside"', '"nowhere"'))
+    base = repository.commit(PLAIN)
+    (repository.top / "pyproject.toml").write_text(MAPPED)
+    repository.commit(PLAIN)
+    done = gate(repository.top, "my_pkg:my_embedding", base)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    said = (
+        "base can't be used: it does not build: error: package directory 'nowhere' does not exist"
+    )
+    assert said in done.stderr
+    assert "head is fine" in done.stderr
+
+
+@pytest.mark.slow
+def test_embconform_gates_itself(tmp_path: Path) -> None:
+    """A planted fault in head's own backend is a lost clause, judged by its own suite."""
+    top = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(top)], check=True)
+    eager = top / "backends/eager.py"
+    wrong = "lambda i, w, p=None, **k: torch.nn.functional.embedding(i, w, p or None, **k)"
+    eager.write_text(eager.read_text().replace("torch.nn.functional.embedding,", f"{wrong},", 1))
+    done = gate(top, "eager", "HEAD", "--allow-dirty", "--select", "padding.*", "--json", "-")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert "padding.zero-is-an-index" in found["conformance"]["lost"]
+    assert found["conformance"]["passed"] > 1
+    assert found["how"] == "as pip installs them"
+    assert found["benchmarks"]

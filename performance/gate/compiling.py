@@ -116,45 +116,67 @@ def compare_compiling(
     tick : callable
         Told what comes next.
     over : callable
-        Whether the time is over; asked between pairs.
+        Whether the time is over; asked between pairs, but not while a flag has to recur.
 
     Returns
     -------
     Compilations
     """
-    base: list[Compiled] = []
-    head: list[Compiled] = []
-
-    def measure(count: int) -> bool:
-        for _ in range(count):
-            if len(base) >= 2 and over():
-                return False
-            tick(f"compiling, pair {len(base) + 1}")
-            for side, made in zip((base, head), pair(), strict=True):
-                side.append(made)
-            if len(base) >= 2 and (_more_graphs(base, head) or not _both(base, head)):
-                return False  # counts need no statistics
-        return True
-
-    undecided = ""
-    slower = False
-    for until in LOOKS:
-        if not measure(until - len(base)):
-            undecided = (
-                "the time was over before compiling was compared" if _both(base, head) else ""
-            )
-            break
-        ratios = _log_ratios(base, head)
-        slower = _is_slower(ratios, ALARM / len(LOOKS))
-        undecided = "" if slower or _is_fine(ratios) else "compiling takes too variable a time"
-        if not undecided:
-            break
-    if slower:
-        before = len(base)
-        slower = measure(before) and _is_slower(_log_ratios(base[before:], head[before:]), ALARM)
-        undecided = "" if slower else "slower compiling did not recur in fresh processes"
+    pairs = _Pairs(pair, tick)
+    slower, undecided = _decided(pairs, over)
+    base, head = pairs.base, pairs.head
     wrong = _wrong(base, head, slower=slower)
     return Compilations(name, tuple(base), tuple(head), wrong, "" if wrong else undecided)
+
+
+@dataclass
+class _Pairs:
+    """What has been measured so far."""
+
+    pair: Callable[[], tuple[Compiled, Compiled]]
+    tick: Callable[[str], None]
+    base: list[Compiled] = field(default_factory=list)
+    head: list[Compiled] = field(default_factory=list)
+
+    @property
+    def counted(self) -> bool:
+        """Whether counts have settled it: they need no statistics."""
+        return len(self.base) >= 2 and (_more_graphs(self.base, self.head) or not self.both)
+
+    @property
+    def both(self) -> bool:
+        """Whether both sides compile."""
+        return _both(self.base, self.head)
+
+    def measure(self, count: int, over: Callable[[], bool] = lambda: False) -> bool:
+        """Measure further pairs; tell whether all of them were needed, and there was time."""
+        for _ in range(count):
+            if len(self.base) >= 2 and over():
+                return False
+            self.tick(f"compiling, pair {len(self.base) + 1}")
+            for side, made in zip((self.base, self.head), self.pair(), strict=True):
+                side.append(made)
+            if self.counted:
+                return False
+        return True
+
+    def ratios(self, start: int = 0) -> F64:
+        """Give the log ratios of seconds, from some pair on."""
+        return _log_ratios(self.base[start:], self.head[start:])
+
+
+def _decided(pairs: _Pairs, over: Callable[[], bool]) -> tuple[bool, str]:
+    """Measure until it is clear whether head compiles slower; say why where it isn't."""
+    for until in LOOKS:
+        if not pairs.measure(until - len(pairs.base), over):
+            return False, "" if pairs.counted else "the time was over before compiling was compared"
+        if _is_slower(pairs.ratios(), ALARM / len(LOOKS)):
+            if pairs.measure(until) and _is_slower(pairs.ratios(until), ALARM):
+                return True, ""
+            return False, "slower compiling did not recur in fresh processes"
+        if _is_fine(pairs.ratios()):
+            return False, ""
+    return False, "compiling takes too variable a time"
 
 
 def _both(base: Sequence[Compiled], head: Sequence[Compiled]) -> bool:

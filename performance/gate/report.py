@@ -62,7 +62,7 @@ class Row:
     @property
     def change(self) -> float:
         """How much slower head is: 0.1 for a time 10% longer, negative where it is faster."""
-        return math.expm1(float(self.track.change.mean()))
+        return math.expm1(self.track.middle)
 
     @property
     def interval(self) -> tuple[float, float]:
