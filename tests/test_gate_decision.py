@@ -28,7 +28,7 @@ from embconform.performance.gate.decision import (
 from embconform.performance.memory import Memory
 
 BENCHMARKS = 10
-RUNS = 2_000
+RUNS = 1_000
 
 
 @dataclass
@@ -121,8 +121,9 @@ def test_false_alarms_on_a_bad_machine() -> None:
 
 def test_the_rule_is_what_keeps_alarms_away() -> None:
     """A rule of no threshold, no family and a lenient test alarms where ours doesn't."""
-    lenient = replace(RULE, alarm=8.0, floor=0.0, factor=0.0, confirm=5, recur=1.0)
-    assert rates(200, 0.0, lenient)["slower"] > 0.2
+    lenient = replace(RULE, alarm=4.0, floor=0.0, factor=0.0, confirm=5, recur=1.0)
+    found = rates(100, 0.0, lenient)
+    assert found["slower"] + found["void"] > 0.3
 
 
 @pytest.mark.parametrize(("slowdown", "least"), [(0.1, 0.99), (0.05, 0.9)])
@@ -225,8 +226,8 @@ def test_trimmed_means_and_their_errors_against_scipy() -> None:
 @pytest.mark.parametrize("restarts", [5, 10, 15, 20])
 @pytest.mark.parametrize("tails", [3, 1_000])
 def test_p_values_keep_their_word(restarts: int, tails: int) -> None:
-    """Of 200,000 draws without a change at most 1.3 times as many are below p as p says."""
-    draws = np.random.default_rng(10).standard_t(tails, (200_000, restarts))
+    """Of 100,000 draws without a change at most 1.3 times as many are below p as p says."""
+    draws = np.random.default_rng(10).standard_t(tails, (100_000, restarts))
     p = p_values(draws)
     for level in (0.0025, 0.01, 0.1):
         assert (p <= level).mean() <= 1.3 * level

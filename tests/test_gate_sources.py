@@ -356,8 +356,8 @@ def test_a_package_dir_mapping_is_gated_as_it_is_installed(repository: Repositor
         repository.top, "my_pkg:my_embedding", base,
         "--allow-dirty", "--seconds", "200", "--no-conformance", "--json", "-",
     )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert done.returncode == 1, done.stdout
     assert found["how"] == "as pip installs them"
     assert found["together"]
     assert found["benchmarks"][0]["verdict"] == "slower"
@@ -388,8 +388,8 @@ def test_embconform_gates_itself(tmp_path: Path) -> None:
     wrong = "lambda i, w, p=None, **k: torch.nn.functional.embedding(i, w, p or None, **k)"
     eager.write_text(eager.read_text().replace("torch.nn.functional.embedding,", f"{wrong},", 1))
     done = gate(top, "eager", "HEAD", "--allow-dirty", "--select", "padding.*", "--json", "-")
+    assert done.returncode == 1, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert done.returncode == 1
     assert "padding.zero-is-an-index" in found["conformance"]["lost"]
     assert found["conformance"]["passed"] > 1
     assert found["how"] == "as pip installs them"

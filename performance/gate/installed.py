@@ -238,7 +238,8 @@ def complaint(said: str) -> str:
 
 def _key(commit: str, project: Path) -> str:
     """Name what the result of a build depends on."""
-    parts = (commit, str(project), sys.version, sysconfig.get_platform(), metadata.version("torch"))
+    here = (sys.prefix, sys.version, sysconfig.get_platform(), metadata.version("torch"))
+    parts = (commit, str(project), *here)
     return sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 
