@@ -354,7 +354,7 @@ def test_a_package_dir_mapping_is_gated_as_it_is_installed(repository: Repositor
     inner.write_text(PLAIN.replace("sparse=sparse)", "sparse=sparse).clone()"))
     done = gate(
         repository.top, "my_pkg:my_embedding", base,
-        "--allow-dirty", "--seconds", "200", "--no-conformance", "--json", "-",
+        "--allow-dirty", "--seconds", "240", "--no-conformance", "--json", "-",
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     found = json.loads(done.stdout)
