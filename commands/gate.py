@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -15,8 +15,9 @@ import click
 
 from embconform.backends.backend import TargetError
 from embconform.backends.cache import cache_folder
+from embconform.commands.gate_files import write_to
 from embconform.commands.outputs import Outputs
-from embconform.commands.show import emit, show
+from embconform.commands.show import show
 from embconform.commands.values import MONTH, MOST_THREADS, Amount, FilePath
 
 if TYPE_CHECKING:
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
     from embconform.performance.gate.messages import Hello
     from embconform.performance.gate.report import GateReport
     from embconform.performance.gate.revisions import Tree
+    from embconform.performance.gate.setup import Place
 
 _FILE: Final = FilePath()
+_ASV: Final = "asv.conf.json"
 _SECONDS: Final = 240.0
 _MOST_TRIALS: Final = 10_000
 
 
 @click.command()
-@click.option("--target", metavar="TARGET", required=True, help="As embconform validate takes it.")
+@click.option("--target", metavar="TARGET", help="As embconform validate takes it.")
 @click.option("--base", metavar="REV", help="The revision to compare with, such as origin/main.")
 @click.option("--allow-dirty", is_flag=True, help="Judge changes that are not committed too.")
 @click.option("--workload", metavar="GLOB", help="Of embconform bench --list.  [default: a few]")
@@ -56,6 +59,13 @@ _MOST_TRIALS: Final = 10_000
     "--calibrate", type=click.IntRange(1, _MOST_TRIALS), metavar="N",
     help="Instead: try the gate N times on head against head and on planted slowdowns.",
 )  # fmt: skip
+@click.option(
+    "--history", type=_FILE, is_flag=False, flag_value=_ASV, metavar="[ASV_CONF]",
+    help=f"Instead: find slow drift in asv's results.  [default file: {_ASV}]",
+)  # fmt: skip
+@click.option(
+    "--asv", type=_FILE, metavar="ASV_CONF", help="Write head's times into asv's results too."
+)
 @click.option("--json", "json_", type=_FILE, metavar="FILE", help="Write JSON; - is stdout.")
 @click.option("--markdown", type=_FILE, metavar="FILE", help="Write Markdown for a pull request.")
 @click.option("--junit", type=_FILE, metavar="FILE", help="Write JUnit XML.")
@@ -64,9 +74,11 @@ def gate(
     context: click.Context,
     /,
     *,
-    target: str,
+    target: str | None,
     base: str | None,
     calibrate: int | None,
+    history: Path | None,
+    asv: Path | None,
     json_: Path | None,
     markdown: Path | None,
     junit: Path | None,
@@ -82,16 +94,20 @@ def gate(
     Exit codes: 0 fine, 1 regression, 2 the call, the base or the target can't be used, 3
     inconclusive or void.
     """
+    from embconform.commands.gate_history import drift, need_asv
     from embconform.conformance.interrupt import Interruptible
     from embconform.performance.gate.revisions import RevisionError
     from embconform.performance.gate.workers import SideError
 
     outputs = Outputs(json_, junit, markdown)
     outputs.check()
-    if (base is None) == (calibrate is None):
-        raise click.UsageError("give --base REV, or --calibrate N instead")
-    if calibrate and (json_ or markdown or junit):
-        raise click.UsageError("--calibrate writes no report; leave --json and the like out")
+    if history and not any((base, calibrate, junit, asv)):
+        context.exit(drift(history, outputs))
+    target = _target(
+        target, base, calibrate, history, alone=not (json_ or markdown or junit or asv)
+    )
+    if asv:
+        need_asv(asv)
     benchmarks = _benchmarks(options["workload"], options["passes"])
     try:
         with Interruptible() as stop, stop.urgent():
@@ -99,14 +115,36 @@ def gate(
                 _calibrate(target, calibrate, benchmarks, options)
                 return
             assert base is not None
-            report = _compare(target, base, benchmarks, options)
+            report = _compare(target, base, benchmarks, options, clean=asv is not None)
     except RevisionError as error:
         raise click.ClickException(str(error)) from error
     except SideError as error:
         fine = "; head is fine" if error.side == "base" else ""
         raise TargetError(f"{error.side} can't be used: {error}{fine}") from error
     _write(report, outputs)
+    if asv:
+        _into_asv(asv, report)
     context.exit(report.exit_code)
+
+
+def _target(
+    target: str | None,
+    base: str | None,
+    calibrate: int | None,
+    history: Path | None,
+    *,
+    alone: bool,
+) -> str:
+    """Refuse options that don't go together; what is left has a target."""
+    if [base, calibrate, history].count(None) != 2:
+        raise click.UsageError("give --base REV, or --calibrate N or --history instead")
+    if history:
+        raise click.UsageError("--history writes --json and --markdown alone")
+    if calibrate and not alone:
+        raise click.UsageError("--calibrate writes no report; leave --json and the like out")
+    if target is None:
+        raise click.UsageError("give --target TARGET")
+    return target
 
 
 def _benchmarks(pattern: str | None, passes: str) -> list[Benchmark]:
@@ -129,13 +167,24 @@ def _benchmarks(pattern: str | None, passes: str) -> list[Benchmark]:
 
 
 def _compare(
-    target: str, revision: str, benchmarks: list[Benchmark], options: dict[str, Any]
+    target: str,
+    revision: str,
+    benchmarks: list[Benchmark],
+    options: dict[str, Any],
+    *,
+    clean: bool,
 ) -> GateReport:
     """Do everything, with base checked out meanwhile."""
     from embconform.commands.gate_conformance import compare
     from embconform.performance.gate.calibration import quote
+    from embconform.performance.gate.installed import install
     from embconform.performance.gate.report import GateReport
-    from embconform.performance.gate.revisions import checked_out, find_head
+    from embconform.performance.gate.revisions import (
+        RevisionError,
+        checked_out,
+        copied,
+        find_head,
+    )
     from embconform.performance.gate.run import measure
     from embconform.performance.gate.setup import get_ready
     from embconform.performance.machine import machine
@@ -143,11 +192,21 @@ def _compare(
     began = perf_counter()
     hello = _hello(options)
     head = find_head(Path.cwd(), allow_dirty=options["allow_dirty"])
+    if clean and head.dirty:
+        raise RevisionError("--asv writes a commit's times: commit the changes")
     environment = machine("cpu", options["threads"])
-    cache = cache_folder() / "gate"
-    with _telling() as tick, checked_out(head.folder, revision, cache) as base:
+    place, cache = _here(head), cache_folder() / "gate"
+    with (
+        _telling() as tick,
+        checked_out(head.folder, revision, cache) as base,
+        copied(head, cache) as copy,
+    ):
+        tick("building head")
+        now = install(copy, place.inside, _installed())
+        tick("building base")
+        before = install(base, place.inside, _installed())
         tick("importing both sides")
-        ready = get_ready(target, base, head, _here(head), hello, wanted=benchmarks)
+        ready = get_ready(target, before, now, place, hello, wanted=benchmarks)
         clauses = None
         if options["conformance"]:
             clauses = compare(
@@ -165,8 +224,10 @@ def _compare(
         clauses=clauses,
         void=measured.void,
         restarts=measured.restarts,
+        compilations=measured.compilations,
         together=ready.together,
         apart=ready.apart,
+        how=ready.how,
         quoted=quote(_calibration_file(), environment),
         command=shlex.join(["embconform", *sys.argv[1:]]),
         environment=environment,
@@ -179,16 +240,18 @@ def _calibrate(
 ) -> None:
     """Compare head with itself, and with itself slowed down."""
     from embconform.performance.gate.calibration import calibrate, save
-    from embconform.performance.gate.revisions import find_head
+    from embconform.performance.gate.installed import install
+    from embconform.performance.gate.revisions import copied, find_head
     from embconform.performance.gate.setup import get_ready
     from embconform.performance.machine import machine
 
     hello = _hello(options)
     head = find_head(Path.cwd(), allow_dirty=True)
-    with _telling() as tick:
-        tick("importing head")
-        same = replace(head, name="head")
-        ready = get_ready(target, same, head, _here(head), hello, wanted=benchmarks)
+    place = _here(head)
+    with _telling() as tick, copied(head, cache_folder() / "gate") as copy:
+        tick("building and importing head")
+        now = install(copy, place.inside, _installed())
+        ready = get_ready(target, now, now, place, hello, wanted=benchmarks)
         environment = machine("cpu", options["threads"])
         found = calibrate(ready, trials, environment=environment, tick=tick)
     save(found, _calibration_file())
@@ -196,10 +259,15 @@ def _calibrate(
         click.echo(line)
 
 
-def _here(head: Tree) -> Path:
-    """Give the current folder as git spells the tree's."""
-    here = Path.cwd().resolve()
-    return head.folder / here.relative_to(head.folder.resolve())
+def _here(head: Tree) -> Place:
+    """Tell where in the tree the current folder is."""
+    from embconform.performance.gate.setup import Place
+
+    return Place(head.folder, Path.cwd().resolve().relative_to(head.folder.resolve()))
+
+
+def _installed() -> Path:
+    return cache_folder() / "gate-installed"
 
 
 def _hello(options: dict[str, Any]) -> Hello:
@@ -215,25 +283,25 @@ def _calibration_file() -> Path:
 
 def _write(report: GateReport, outputs: Outputs) -> None:
     """Print, and write the files."""
-    from embconform.conformance.render.files import write_whole
     from embconform.performance.gate import render
 
     show(lambda console: render.terminal(report, console), err=outputs.on_stdout)
-    for path, write in (
+    for path, text in (
         (outputs.json, render.as_json),
         (outputs.markdown, render.markdown),
         (outputs.junit, render.junit),
     ):
-        if path is None:
-            continue
-        if path == Path("-"):
-            emit(write(report), sys.stdout)
-            continue
-        try:
-            write_whole(path, write(report))
-        except OSError as error:
-            said = error.strerror or str(error)
-            raise click.ClickException(f"can't write {path}: {said}") from error
+        write_to(path, partial(text, report))
+
+
+def _into_asv(config: Path, report: GateReport) -> None:
+    from embconform.performance.gate.asv_results import AsvError, write
+
+    seconds = {row.name: row.head_seconds for row in report.rows}
+    try:
+        write(config, report.head.commit, seconds, report.environment)
+    except (AsvError, OSError) as error:
+        raise click.ClickException(f"can't write into asv's results: {error}") from error
 
 
 @contextmanager

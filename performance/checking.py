@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embconform.performance.ids import Ids
 from embconform.performance.passes import LEARNING_RATE, Inputs, Pass, Work
 from embconform.reference.bounds import relative
 from embconform.reference.clause import Profile
@@ -98,18 +99,7 @@ class Oracle:
         if seen.is_sparse is not options.sparse:
             return f"left a gradient of layout {seen.layout}"
         columns = _sample(inputs.workload.width, len(ids), self.rng)
-        named, compact = np.unique(ids, return_inverse=True)
-        padded = options.padding_idx is not None and options.padding_idx in named
-        exact = gradient(
-            np.zeros((len(named), len(columns))),
-            compact,
-            _columns(inputs.upstream, columns),
-            options=Options(
-                padding_idx=0 if padded else None, scale_grad_by_freq=options.scale_grad_by_freq
-            ),
-            profile=profile,
-            form=format_of(inputs.workload.dtype),
-        )
+        named, exact = self._exact(ids, _columns(inputs.upstream, columns), profile)
         got, others = _dense(seen, named, columns)
         if others:
             return f"{others} elements of the gradient stand in rows that no index names"
@@ -118,6 +108,59 @@ class Oracle:
             return wrong
         before = _before(inputs, timed.turn, named)[:, columns]
         return _stepped(work, before, named, columns, exact)
+
+    def largest_error(self, turn: int, work: Work, profile: Profile) -> float:
+        """Tell how far the gradient that a call left is from the exact one.
+
+        Parameters
+        ----------
+        turn : int
+            Which indices the call had.
+        work : Work
+        profile : Profile
+
+        Returns
+        -------
+        float
+            The largest error, in ulp of the exact value or, where terms cancel, of the root of the
+            sum of their squares, which is the size that such a sum has without that luck.
+        """
+        assert self.chosen.gradient
+        ids, seen = self.inputs.ids[turn], work.weight.grad
+        assert seen is not None
+        columns = _sample(self.inputs.workload.width, len(ids), self.rng)
+        upstream = _columns(self.inputs.upstream, columns)
+        named, exact = self._exact(ids, upstream, profile)
+        _, squares = self._exact(ids, upstream**2, profile)
+        options = self.chosen.embedding_options(self.inputs.workload)
+        roots = np.sqrt(squares.values)
+        if options.scale_grad_by_freq:  # both are over the count, and its root is too much
+            roots /= np.sqrt(np.maximum(exact.counts, 1))[:, None]
+        size = np.maximum(np.abs(exact.values), roots)
+        got, _ = _dense(seen, named, columns)
+        error = np.abs(got - exact.values)
+        judged = ~exact.open & (size > 0)
+        ulp = 2 * _unit_roundoff(work.weight) * 2.0 ** np.floor(np.log2(size[judged]))
+        return float((error[judged] / ulp).max(initial=0.0))
+
+    def _exact(
+        self, ids: Ids, upstream: F64, profile: Profile
+    ) -> tuple[NDArray[np.int64], Gradient]:
+        """Give the rows that indices name, and the exact gradient of these alone."""
+        options = self.chosen.embedding_options(self.inputs.workload)
+        named, compact = np.unique(ids, return_inverse=True)
+        padded = options.padding_idx is not None and options.padding_idx in named
+        exact = gradient(
+            np.zeros((len(named), upstream.shape[1])),
+            compact,
+            upstream,
+            options=Options(
+                padding_idx=0 if padded else None, scale_grad_by_freq=options.scale_grad_by_freq
+            ),
+            profile=profile,
+            form=format_of(self.inputs.workload.dtype),
+        )
+        return named, exact
 
 
 def _stepped(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -182,12 +183,17 @@ def started(repository: Repository, cache: Path, base: str) -> subprocess.Popen[
     until = time.monotonic() + 120
     while not (left_in(cache) and workers(gate)) and time.monotonic() < until:
         time.sleep(0.05)
-    assert repository.worktrees == 2
+    assert repository.worktrees == 3, "the user's, base's and the copy of head"
     return gate
 
 
 def workers(gate: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    return [p for p in psutil.Process(gate.pid).children() if "worker_process" in str(p.cmdline())]
+    found = []
+    for process in psutil.Process(gate.pid).children():
+        with suppress(psutil.NoSuchProcess):  # a git that has ended meanwhile
+            if "worker_process" in str(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_a_killed_gate_is_tidied_up_by_the_next(repository: Repository, cache: Path) -> None:
@@ -234,14 +240,13 @@ def test_gates_beside_each_other_leave_each_other_alone(
 def ready(top: Path, base: Path, target: str = TARGET) -> Any:
     """Load two trees that no git knows."""
     from embconform.performance.gate.benchmarks import choose
+    from embconform.performance.gate.installed import Files
     from embconform.performance.gate.messages import Hello
-    from embconform.performance.gate.revisions import Tree
-    from embconform.performance.gate.setup import get_ready
+    from embconform.performance.gate.setup import Place, get_ready
 
     hello = Hello(tuple(entry for entry in sys.path if entry), 1, 0)
     wanted = choose("movielens-items-batch-zipf-float32", ("forward",))
-    trees = Tree("base", "0" * 40, base), Tree("HEAD", "1" * 40, top)
-    return get_ready(target, *trees, top, hello, wanted=wanted)
+    return get_ready(target, Files(base), Files(top), Place(top), hello, wanted=wanted)
 
 
 @pytest.fixture
@@ -268,7 +273,10 @@ def test_imports_inside_functions_are_each_sides_own(
     from embconform.performance.gate.seat import Seat
 
     monkeypatch.setattr(sys, "path", list(sys.path))
-    sides = [Side(tree.name, TARGET, str(tree), (str(tree / "src"),), str(tree)) for tree in two]
+    sides = [
+        Side(tree.name, TARGET, (str(tree),), (str(tree / "src"),), str(tree), str(tree))
+        for tree in two
+    ]
     seats = [Seat(side, tuple(sys.path)) for side in sides]
     for _ in range(2):
         for seat, value in zip(seats, (1.0, 2.0), strict=True):

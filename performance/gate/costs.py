@@ -1,4 +1,4 @@
-"""What a head costs besides time: memory that its calls need, and memory that they keep."""
+"""What a head costs besides time: memory that its calls need and keep, and accuracy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ MORE: Final = 0.1
 SLACK: Final = 2**20
 KEPT: Final = 512
 """Bytes of each call; torch counts its own allocations exactly."""
+
+TIMES: Final = 4.0
+"""A gradient's largest error is a finding from this many times base's on."""
+LEAST_ULP: Final = 1.0
+"""An error up to this is none: both neighbours of the exact value are within it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +53,31 @@ def weigh(base: Sequence[Memory], head: Sequence[Memory]) -> Weight:
     elif new > most * (1 + MORE) + SLACK:
         wrong = f"needs {new / 2**20:.1f} MiB at its peak, base {old / 2**20:.1f}"
     return Weight(old, new, kept_before, kept, wrong)
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """The largest error of a gradient on both sides, in ulp, and what is wrong with it."""
+
+    base_ulp: float
+    head_ulp: float
+    wrong: str = ""
+
+
+def compare_errors(base_ulp: float, head_ulp: float) -> Errors:
+    """Compare errors that are within their bound: these are findings of conformance otherwise.
+
+    Parameters
+    ----------
+    base_ulp, head_ulp : float
+        As :meth:`embconform.performance.checking.Oracle.largest_error` gives them, on the same
+        inputs.
+
+    Returns
+    -------
+    Errors
+    """
+    wrong = ""
+    if head_ulp > max(TIMES * base_ulp, LEAST_ULP):
+        wrong = f"has a gradient off by {head_ulp:.3g} ulp, base by {base_ulp:.3g}"
+    return Errors(base_ulp, head_ulp, wrong)

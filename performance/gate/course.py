@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
-from scipy import stats
 
 from embconform.performance.gate.decision import (
     F64,
     Call,
     Rule,
     look,
+    means,
+    reach,
     recurs,
-    standard_error,
     thresholds,
-    upper_bound,
 )
 
 CHANGE, SILENT, PLANTED = "change", "silent", "planted"
@@ -78,11 +77,16 @@ class Track:
         """All log ratios of head against base, shape (restarts,)."""
         return np.asarray([*self.ratios[CHANGE], *self.confirmed])
 
+    @property
+    def middle(self) -> float:
+        """The mean log ratio of head against base, trimmed where restarts can be spared."""
+        return float(means(len(self.change))[-1].middle(self.change))
+
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Give the two-sided interval of the mean log ratio of head against base."""
-        middle, error = float(self.change.mean()), float(standard_error(self.change))
-        wide = float(stats.t.ppf((1 + confidence) / 2, len(self.change) - 1)) * error
-        return middle - wide, middle + wide
+        shown = means(len(self.change))[-1]
+        wide = float(replace(shown, share=1.0).reach(self.change, (1 - confidence) / 2))
+        return self.middle - wide, self.middle + wide
 
 
 @dataclass
@@ -203,6 +207,6 @@ class Course:
             return "the planted slowdown was not seen"
         if float(np.median(ratios)) > track.threshold:
             return "slower than the threshold, but not beyond doubt"
-        if upper_bound(ratios, miss) - ratios.mean() >= track.threshold:
+        if reach(ratios, miss) >= track.threshold:
             return "the interval is wider than the threshold"
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embconform.performance.gate.benchmarks import Benchmark
-from embconform.performance.memory import Memory
+from embconform.performance.memory import Compiled, Memory
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,32 @@ class Side:
     name : str
         ``base``, ``head`` or ``twin``: head once more.
     target : str
-    tree : str
-        The top of the source tree.
+    trees : tuple of str
+        Folders whose modules are this side's: the top of the source tree, and where it is
+        installed.
     roots : tuple of str
-        Folders of the tree that go first on ``sys.path``.
+        Folders of these that go first on ``sys.path``.
     folder : str
         The working directory.
+    top : str
+        The user's working tree, from which no module of a side may come.
+    packages : frozenset of str
+        Top-level names that mean this side's modules, even where others of these names are
+        loaded; empty where nothing is installed.
     """
 
     name: str
     target: str
-    tree: str
+    trees: tuple[str, ...]
     roots: tuple[str, ...]
     folder: str
+    top: str
+    packages: frozenset[str] = frozenset()
+
+    @property
+    def is_embconform(self) -> bool:
+        """Whether the package under test is the one that tests."""
+        return "embconform" in self.packages
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,22 @@ class Weigh:
     benchmark: Benchmark
 
 
-Message = Load | Calibrate | Batch | Check | Weigh
-Answer = Loaded | Unusable | Fault | int | float | str | Memory
+@dataclass(frozen=True)
+class Err:
+    """Measure how inexact the gradient is; the answer is a float, in ulp."""
+
+    side: str
+    benchmark: Benchmark
+
+
+@dataclass(frozen=True)
+class Compile:
+    """Make the first call of a process, and calls of other sizes; the answer is a Compiled."""
+
+    side: str
+    benchmark: Benchmark
+
+
+Message = Load | Calibrate | Batch | Check | Weigh | Err | Compile
+Answer = Loaded | Unusable | Fault | int | float | str | Memory | Compiled
 """What comes back."""

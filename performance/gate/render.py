@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
@@ -104,10 +105,12 @@ def as_json(report: GateReport) -> str:
             "cases": clauses.cases,
             "cut": clauses.cut,
         },
+        "compiling": report.compilations and asdict(report.compilations),
         "void": report.void,
         "restarts": report.restarts,
         "together": report.together,
         "apart": report.apart,
+        "how": report.how,
         "calibration": report.quoted,
         "command": report.command,
         "environment": report.environment,
@@ -129,14 +132,21 @@ def junit(report: GateReport) -> str:
     """
     cases: list[tuple[str, str, str]] = []
     for row in report.rows:
-        weight = row.weight.wrong if row.weight else ""
         said = f"{row.change:+.1%}, 95% interval {row.interval[0]:+.1%} to {row.interval[1]:+.1%}"
         slower = row.verdict == "slower" and not report.void
         cases.append((f"speed.{row.name}", "failure" if slower else "", said))
-        cases.append((f"memory.{row.name}", "failure" if weight else "", weight))
         if row.verdict == "inconclusive" or report.void:
             why = row.track.why or "the run is void"
-            cases[-2] = (f"speed.{row.name}", "error", f"inconclusive: {why}")
+            cases[-1] = (f"speed.{row.name}", "error", f"inconclusive: {why}")
+        costs = {"memory": row.weight, "accuracy": row.errors}
+        cases += [
+            (f"{what}.{row.name}", "failure" if cost.wrong else "", cost.wrong)
+            for what, cost in costs.items()
+            if cost
+        ]
+    if made := report.compilations:
+        kind = "failure" if made.wrong else "error" if made.undecided else ""
+        cases.append((f"compiling.{made.benchmark}", kind, made.wrong or made.undecided))
     cases += [(f"speed.{name}", "failure", said) for name, said in report.broken.items()]
     cases += [(f"speed.{line.partition(':')[0]}", "skipped", line) for line in report.left_out]
     if report.clauses:
@@ -160,6 +170,7 @@ def junit(report: GateReport) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     low, high = row.interval
     verdict = row.verdict + (", more memory" if row.weight and row.weight.wrong else "")
+    verdict += ", less accurate" if row.errors and row.errors.wrong else ""
     return (
         row.name,
         _time(row.base_seconds),
@@ -190,9 +201,20 @@ def _facts(report: GateReport) -> list[str]:
             planted = "+10% planted in each benchmark was seen"
         silent = "alarmed" if report.void else "silent"
         lines.append(f"controls: {planted}; head against head was {silent}")
+    errors = [row.errors for row in report.rows if row.errors]
+    if errors:
+        worst = max(errors, key=lambda e: e.head_ulp)
+        lines.append(f"gradients: off by {worst.head_ulp:.2g} ulp, base by {worst.base_ulp:.2g}")
+    if made := report.compilations:
+        (old, new), (before, now) = made.seconds, made.graphs
+        lines.append(
+            f"compiling: first call {new:.1f} s, base {old:.1f} s; {now} graphs, base {before} "
+            f"({len(made.base)} fresh processes a side)"
+        )
     lines += [f"left out: {line}" for line in report.left_out]
     how = "in one process" if report.together else f"in processes of their own: {report.apart}"
     lines.append(f"{report.restarts} restarts in {report.seconds:.0f} s, base and head {how}")
+    lines.append(f"base and head: {report.how}")
     lines.append(
         report.quoted
         or "never calibrated on this machine: embconform gate --calibrate tells what it can see"
@@ -225,6 +247,7 @@ def _row(row: Row) -> dict[str, Any]:
             "head_kept_bytes": row.weight.head_kept,
             "wrong": row.weight.wrong,
         },
+        "accuracy": row.errors and asdict(row.errors),
     }
 
 

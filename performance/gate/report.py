@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from embconform.performance.gate.costs import Weight
+from embconform.performance.gate.compiling import Compilations
+from embconform.performance.gate.costs import Errors, Weight
 from embconform.performance.gate.course import Track
 from embconform.performance.gate.decision import Call
 from embconform.performance.gate.revisions import Tree
@@ -41,6 +42,8 @@ class Row:
     base_seconds, head_seconds : float
         Of a call: the median over restarts of their medians.
     weight : Weight or None
+    errors : Errors or None
+        None where nothing is differentiated.
     """
 
     name: str
@@ -48,11 +51,18 @@ class Row:
     base_seconds: float
     head_seconds: float
     weight: Weight | None = None
+    errors: Errors | None = None
+
+    @property
+    def costlier(self) -> list[str]:
+        """Say what is worse besides the time."""
+        found = (self.weight, self.errors)
+        return [cost.wrong for cost in found if cost and cost.wrong]
 
     @property
     def change(self) -> float:
         """How much slower head is: 0.1 for a time 10% longer, negative where it is faster."""
-        return math.expm1(float(self.track.change.mean()))
+        return math.expm1(self.track.middle)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -122,12 +132,16 @@ class GateReport:
         Whether base and head shared a process.
     apart : str
         Why they didn't.
+    how : str
+        How they were got from their files.
     quoted : str
         What a calibration on this machine has found; empty where there was none.
     command : str
         What repeats the run.
     environment : dict of str to str
     seconds : float
+    compilations : Compilations or None
+        None where neither side compiles.
     """
 
     target: str
@@ -141,15 +155,26 @@ class GateReport:
     restarts: int
     together: bool
     apart: str
+    how: str
     quoted: str
     command: str
     environment: dict[str, str]
     seconds: float
+    compilations: Compilations | None = None
 
     @property
-    def heavier(self) -> list[Row]:
-        """The benchmarks whose memory is a finding."""
-        return [row for row in self.rows if row.weight and row.weight.wrong]
+    def costlier(self) -> list[str]:
+        """Say what is worse besides conformance and time."""
+        found = [f"{row.name} {said}" for row in self.rows for said in row.costlier]
+        made = self.compilations
+        return [*found, f"{made.benchmark} {made.wrong}"] if made and made.wrong else found
+
+    @property
+    def undecided(self) -> list[str]:
+        """Say what is not known besides the times."""
+        made, clauses = self.compilations, self.clauses
+        found = [f"conformance: {clauses.cut}"] if clauses and clauses.cut else []
+        return [*found, f"{made.benchmark}: {made.undecided}"] if made and made.undecided else found
 
     @property
     def slower(self) -> list[Row]:
@@ -163,14 +188,14 @@ class GateReport:
 
     @property
     def verdict(self) -> Verdict:
-        """A break of conformance or of memory stands whatever the clock says."""
-        if self.broken or self.heavier or (self.clauses and self.clauses.lost):
+        """A break of conformance, memory, accuracy or graphs stands whatever the clock says."""
+        if self.broken or self.costlier or (self.clauses and self.clauses.lost):
             return Verdict.REGRESSION
         if self.void:
             return Verdict.VOID
         if self.slower:
             return Verdict.REGRESSION
-        if self.open or (self.clauses and self.clauses.cut):
+        if self.open or self.undecided:
             return Verdict.INCONCLUSIVE
         return Verdict.FINE
 
@@ -185,7 +210,7 @@ class GateReport:
         lost = self.clauses.lost if self.clauses else {}
         found = [f"{clause} passed on base: now {said}" for clause, said in lost.items()]
         found += [f"{name}: {said}" for name, said in self.broken.items()]
-        found += [f"{row.name} {row.weight.wrong}" for row in self.heavier if row.weight]
+        found += self.costlier
         if self.void:
             found.append("head against head was called slower: the machine is not to be trusted")
             return found
@@ -196,8 +221,7 @@ class GateReport:
         ]
         if not self.slower:
             found += [f"{row.name}: {row.track.why}" for row in self.open]
-        if self.clauses and self.clauses.cut:
-            found.append(f"conformance: {self.clauses.cut}")
+        found += self.undecided
         if not found:
             found.append(self._fine())
         return found

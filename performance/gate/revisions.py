@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 _LOCK: Final = ".lock"
+_TREE: Final = "tree"
 _SHORT: Final = 9
 _NO_HOOKS: Final = ("-c", "core.hooksPath=/dev/null")
 """A checkout of the gate's is none of the user's post-checkout hook's business."""
@@ -34,15 +36,18 @@ class Tree:
     commit : str
         40 hexadecimal digits.
     folder : Path
-        Where the files are: the top of the working tree.
+        Where the files are: the top of the user's working tree, or of a checkout.
     dirty : bool
         Whether they differ from the commit.
+    scratch : Path or None
+        A folder that goes when the checkout goes; None for the user's own working tree.
     """
 
     name: str
     commit: str
     folder: Path
     dirty: bool = False
+    scratch: Path | None = None
 
     @property
     def said(self) -> str:
@@ -128,18 +133,73 @@ def checked_out(repository: Path, revision: str, cache: Path) -> Iterator[Tree]:
         If the revision is unknown or can't be checked out.
     """
     commit = find_commit(repository, revision)
+    with _checkout(repository, commit, revision, cache) as folder:
+        yield Tree(revision, commit, folder, scratch=folder.parent)
+
+
+@contextmanager
+def copied(head: Tree, cache: Path) -> Iterator[Tree]:
+    """Copy the working tree as it is now, so that it may be edited meanwhile.
+
+    Files that git ignores are left out, as they are from a checkout.
+
+    Parameters
+    ----------
+    head : Tree
+        As :func:`find_head` gives it.
+    cache : Path
+
+    Yields
+    ------
+    Tree
+
+    Raises
+    ------
+    RevisionError
+    """
+    with _checkout(head.folder, head.commit, head.name, cache) as folder:
+        if head.dirty:
+            _overlay(head.folder, folder)
+        yield replace(head, folder=folder, scratch=folder.parent)
+
+
+def _overlay(top: Path, folder: Path) -> None:
+    """Bring what is not committed into a checkout of the commit."""
+    changed = _names(top, "diff", "--name-only", "--no-renames", "-z", "HEAD")
+    for name in (*changed, *_names(top, "ls-files", "--others", "--exclude-standard", "-z")):
+        there, here = top / name, folder / name
+        if here.is_symlink() or here.is_file():
+            here.unlink()
+        if not there.is_symlink() and (there.is_dir() or not there.exists()):
+            continue  # deleted, or a submodule, which a checkout has not either
+        if here.is_dir():
+            shutil.rmtree(here)
+        here.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(there, here, follow_symlinks=False)
+
+
+def _names(top: Path, *arguments: str) -> list[str]:
+    """Call git for names of files, whatever bytes these are of."""
+    done = _run(top, *arguments, errors="surrogateescape")
+    return [name for name in done.stdout.split("\0") if name]
+
+
+@contextmanager
+def _checkout(repository: Path, commit: str, said: str, cache: Path) -> Iterator[Path]:
+    """Check a commit out, under a lock that tells whether the gate still runs."""
     home = cache / sha256(str(repository).encode()).hexdigest()[:12]
     home.mkdir(parents=True, exist_ok=True)
     prune(repository, home)
-    name = f"{commit[:12]}-{os.getpid()}"
+    name = f"{commit[:12]}-{os.getpid()}-{secrets.token_hex(4)}"
     lock = _locked(home / f"{name}{_LOCK}")
     assert lock is not None
-    folder = home / name
+    folder = home / name / _TREE
     try:
-        said = _worktree(repository, "add", "--quiet", "--detach", str(folder), commit)
-        if said:
-            raise RevisionError(f"git can't check {revision} out: {said}")
-        yield Tree(revision, commit, folder)
+        folder.parent.mkdir()
+        wrong = _worktree(repository, "add", "--quiet", "--detach", str(folder), commit)
+        if wrong:
+            raise RevisionError(f"git can't check {said} out: {wrong}")
+        yield folder
     finally:
         _remove(repository, folder)
         (home / f"{name}{_LOCK}").unlink(missing_ok=True)
@@ -153,8 +213,10 @@ def prune(repository: Path, home: Path) -> int:
         lock = _locked(path)
         if lock is None:
             continue
-        _remove(repository, path.with_name(path.name.removesuffix(_LOCK)))
-        path.unlink(missing_ok=True)
+        folder = path.with_name(path.name.removesuffix(_LOCK))
+        _remove(repository, folder / _TREE)
+        if not folder.exists():  # a build that outlives its gate may still be writing
+            path.unlink(missing_ok=True)
         os.close(lock)
         pruned += 1
     return pruned
@@ -176,10 +238,11 @@ def _locked(path: Path) -> int | None:
 
 
 def _remove(repository: Path, folder: Path) -> None:
-    """Take a worktree away, whatever state it is in."""
+    """Take a worktree away with all that lies beside it, whatever state it is in."""
     _worktree(repository, "remove", "--force", "--force", str(folder))
-    shutil.rmtree(folder, ignore_errors=True)
-    _worktree(repository, "prune", "--expire=now")
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    # git refuses a half-made one as long as it is there; its prune would take others' notes too
+    _worktree(repository, "remove", "--force", "--force", str(folder))
 
 
 def _worktree(repository: Path, *arguments: str) -> str:
@@ -194,7 +257,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip("\n") if done.returncode == 0 else None
 
 
-def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    folder: Path, *arguments: str, errors: str = "replace"
+) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     try:
         return subprocess.run(
@@ -202,7 +267,7 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            errors="replace",
+            errors=errors,
             check=False,
             env=environment | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
         )

@@ -8,6 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
+from embconform.performance.gate.compiling import Compilations, Compiler, compare_compiling
 from embconform.performance.gate.costs import weigh
 from embconform.performance.gate.course import Course
 from embconform.performance.gate.decision import F64, RULE, Rule
@@ -25,6 +26,7 @@ class Measured:
     rows: tuple[Row, ...]
     void: bool
     restarts: int
+    compilations: Compilations | None = None
 
 
 @dataclass
@@ -46,7 +48,8 @@ def measure(ready: Ready, *, seconds: float, tick: Tick, rule: Rule = RULE) -> M
     ----------
     ready : Ready
     seconds : float
-        No restart begins after these, but those in which a flag has to recur.
+        No restart begins after these, but those in which a flag has to recur. Where the target
+        compiles, that is timed afterwards, for as long again at most.
     tick : callable
         Told what comes next.
     rule : Rule
@@ -68,5 +71,19 @@ def measure(ready: Ready, *, seconds: float, tick: Tick, rule: Rule = RULE) -> M
         times = sampler.seconds[benchmark.name]
         base, head = (sampler.memories[benchmark.name, side] for side in ("base", "head"))
         middle = {arm: float(np.median(times[arm])) for arm in ("base", "head")}
-        rows.append(Row(benchmark.name, track, middle["base"], middle["head"], weigh(base, head)))
-    return Measured(tuple(rows), course.void, sampler.restarts)
+        errors = ready.errors.get(benchmark.name)
+        weight = weigh(base, head)
+        rows.append(Row(benchmark.name, track, middle["base"], middle["head"], weight, errors))
+    return Measured(tuple(rows), course.void, sampler.restarts, _compile(ready, seconds, rng, tick))
+
+
+def _compile(
+    ready: Ready, seconds: float, rng: np.random.Generator, tick: Tick
+) -> Compilations | None:
+    if ready.compiles is None:
+        return None
+    ends = perf_counter() + seconds
+    compiler = Compiler(ready.base, ready.head, ready.hello, ready.compiles, rng)
+    return compare_compiling(
+        ready.compiles.name, compiler.pair, tick, lambda: perf_counter() > ends
+    )

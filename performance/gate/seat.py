@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from embconform.backends.backend import Backend
 from embconform.backends.targets import resolve
+from embconform.performance.gate.copies import resolve_there
 from embconform.performance.gate.messages import Loaded, Side
 
 _SOURCE: Final = (".py", ".pyc")
+_PYTHONS_OWN: Final = (BuiltinImporter, FrozenImporter, PathFinder)
 
 
 class Seat:
     """A side as it is loaded.
 
     Two sides have modules of the same names. Those of a side are in ``sys.modules`` while it runs,
-    and put away while another does, so that an import inside a function finds its own side's.
+    and put away while another does, so that an import inside a function finds its own side's. So
+    are modules of the same names that are no side's: the gate's own, where it measures embconform.
 
     Parameters
     ----------
@@ -43,7 +47,8 @@ class Seat:
         self._modules: dict[str, ModuleType] = {}
         operators = _operators()
         with self.active():
-            self.backend: Backend = resolve(side.target)
+            find = resolve_there if side.is_embconform else resolve
+            self.backend: Backend = find(side.target)
             if self.backend.prepare:
                 self.backend.prepare()
         self._registered = sorted(_operators() - operators)
@@ -51,9 +56,12 @@ class Seat:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Let this side's modules, search path and folder be those of the process."""
-        before, folder = list(sys.path), Path.cwd()
+        before, finders, folder = list(sys.path), list(sys.meta_path), Path.cwd()
         sys.path[:] = self._path
+        guarded = [_Elsewhere.unless_pythons(finder, self.side.top) for finder in finders]
+        sys.meta_path[:] = guarded
         os.chdir(self.side.folder)
+        hidden = {name: sys.modules.pop(name) for name in self._others()}
         sys.modules.update(self._modules)
         try:
             yield
@@ -61,7 +69,9 @@ class Seat:
             self._path = list(sys.path)
             for name in self._own():
                 self._modules[name] = sys.modules.pop(name)
+            sys.modules.update(hidden)
             sys.path[:] = before
+            sys.meta_path[:] = finders + [new for new in sys.meta_path if new not in guarded]
             os.chdir(folder)
 
     def describe(self) -> Loaded:
@@ -80,13 +90,18 @@ class Seat:
         )
 
     def _own(self) -> list[str]:
-        """Name the modules that came from the side's tree; an environment in it is not of it."""
-        tree = f"{self.side.tree}{os.sep}"
-        return [
-            name
-            for name, module in list(sys.modules.items())
-            if (file := _file(module)).startswith(tree) and "site-packages" not in Path(file).parts
-        ]
+        """Name the modules that came from the side's trees."""
+        return [name for name, module in list(sys.modules.items()) if self._is_own(module)]
+
+    def _is_own(self, module: ModuleType) -> bool:
+        places = [file] if (file := _file(module)) else _folders(module)
+        return any(_within(place, tree) for place in places for tree in self.side.trees)
+
+    def _others(self) -> list[str]:
+        """Name the modules that are loaded under this side's names and are not its own."""
+        if not self.side.packages:
+            return []
+        return [name for name in sys.modules if name.partition(".")[0] in self.side.packages]
 
     def _alone(self) -> str:
         """Say why this side needs a process of its own."""
@@ -100,9 +115,47 @@ class Seat:
         return ""
 
 
+def _within(place: str, tree: str) -> bool:
+    """Tell whether a file or folder is of a tree; an environment in the tree is not."""
+    return place.startswith(f"{tree}{os.sep}") and "site-packages" not in Path(place).parts
+
+
 def _file(module: ModuleType | None) -> str:
     """Give a module's file, without waking a lazy one; empty where there is none."""
     return str(getattr(module, "__dict__", {}).get("__file__") or "")
+
+
+def _folders(module: ModuleType | None) -> list[str]:
+    """Give the folders of a package that has no file: a namespace."""
+    found: Iterable[Any] = getattr(module, "__dict__", {}).get("__path__") or ()
+    return [str(folder) for folder in found]
+
+
+class _Elsewhere:
+    """Finds what another finder finds, but nothing in the user's working tree.
+
+    An editable installation has a finder of its own, which would lend head's modules to a base that
+    lacks them.
+    """
+
+    def __init__(self, finder: Any, top: str) -> None:
+        self._finder, self._top = finder, top
+
+    @classmethod
+    def unless_pythons(cls, finder: Any, top: str) -> Any:
+        """Wrap a finder that does not go by ``sys.path``."""
+        return finder if finder in _PYTHONS_OWN else cls(finder, top)
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Ask the other finder; as :meth:`importlib.abc.MetaPathFinder.find_spec`."""
+        spec: ModuleSpec | None = self._finder.find_spec(name, path, target)
+        if spec is None:
+            return None
+        places = [spec.origin or "", *map(str, spec.submodule_search_locations or ())]
+        return None if any(_within(place, self._top) for place in places) else spec
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._finder, name)
 
 
 def _operators() -> set[str]:

@@ -20,6 +20,8 @@ from embconform.performance.gate.messages import (
     Batch,
     Calibrate,
     Check,
+    Compile,
+    Err,
     Fault,
     Hello,
     Load,
@@ -28,12 +30,14 @@ from embconform.performance.gate.messages import (
     Weigh,
 )
 from embconform.performance.gate.seat import Seat
-from embconform.performance.memory import measure_memory
+from embconform.performance.measure import OTHER_SIZES
+from embconform.performance.memory import Compiled, first_call, measure_memory, recompilations
 from embconform.performance.passes import Inputs, Work, make_inputs, prepare
 from embconform.performance.timers import CpuTimer, pinned, warm_up
 from embconform.performance.workloads import fit
 
 _WARM_UP_SECONDS: Final = 0.2
+_ERROR_TURNS: Final = 2
 
 
 @dataclass
@@ -59,9 +63,13 @@ class _Desk:
         except TargetError as error:
             return Unusable(str(error))
 
-    def _at_work(self, message: Calibrate | Batch | Check | Weigh) -> Answer:
+    def _at_work(self, message: Calibrate | Batch | Check | Weigh | Err | Compile) -> Answer:
         try:
             inputs, work = self._ready(message.side, message.benchmark)
+            if isinstance(message, Compile):
+                return self._compile(message.side, work, inputs)
+            if isinstance(message, Err):
+                return self._err(message, work, inputs)
             if isinstance(message, Calibrate):
                 return self._calibrate(work, inputs, message.seconds)
             if isinstance(message, Batch):
@@ -108,6 +116,28 @@ class _Desk:
         said = oracle.wrong_with(Timed(block.turn, block.output), work, profile)
         work.release()
         return said
+
+    def _err(self, message: Err, work: Work, inputs: Inputs) -> float:
+        """Compare gradients with the exact ones, on inputs that are the same in each process."""
+        if not inputs.saved:
+            inputs.disturb(np.random.default_rng(self.hello.seed))
+        oracle = Oracle(message.benchmark.chosen, inputs, np.random.default_rng(self.hello.seed))
+        profile = self.seats[message.side].backend.profiles[0]
+        worst = 0.0
+        for turn in range(_ERROR_TURNS):
+            self.timer.block(work, inputs.indices, 1, turn)
+            worst = max(worst, oracle.largest_error(turn, work, profile))
+            work.release()
+        return worst
+
+    def _compile(self, side: str, work: Work, inputs: Inputs) -> Compiled:
+        """Make the first call, and where that compiles something, calls of other sizes."""
+        made = first_call(work, inputs.indices[0])
+        if not (made.graphs or self.seats[side].backend.compiled):
+            return made
+        sizes = [size for size in OTHER_SIZES if size != len(inputs.indices[0])]
+        graphs, again = recompilations(work.run, inputs.indices[0], sizes)
+        return Compiled(made.first_call_seconds, made.graphs + graphs, again, len(sizes))
 
 
 def main(arguments: list[str]) -> None:

@@ -52,7 +52,7 @@ class WorkerFaultError(Exception):
 class Worker:
     """A process; it leads a group of its own, so that it gets no signal from the terminal."""
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self, hello: Hello, environment: dict[str, str] | None = None) -> None:
         self._connection, theirs = Pipe()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
@@ -60,6 +60,7 @@ class Worker:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
+            env=os.environ | (environment or {}),
             start_new_session=True,
         )
         theirs.close()
@@ -114,6 +115,8 @@ class Crew:
     hello : Hello
     together : bool
         Whether all sides are in one process.
+    environment : dict of str to str, optional
+        Variables that they have besides this process's.
 
     Raises
     ------
@@ -121,7 +124,15 @@ class Crew:
         If a side can't be imported.
     """
 
-    def __init__(self, sides: Sequence[Side], hello: Hello, *, together: bool) -> None:
+    def __init__(
+        self,
+        sides: Sequence[Side],
+        hello: Hello,
+        *,
+        together: bool,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self._environment = environment
         self._workers: list[Worker] = []
         self._of: dict[str, Worker] = {}
         self.loaded: dict[str, Loaded] = {}
@@ -138,7 +149,7 @@ class Crew:
             raise
 
     def _start(self, hello: Hello) -> Worker:
-        worker = Worker(hello)
+        worker = Worker(hello, self._environment)
         self._workers.append(worker)
         return worker
 
