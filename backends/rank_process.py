@@ -7,22 +7,25 @@ backend on the ranks that torchrun starts.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 
 import torch
 import torch.distributed as dist
 
-from embconform.backends.ranks import BUSY, Rank, under_torchrun
+from embconform.backends.ranks import Rank, torchruns_rank, under_torchrun
 
 
 def main(arguments: list[str]) -> int:
-    """Serve as a rank, or, as torchrun's first one, run a command of embconform.
+    """Fork ranks, or be one of torchrun's, or, as the first of those, run a command of embconform.
 
     Parameters
     ----------
     arguments : list of str
-        ``--serve RANK SIZE PORT``, or embconform's command line.
+        ``--nursery``, or embconform's command line.
 
     Returns
     -------
@@ -30,20 +33,52 @@ def main(arguments: list[str]) -> int:
         Exit code.
     """
     torch.set_num_threads(1)
-    if arguments[:1] == ["--serve"]:
-        rank, size, port = map(int, arguments[1:])
-        store = dist.TCPStore("127.0.0.1", port, is_master=False)  # type: ignore[attr-defined]
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=BUSY)
-        Rank(size).serve()
+    if arguments == ["--nursery"]:
+        for module in ("torch.distributed.tensor.parallel", "torch._dynamo"):
+            import_module(module)  # what a lookup imports, once for all ranks
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        nurse(sys.stdin)
         return 0
     if not under_torchrun():
         sys.stderr.write("start it with torchrun, which gives each process its rank\n")
         return 2
     if os.environ["RANK"] == "0":  # the judged process, which this command starts, is the rank
         return subprocess.call([sys.executable, "-m", "embconform", *arguments])
-    dist.init_process_group("gloo", timeout=BUSY)
-    Rank(int(os.environ["WORLD_SIZE"])).serve()
+    torchruns_rank().serve()
     return 0
+
+
+def nurse(orders: Iterable[str]) -> None:
+    """Fork all ranks but the first, for each order anew.
+
+    Parameters
+    ----------
+    orders : iterable of str
+        ``SIZE PORT`` each; with the last, the ranks end.
+    """
+    ranks: list[int] = []
+    for order in orders:
+        _end(ranks)
+        size, port = map(int, order.split())
+        ranks = [_fork(rank, size, port) for rank in range(1, size)]
+    _end(ranks)
+
+
+def _fork(rank: int, size: int, port: int) -> int:
+    if child := os.fork():
+        return child
+    try:
+        store = dist.TCPStore("127.0.0.1", port, is_master=False)  # type: ignore[attr-defined]
+        Rank(rank, size, store).serve()
+    finally:
+        os._exit(0)  # what the nursery has open is not this process's to close
+
+
+def _end(ranks: Iterable[int]) -> None:
+    for rank in ranks:
+        os.kill(rank, signal.SIGKILL)  # one that has ended waits to be waited for
+        os.waitpid(rank, 0)
 
 
 if __name__ == "__main__":
