@@ -56,7 +56,9 @@ def unavailable() -> str | None:
     return None
 
 
-def _backend(name: str, functional: Callable[..., torch.Tensor], attr: str, what: str) -> Backend:
+def _backend(
+    name: str, functional: Callable[..., torch.Tensor], attr: str, known: str, what: str
+) -> Backend:
     return Backend(
         name=name,
         functional=functional,
@@ -67,16 +69,24 @@ def _backend(name: str, functional: Callable[..., torch.Tensor], attr: str, what
             huge_tables=False,  # each rank is sent the whole table
             devices=("cpu",),
         ),
-        deviations=Path(__file__).with_name(f"{name.removesuffix('-3').replace('-', '_')}.toml"),
+        deviations=Path(__file__).with_name(f"{known}.toml"),
         source=f"from embconform.backends.dtensor import {attr} as embedding",
         summary=what,
     )
 
 
-ROW = _backend("dtensor-row", row, "row", "RowwiseParallel over two gloo processes")
-ROW_3 = _backend("dtensor-row-3", row_3, "row_3", "RowwiseParallel over three gloo processes")
-COLUMN = _backend("dtensor-col", column, "column", "ColwiseParallel over two gloo processes")
+ROW = _backend("dtensor-row", row, "row", "dtensor_row", "RowwiseParallel over two gloo processes")
+ROW_3 = _backend(
+    "dtensor-row-3", row_3, "row_3", "dtensor_row_3", "RowwiseParallel over three gloo processes"
+)
+COLUMN = _backend(
+    "dtensor-col", column, "column", "dtensor_col", "ColwiseParallel over two gloo processes"
+)
 COLUMN_3 = _backend(
-    "dtensor-col-3", column_3, "column_3", "ColwiseParallel over three gloo processes"
+    "dtensor-col-3",
+    column_3,
+    "column_3",
+    "dtensor_col",
+    "ColwiseParallel over three gloo processes",
 )
 __all__ = ["COLUMN", "COLUMN_3", "ROW", "ROW_3", "close"]

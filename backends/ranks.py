@@ -21,8 +21,8 @@ import torch.distributed as dist
 
 _IDLE: Final = timedelta(days=1)
 _BUSY: Final = timedelta(seconds=30)
-_APART: Final = timedelta(seconds=3)
-"""How much later than another rank the first one may raise the same."""
+_APART: Final = timedelta(seconds=0.5)
+"""How much later than another rank the first one may raise the same and keep that rank."""
 _PROCESS: Final = "embconform.backends.rank_process"
 _FIRST: Final = "the first rank"
 _LOST: Final = "gloo/transport"
@@ -97,7 +97,7 @@ class Rank:
                     self._do(request)
                 except Exception as error:
                     with suppress(RuntimeError):
-                        self._store.wait([self._outcome], _APART)
+                        self._store.wait([self._outcome()], _APART)
                     if self.raised_alone(" ".join(f"{type(error).__name__}: {error}".split())):
                         return  # as an error ends a process that nobody looks after
 
@@ -106,13 +106,15 @@ class Rank:
         self._exchange(request)
         return self._do(request)
 
-    def raised_alone(self, said: str = "") -> str:
+    def raised_alone(self, said: str = "", before: int = 0) -> str:
         """Agree on who raised first.
 
         Parameters
         ----------
         said : str, optional
             What this rank, which is not the first, raised.
+        before : int, optional
+            How many requests ago.
 
         Returns
         -------
@@ -120,12 +122,11 @@ class Rank:
             What a rank alone raised; empty where the first one did too.
         """
         mine = f"rank {self._rank}, which alone raised {said}" if self._rank else _FIRST
-        agreed: str = self._store.compare_set(self._outcome, "", mine).decode()
+        agreed: str = self._store.compare_set(self._outcome(before), "", mine).decode()
         return "" if agreed == _FIRST else agreed
 
-    @property
-    def _outcome(self) -> str:
-        return f"raised/{self._turn}"
+    def _outcome(self, before: int = 0) -> str:
+        return f"raised/{self._turn - before}"
 
     def _exchange(self, request: Request) -> Request:
         self._turn += 1
@@ -207,12 +208,13 @@ class World:
             try:
                 return self._rank.ask(request)
             except Exception as error:
-                alone = self._rank.raised_alone()
-                if (alone or _LOST in str(error)) and self in _worlds:
+                lost = _LOST in str(error)
+                alone = self._rank.raised_alone() or (lost and self._rank.raised_alone(before=1))
+                if (alone or lost) and self in _worlds:
                     _worlds.remove(self)
                     self._end()
-                if alone:
-                    raise RanksHungError(f"the ranks hung: they waited for {alone}") from error
+                if alone and lost:
+                    raise RanksHungError(f"the ranks wait in vain for {alone}") from error
                 raise
 
     def close(self) -> None:

@@ -43,9 +43,11 @@ def test_a_rank_without_rows_is_waited_for_in_vain() -> None:
     ids = torch.tensor([0])
     assert torch.equal(dtensor.row_3(ids, torch.ones(5, 2)), torch.ones(1, 2))
     before = helpers()
-    waited = "the ranks hung: they waited for rank 2, which alone raised RuntimeError: index_select"
+    waited = "the ranks wait in vain for rank 2, which alone raised RuntimeError: index_select"
     with pytest.raises(ranks.RanksHungError, match=waited):
         dtensor.row_3(ids, torch.ones(4, 2))
+    with pytest.raises(ranks.RanksHungError, match=waited):  # nothing to wait for in this one
+        dtensor.row_3(ids, torch.ones(4, 0).requires_grad_()).sum().backward()
     assert torch.equal(dtensor.row_3(ids, torch.ones(5, 2)), torch.ones(1, 2))
     assert set(helpers()).isdisjoint(before)
 
