@@ -13,7 +13,7 @@ import torch
 
 from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.foreign import AS_IT_IS, Pullback, bridge
-from embconform.backends.ranks import Backward, Forward, close, world
+from embconform.backends.ranks import Backward, Forward, close, has_nccl, world
 from embconform.reference.clause import Profile
 
 _tickets: Final = count(1)
@@ -26,7 +26,8 @@ def _look_up(
     ranks = world(size)
     ticket = next(_tickets)
     forgotten, _unused[:] = tuple(_unused), []
-    request = Forward(ticket, forgotten, style, _own(indices), _own(weight), options)
+    device = weight.device.type
+    request = Forward(ticket, forgotten, style, _own(indices), _own(weight), options, device)
     output = ranks.ask(request)
     assert output is not None
 
@@ -38,8 +39,8 @@ def _look_up(
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """Copy a tensor out of the memory around it, all of which would be sent."""
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+    """Copy a tensor to the CPU, out of the memory around it, all of which would be sent."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _over(style: str, size: int) -> Callable[..., torch.Tensor]:
@@ -67,7 +68,7 @@ def _backend(
             options=frozenset({"padding_idx", "scale_grad_by_freq"}),
             double_backward=False,
             huge_tables=False,  # each rank is sent the whole table
-            devices=("cpu",),
+            devices=("cpu", "cuda") if has_nccl() else ("cpu",),
         ),
         deviations=Path(__file__).with_name(f"{known}.toml"),
         source=f"from embconform.backends.dtensor import {attr} as embedding",

@@ -23,6 +23,8 @@ _IDLE: Final = timedelta(days=1)
 _BUSY: Final = timedelta(seconds=30)
 _APART: Final = timedelta(seconds=0.5)
 """How much later than another rank the first one may raise the same and keep that rank."""
+WORLDS: Final = "embconform/worlds"
+"""What counts them in torchrun's store."""
 _PROCESS: Final = "embconform.backends.rank_process"
 _FIRST: Final = "the first rank"
 _LOST: Final = "gloo/transport"
@@ -42,7 +44,10 @@ class Forward:
     style : str
         ``row`` or ``column``.
     indices, weight : Tensor
+        On the CPU, where they are sent.
     options : dict
+    device : str
+        Where the table is sharded: ``cpu``, over gloo, or ``cuda``, over NCCL.
     """
 
     ticket: int
@@ -51,6 +56,7 @@ class Forward:
     indices: torch.Tensor
     weight: torch.Tensor
     options: dict[str, Any]
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,9 @@ class Rank:
     """
 
     def __init__(self, rank: int, size: int, store: Any) -> None:
-        from torch.distributed.device_mesh import init_device_mesh
-
-        self._rank = rank
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_BUSY)
-        self.mesh = init_device_mesh("cpu", (size,))
+        self._rank, self._size = rank, size
+        over = "cpu:gloo,cuda:nccl" if has_nccl() else "gloo"
+        dist.init_process_group(over, store=store, rank=rank, world_size=size, timeout=_BUSY)
         self.control = dist.new_group(timeout=_IDLE, backend="gloo")
         self._store = dist.PrefixStore("embconform", store)  # type: ignore[attr-defined]
         self._turn = 0
@@ -140,13 +144,13 @@ class Rank:
                 return self._forward(request)
             case Backward():
                 weight, output = self._kept[request.ticket]
-                (gradient,) = torch.autograd.grad(
-                    output, weight, request.upstream, retain_graph=True
-                )
+                upstream = request.upstream.to(output.device)
+                (gradient,) = torch.autograd.grad(output, weight, upstream, retain_graph=True)
                 return gradient.full_tensor()  # type: ignore[attr-defined, no-any-return]
         return None
 
     def _forward(self, request: Forward) -> torch.Tensor:
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.tensor import Replicate
         from torch.distributed.tensor.parallel import (
             ColwiseParallel,
@@ -160,12 +164,13 @@ class Rank:
         }
         for ticket in request.forgotten:
             self._kept.pop(ticket, None)
-        table = request.weight.clone()
+        mesh = init_device_mesh(request.device, (self._size,))
+        table = request.weight.to(request.device, copy=True)
         rows, width = table.shape
         module = torch.nn.Embedding(rows, width, _weight=table, **request.options)
-        parallelize_module(module, self.mesh, styles[request.style])
+        parallelize_module(module, mesh, styles[request.style])
         with torch.enable_grad():
-            output = module(request.indices)
+            output = module(request.indices.to(request.device))
         self._kept[request.ticket] = (module.weight, output)
         return output.detach().clone()  # type: ignore[no-any-return]
 
@@ -182,7 +187,7 @@ class World:
     def __init__(self, size: int) -> None:
         self.size = size
         if under_torchrun():
-            self._rank = torchruns_rank()
+            self._rank = torchrun_rank()
         else:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
             store: Any = dist.TCPStore(  # type: ignore[attr-defined]
@@ -245,7 +250,7 @@ class Nursery:
             Of the store on this machine where they meet.
         """
         if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-P", "-m", _PROCESS, "--nursery"]
+            command = [sys.executable, "-P", "-m", _PROCESS]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             pipe = subprocess.PIPE
             self._process = subprocess.Popen(
@@ -272,10 +277,28 @@ def under_torchrun() -> bool:
     return _UNDER_TORCHRUN in os.environ
 
 
-def torchruns_rank() -> Rank:
-    """Make this process the rank that torchrun's environment says."""
+def has_nccl() -> bool:
+    """Tell whether torchrun's processes on this machine have a CUDA device each."""
+    if not under_torchrun() or not dist.is_nccl_available():
+        return False
+    return torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+
+
+def torchrun_rank(world: int = 0) -> Rank:
+    """Make this process the rank that torchrun's environment says.
+
+    Parameters
+    ----------
+    world : int, optional
+        Which of the worlds that there are, one after the other; 0 for a new one.
+
+    Returns
+    -------
+    Rank
+    """
     store, rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
-    return Rank(rank, size, store)
+    number = world or store.add(WORLDS, 1)
+    return Rank(rank, size, dist.PrefixStore(f"world/{number}", store))  # type: ignore[attr-defined]
 
 
 _worlds: list[World] = []

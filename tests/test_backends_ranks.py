@@ -15,6 +15,7 @@ import torch
 from embconform.backends import dtensor, ranks
 
 ROOT = Path(__file__).parents[1]
+PROCESS = "embconform.backends.rank_process"
 pytestmark = pytest.mark.skipif(
     dtensor.unavailable() is not None, reason=dtensor.unavailable() or ""
 )
@@ -31,7 +32,7 @@ def _threads() -> Iterator[None]:
 
 
 def nurseries() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "--nursery" in child.cmdline()]
+    return [child for child in psutil.Process().children() if PROCESS in child.cmdline()]
 
 
 def helpers() -> list[psutil.Process]:
@@ -96,19 +97,10 @@ def test_torchruns_ranks_are_used() -> None:
     ended = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--master-port", "29617", "-m", "embconform.backends.rank_process"),
+            *("--master-port", "29617", "-m", "embconform"),
             *("validate", "dtensor-col", *options),
         ],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "dtensor-col  conformant" in ended.stdout, ended.stdout + ended.stderr
-
-
-def test_a_rank_without_torchrun_says_so() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "embconform.backends.rank_process", "validate", "dtensor-row"],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    assert ended.returncode == 2
-    assert ended.stderr == "start it with torchrun, which gives each process its rank\n"
