@@ -29,6 +29,7 @@ def test_a_package_is_asked_for_by_dtypes_alone(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.skipif(aoti.unavailable() is not None, reason=aoti.unavailable() or "")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_one_package_serves_all_sizes() -> None:
     aoti.packaged.cache_clear()
     for rows, width, count in ((1, 1, 1), (3, 0, 2), (5, 64, 0), (4099, 129, 3001)):

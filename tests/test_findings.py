@@ -24,7 +24,7 @@ FOREIGN += ("tinygrad", "torchao", "triton")
 
 PACKAGES = "aoti_compile_and_package("
 """What takes a C++ compiler half a minute."""
-APART = ("os.fork()", "torch.func.jvp")
+APART = ("os.fork()", "torch.func.jvp", PACKAGES)
 """What needs a process of its own: a fork without threads, an import that warns."""
 
 
