@@ -42,7 +42,8 @@ def packaged(dtype: torch.dtype, index_dtype: torch.dtype) -> Callable[..., torc
         program = torch.export.export(_Lookup(), arguments, dynamic_shapes=dynamic)
         path = str(Path(folder) / "lookup.pt2")
         torch._inductor.aoti_compile_and_package(program, package_path=path)
-        return torch._inductor.aoti_load_package(path)
+        loaded: Callable[..., torch.Tensor] = torch._inductor.aoti_load_package(path)
+    return loaded
 
 
 def _look_up(indices: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, None]:

@@ -14,7 +14,7 @@ def test_no_package_is_made_for_another_dtype() -> None:
 
 
 def test_a_package_is_asked_for_by_dtypes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[tuple[torch.dtype, ...]] = []
 
     def packaged(*dtypes: torch.dtype) -> object:
         asked.append(dtypes)
@@ -22,7 +22,11 @@ def test_a_package_is_asked_for_by_dtypes_alone(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(aoti, "packaged", packaged)
     table = torch.randn(5, 3)
-    for ids in (torch.tensor(4), torch.tensor([[1, 0], [2, 2]]), torch.zeros(2, 0, dtype=int)):
+    for ids in (
+        torch.tensor(4),
+        torch.tensor([[1, 0], [2, 2]]),
+        torch.zeros(2, 0, dtype=torch.int64),
+    ):
         assert torch.equal(aoti.embedding(ids, table), table[ids])
     assert set(asked) == {(torch.float32, torch.int64)}
 
