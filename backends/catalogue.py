@@ -61,6 +61,7 @@ _BUILT_IN: Final = tuple(
         ("cuda-cpp", "cuda_cpp:BACKEND", "kernels in CUDA C++, compiled at first use"),
         ("aot-eager", "aot_eager:BACKEND", "torch.compile's tracing of both, run by eager kernels"),
         ("export", "export:BACKEND", "torch.export of the function with dynamic shapes"),
+        ("aoti", "aoti:BACKEND", "AOTInductor: a compiled package of torch.export; no gradient"),
         ("script", "script:BACKEND", "torch.jit.script of the function"),
         ("trace", "trace:BACKEND", "torch.jit.trace of the function, one graph a rank and dtype"),
         ("func", "functorch:FUNC", "torch.func.functional_call, gradient by torch.func.vjp"),

@@ -13,7 +13,7 @@ import torch
 
 from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.foreign import AS_IT_IS, Pullback, bridge
-from embconform.backends.ranks import Backward, Forward, close, world
+from embconform.backends.ranks import Backward, Forward, close, has_nccl, world
 from embconform.reference.clause import Profile
 
 _tickets: Final = count(1)
@@ -26,7 +26,8 @@ def _look_up(
     ranks = world(size)
     ticket = next(_tickets)
     forgotten, _unused[:] = tuple(_unused), []
-    request = Forward(ticket, forgotten, style, _own(indices), _own(weight), options)
+    device = weight.device.type
+    request = Forward(ticket, forgotten, style, _own(indices), _own(weight), options, device)
     output = ranks.ask(request)
     assert output is not None
 
@@ -38,8 +39,8 @@ def _look_up(
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
-    """Copy a tensor out of the memory around it, all of which would be sent."""
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+    """Copy a tensor to the CPU, out of the memory around it, all of which would be sent."""
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _over(style: str, size: int) -> Callable[..., torch.Tensor]:
@@ -56,7 +57,9 @@ def unavailable() -> str | None:
     return None
 
 
-def _backend(name: str, functional: Callable[..., torch.Tensor], attr: str, what: str) -> Backend:
+def _backend(
+    name: str, functional: Callable[..., torch.Tensor], attr: str, known: str, what: str
+) -> Backend:
     return Backend(
         name=name,
         functional=functional,
@@ -65,18 +68,26 @@ def _backend(name: str, functional: Callable[..., torch.Tensor], attr: str, what
             options=frozenset({"padding_idx", "scale_grad_by_freq"}),
             double_backward=False,
             huge_tables=False,  # each rank is sent the whole table
-            devices=("cpu",),
+            devices=("cpu", "cuda") if has_nccl() else ("cpu",),
         ),
-        deviations=Path(__file__).with_name(f"{name.removesuffix('-3').replace('-', '_')}.toml"),
+        deviations=Path(__file__).with_name(f"{known}.toml"),
         source=f"from embconform.backends.dtensor import {attr} as embedding",
         summary=what,
     )
 
 
-ROW = _backend("dtensor-row", row, "row", "RowwiseParallel over two gloo processes")
-ROW_3 = _backend("dtensor-row-3", row_3, "row_3", "RowwiseParallel over three gloo processes")
-COLUMN = _backend("dtensor-col", column, "column", "ColwiseParallel over two gloo processes")
+ROW = _backend("dtensor-row", row, "row", "dtensor_row", "RowwiseParallel over two gloo processes")
+ROW_3 = _backend(
+    "dtensor-row-3", row_3, "row_3", "dtensor_row_3", "RowwiseParallel over three gloo processes"
+)
+COLUMN = _backend(
+    "dtensor-col", column, "column", "dtensor_col", "ColwiseParallel over two gloo processes"
+)
 COLUMN_3 = _backend(
-    "dtensor-col-3", column_3, "column_3", "ColwiseParallel over three gloo processes"
+    "dtensor-col-3",
+    column_3,
+    "column_3",
+    "dtensor_col",
+    "ColwiseParallel over three gloo processes",
 )
 __all__ = ["COLUMN", "COLUMN_3", "ROW", "ROW_3", "close"]

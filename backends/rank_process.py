@@ -1,50 +1,89 @@
-"""A process that holds a part of a sharded table; or, under torchrun, any of them.
-
-``torchrun --nproc-per-node 3 -m embconform.backends.rank_process validate dtensor-row`` judges the
-backend on the ranks that torchrun starts.
-"""
+"""Processes that hold a part of a sharded table, forked from one that has imported torch."""
 
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
 import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib import import_module
+from typing import Final
 
 import torch
 import torch.distributed as dist
 
-from embconform.backends.ranks import BUSY, Rank, under_torchrun
+from embconform.backends.ranks import WORLDS, Rank, torchrun_rank
+
+_OVER: Final = "embconform/over"
+_PAUSE: Final = 0.1
 
 
-def main(arguments: list[str]) -> int:
-    """Serve as a rank, or, as torchrun's first one, run a command of embconform.
+def nurse(orders: Iterable[str]) -> None:
+    """Fork all ranks but the first, for each order anew.
 
     Parameters
     ----------
-    arguments : list of str
-        ``--serve RANK SIZE PORT``, or embconform's command line.
-
-    Returns
-    -------
-    int
-        Exit code.
+    orders : iterable of str
+        ``SIZE PORT`` each; with the last, the ranks end.
     """
+    ranks: list[int] = []
+    for order in orders:
+        _end(ranks)
+        size, port = map(int, order.split())
+        ranks = [_fork(partial(_meet, rank, size, port)) for rank in range(1, size)]
+    _end(ranks)
+
+
+def attend() -> None:
+    """Be one of torchrun's processes but the first: a rank of each world that the first makes."""
+    _prepare()
+    store, _, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    ranks: list[int] = []
+    seen = 0
+    while not store.check([_OVER]):
+        if (world := store.add(WORLDS, 0)) != seen:
+            _end(ranks)
+            ranks, seen = [_fork(partial(torchrun_rank, world))], world
+        time.sleep(_PAUSE)
+    _end(ranks)
+
+
+def dismiss() -> None:
+    """End torchrun's other processes."""
+    store, _, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store.set(_OVER, "yes")
+
+
+def _prepare() -> None:
     torch.set_num_threads(1)
-    if arguments[:1] == ["--serve"]:
-        rank, size, port = map(int, arguments[1:])
-        store = dist.TCPStore("127.0.0.1", port, is_master=False)  # type: ignore[attr-defined]
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=BUSY)
-        Rank(size).serve()
-        return 0
-    if not under_torchrun():
-        sys.stderr.write("start it with torchrun, which gives each process its rank\n")
-        return 2
-    if os.environ["RANK"] == "0":  # the judged process, which this command starts, is the rank
-        return subprocess.call([sys.executable, "-m", "embconform", *arguments])
-    dist.init_process_group("gloo", timeout=BUSY)
-    Rank(int(os.environ["WORLD_SIZE"])).serve()
-    return 0
+    for module in ("torch.distributed.tensor.parallel", "torch._dynamo"):
+        import_module(module)  # what a lookup imports, once for all ranks
+
+
+def _meet(rank: int, size: int, port: int) -> Rank:
+    store = dist.TCPStore("127.0.0.1", port, is_master=False)  # type: ignore[attr-defined]
+    return Rank(rank, size, store)
+
+
+def _fork(make: Callable[[], Rank]) -> int:
+    if child := os.fork():
+        return child
+    try:
+        make().serve()
+    finally:
+        os._exit(0)  # what the first process has open is not this one's to close
+
+
+def _end(ranks: Iterable[int]) -> None:
+    for rank in ranks:
+        os.kill(rank, signal.SIGKILL)  # one that has ended waits to be waited for
+        os.waitpid(rank, 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _prepare()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    nurse(sys.stdin)

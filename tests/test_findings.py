@@ -22,7 +22,9 @@ SECTIONS = re.findall(r"^## (.+?)$.*?^```python\n(.*?)^```", PAGE, re.MULTILINE 
 FOREIGN = ("fbgemm_gpu", "flax", "jax", "keras", "mlx", "numba", "onnx", "onnxruntime", "openvino")
 FOREIGN += ("tinygrad", "torchao", "triton")
 
-APART = ("os.fork()", "torch.func.jvp")
+PACKAGES = "aoti_compile_and_package("
+"""What takes a C++ compiler half a minute."""
+APART = ("os.fork()", "torch.func.jvp", PACKAGES)
 """What needs a process of its own: a fork without threads, an import that warns."""
 
 
@@ -39,9 +41,16 @@ def test_every_finding_has_a_block() -> None:
 @pytest.mark.skipif(
     Version(torch.__version__).release[:2] != (2, 13), reason="the findings were made on torch 2.13"
 )
-@pytest.mark.parametrize(("title", "code"), SECTIONS, ids=[title for title, _ in SECTIONS])
+@pytest.mark.parametrize(
+    ("title", "code"),
+    [
+        pytest.param(*each, id=each[0], marks=[pytest.mark.slow] if PACKAGES in each[1] else [])
+        for each in SECTIONS
+    ],
+)
 def test_finding(title: str, code: str) -> None:
-    if "torch.compile(" in code and not any(map(which, ("g++", "clang++", "c++"))):
+    compiles = "torch.compile(" in code or PACKAGES in code
+    if compiles and not any(map(which, ("g++", "clang++", "c++"))):
         pytest.skip("Inductor needs a C++ compiler, and none is on the PATH")
     if absent := [name for name in foreign(code) if find_spec(name) is None]:
         pytest.skip(f"{' and '.join(absent)} not installed")
