@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from typing import Any, Final, TypeAlias
@@ -38,6 +39,7 @@ HIDDEN: Final = 4
 """Positions that a tied output layer sees."""
 
 
+LookupCheck: TypeAlias = Callable[[Lab, Lookup], Claims]
 OfIndices: TypeAlias = "Callable[[torch.Tensor], Any]"
 
 
@@ -170,6 +172,19 @@ def _gradient_of_both(lab: Lab, lookup: Lookup, layer_first: bool) -> Claims:
 # Writes between the passes
 
 
+def _where_allowed(
+    lab: Lab, lookup: Lookup, check: LookupCheck, plain: LookupCheck | None = None
+) -> Claims:
+    """Check, unless autograd refuses the same to a lookup without options, which is loud."""
+    try:
+        for _ in (plain or check)(lab, replace(lookup, options={})):
+            pass
+    except RuntimeError as error:
+        yield Refused(f"without options it raises {error}")
+    else:
+        yield from check(lab, lookup)
+
+
 def _double(out: torch.Tensor, upstream: Array) -> Array:
     out.mul_(FACTOR)
     return upstream * np.float32(FACTOR)
@@ -201,10 +216,10 @@ def _written_output(lab: Lab) -> Iterator[Trial]:
     turns = cycle(OUTPUT_WRITES)
     for lookup in _lookups(lab, "scale_grad_by_freq"):
         for name in [next(turns)] if lab.backend.compiled else OUTPUT_WRITES:
-            yield partial(_gradient_after_write, lab, lookup, name)
+            yield partial(_where_allowed, lab, lookup, partial(_gradient_after_write, name))
 
 
-def _gradient_after_write(lab: Lab, lookup: Lookup, name: str) -> Claims:
+def _gradient_after_write(name: str, lab: Lab, lookup: Lookup) -> Claims:
     """Change the output in place, then differentiate."""
     (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
     out = f(lab.tensor(lookup.ids))
@@ -228,18 +243,18 @@ TABLE_WRITES: Final = {"a step": _step, "NaN": _ruin}
 def _written_table(lab: Lab) -> Iterator[Trial]:
     for lookup in _lookups(lab, "scale_grad_by_freq"):
         for write in TABLE_WRITES:
-            yield partial(_gradient_of_the_past, lab, lookup, write)
+            yield partial(_where_allowed, lab, lookup, partial(_gradient_of_the_past, write))
         if "max_norm" in lookup.options:
-            yield partial(_gradient_before_a_bound, lab, lookup)
+            plain = partial(_gradient_of_the_past, "a step")
+            yield partial(_where_allowed, lab, lookup, _gradient_before_a_bound, plain)
     if "sparse" in lab.able:
         for lookup in _lookups(lab):
-            options = lookup.options | {"sparse": True}
-            sparse = Lookup(lookup.ids, lookup.table, options, lab.profile)
+            sparse = replace(lookup, options=lookup.options | {"sparse": True})
             for write in TABLE_WRITES if lookup.ids.ndim else ():  # see sparse.scalar-index
-                yield partial(_gradient_of_the_past, lab, sparse, write)
+                yield partial(_where_allowed, lab, sparse, partial(_gradient_of_the_past, write))
 
 
-def _gradient_of_the_past(lab: Lab, lookup: Lookup, write: str) -> Claims:
+def _gradient_of_the_past(write: str, lab: Lab, lookup: Lookup) -> Claims:
     """Write to the table between the forward and the backward pass."""
     (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
     out = f(lab.tensor(lookup.ids))
@@ -254,7 +269,7 @@ def _gradient_before_a_bound(lab: Lab, lookup: Lookup) -> Claims:
     """Look up twice before the backward passes; the second call scales rows of the table."""
     weight, f = _trained(lab, lookup.into(lookup.table * np.float32(8)))
     first = f(lab.tensor(lookup.ids))
-    others = Lookup(np.arange(len(lookup.table)), lookup.table, lookup.options, lookup.profile)
+    others = replace(lookup, ids=np.arange(len(lookup.table)))
     second = f(lab.tensor(others.ids))
     for name, out, one in (("first", first, lookup), ("second", second, others)):
         upstream = lab.upstream(*one.shape)

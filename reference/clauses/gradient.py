@@ -227,8 +227,8 @@ CLAUSES = (
         "gradient.output-written",
         Level.MUST,
         BOTH,
-        "The output may be changed in place before the backward pass, and the gradient is that of "
-        "the changed output.",
+        "Where the output of a lookup without options may be changed in place before the backward "
+        "pass, so may that with any option, and the gradient is that of the changed output.",
         "forced: the derivative of a lookup depends on indices alone, so its output need not be "
         "saved; PyTorch, autograd mechanics: in-place correctness checks; torch 2.13, observed",
         "out = embedding(torch.tensor([1]), weight)\nout.mul_(2).sum().backward()  # twos in row 1",
@@ -238,8 +238,9 @@ CLAUSES = (
         "gradient.table-written",
         Level.MUST,
         BOTH,
-        "The table may be written to between forward and backward, as by an optimiser's step, and "
-        "the gradient is still that of the call, dense and sparse.",
+        "Where the table of a lookup without options may be written to between forward and "
+        "backward, as by an optimiser's step, so may that with any option, and the gradient is "
+        "still that of the call, dense and sparse.",
         "forced: the derivative of a lookup depends on indices alone, so the table need not be "
         "saved; PyTorch, autograd mechanics: in-place correctness checks; torch 2.13, observed",
         "out = embedding(torch.tensor([1]), weight)\n"

@@ -44,22 +44,32 @@ class _Reads(torch.autograd.Function):
 
 @planted("gradient.output-written")
 class SavesTheOutput(Kernel):
-    """The output is saved for its shape, so that nobody may write to it."""
+    """With padding the output is saved for its shape, so that nobody may write to it."""
 
     def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         out = super().forward(indices, weight, options)
-        return _Reads.apply(out, None) if out.requires_grad else out
+        padded = options.padding_idx is not None and out.requires_grad
+        return _Reads.apply(out, None) if padded else out
 
 
 @planted("gradient.table-written")
 class SavesTheTable(Kernel):
-    """The table is saved for its shape, so that nobody may write to it."""
+    """With frequencies the table is saved for its shape, so that nobody may write to it."""
 
     def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         out = super().forward(indices, weight, options)
-        if not out.requires_grad or options.max_norm is not None:
-            return out
-        return _Reads.apply(out, weight)
+        scaled = options.scale_grad_by_freq and options.max_norm is None and out.requires_grad
+        return _Reads.apply(out, weight) if scaled else out
+
+
+@planted("gradient.table-written")
+class SavesTheTableWhereSparse(Kernel):
+    """The table is saved for the size of the sparse gradient, so that nobody may write to it."""
+
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        out = super().forward(indices, weight, options)
+        sparse = options.sparse and options.max_norm is None and out.requires_grad
+        return _Reads.apply(out, weight) if sparse else out
 
 
 @planted("gradient.tied-table")
