@@ -122,7 +122,7 @@ def _gradient_of_base(
     out = f(lab.tensor(lookup.ids), table)
     what = f"for {lookup}, the table being {name}"
     if "max_norm" in lookup.options:
-        yield Bounded(what, read(out), read(table), lookup)
+        yield Bounded(f"a call {what}", read(out), read(table), lookup)
     else:
         yield Rows(f"the output {what}", read(out), lookup)
     torch.autograd.backward([out], [lab.tensor(upstream)])
