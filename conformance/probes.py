@@ -58,6 +58,7 @@ class Probe:
 def probes() -> tuple[Probe, ...]:
     """List the probes."""
     from embconform.conformance.aftermath import AFTERMATH_PROBE
+    from embconform.conformance.graph_uses import GRAPH_PROBES
     from embconform.conformance.modules import MODULE_PROBES
     from embconform.conformance.optimisers import OPTIMISER_PROBE
     from embconform.conformance.options_apart import OPTIONS_PROBE
@@ -77,6 +78,7 @@ def probes() -> tuple[Probe, ...]:
         OPTIMISER_PROBE,
         AFTERMATH_PROBE,
         OPTIONS_PROBE,
+        *GRAPH_PROBES,
         *TRANSFORM_PROBES,
         *PROGRAM_PROBES,
     )

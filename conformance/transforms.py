@@ -42,6 +42,7 @@ def _forward_mode(lab: Lab) -> Iterator[Trial]:
     for lookup in lab.lookups("padding_idx"):
         for trained in (False, True):
             yield partial(_tangent, lab, lookup, trained)
+            yield partial(_tangent_of_dual, lab, lookup, trained)
 
 
 def _tangent(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
@@ -53,6 +54,19 @@ def _tangent(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
     out, tangent = results
     yield Rows(f"the primal output of jvp for {lookup}", read(out), lookup)
     yield Tangent(f"the tangent of jvp for {lookup}", read(tangent), lookup, direction)
+
+
+def _tangent_of_dual(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
+    """Look up in a dual tensor, without torch.func: the target sees it as a plain one."""
+    f, direction = lab.bind(lookup), lab.table(*lookup.table.shape)
+    weight = lab.tensor(lookup.table).requires_grad_(trained)
+    forward_ad = torch.autograd.forward_ad
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(weight, lab.tensor(direction))
+        out, tangent = forward_ad.unpack_dual(f(lab.tensor(lookup.ids), dual))
+        yield Rows(f"the primal output of a dual table for {lookup}", read(out), lookup)
+        what = f"the tangent of the output of a dual table for {lookup}"
+        yield Tangent(what, read(tangent), lookup, direction)
 
 
 def _forward_over_reverse(lab: Lab) -> Iterator[Trial]:

@@ -146,6 +146,39 @@ class GradientOf(Claim):
 
 
 @dataclass(frozen=True, eq=False)
+class TiedGradient(Claim):
+    """The gradient of a table that a lookup and a linear layer without bias share.
+
+    Attributes
+    ----------
+    what : str
+    got : Returned
+    lookup : Lookup
+    upstream : ndarray of float32
+        The lookup's upstream gradient, of small whole numbers.
+    hidden : ndarray of float32
+        What the layer is given, of shape (N, D), small whole numbers.
+    above : ndarray of float32
+        The layer's upstream gradient, of shape (N, V), small whole numbers.
+    """
+
+    what: str
+    got: Returned
+    lookup: Lookup
+    upstream: Array
+    hidden: Array
+    above: Array
+
+    def judge(self) -> Finding | None:
+        """Compare with the sum; of a padding row only the lookup's part is left out."""
+        exact, bound = self.lookup.gradient(self.upstream)
+        layer = self.above.T.astype(np.float64) @ self.hidden.astype(np.float64)
+        total = exact + layer
+        slack = np.where(bound > 0, bound + np.abs(total) * gamma(2, _FLOAT32.unit_roundoff), 0.0)
+        return compare(self.what, self.got, total, slack)
+
+
+@dataclass(frozen=True, eq=False)
 class Tangent(Claim):
     """The derivative of a lookup's output for a direction of the table."""
 

@@ -213,6 +213,53 @@ CLAUSES = (
         _GRADIENT,
     ),
     Clause(
+        "gradient.non-leaf-table",
+        Level.MUST,
+        BOTH,
+        "A table that is computed, such as a product, a concatenation or the transpose of another "
+        "tensor, passes its gradient on to what it was computed from, with every option.",
+        f"{_SUM}; the chain rule; torch 2.13, observed: max_norm is straight-through here too",
+        "embedding(torch.tensor([1, 1]), base * 2).sum().backward()\nbase.grad[1]  # fours",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.tied-table",
+        Level.MUST,
+        BOTH,
+        "A table that a linear layer uses in the same graph has the sum of both gradients; that of "
+        "the layer stays whole, in the padding row too.",
+        "forced: gradients of several uses add up; padding_idx is an argument of the lookup; "
+        "Press and Wolf, Using the Output Embedding to Improve Language Models (2017)",
+        "out = embedding(torch.tensor([0]), weight, padding_idx=0)\n"
+        "(out.sum() + (hidden @ weight.t()).sum()).backward()  # row 0: what the layer gives",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.output-written",
+        Level.MUST,
+        BOTH,
+        "Where the output of a lookup without options may be changed in place before the backward "
+        "pass, so may that with any option, and the gradient is that of the changed output.",
+        "forced: the derivative of a lookup depends on indices alone, so its output need not be "
+        "saved; PyTorch, autograd mechanics: in-place correctness checks; torch 2.13, observed",
+        "out = embedding(torch.tensor([1]), weight)\nout.mul_(2).sum().backward()  # twos in row 1",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.table-written",
+        Level.MUST,
+        BOTH,
+        "Where the table of a lookup without options may be written to between forward and "
+        "backward, as by an optimiser's step, so may that with any option, and the gradient is "
+        "still that of the call, dense and sparse.",
+        "forced: the derivative of a lookup depends on indices alone, so the table need not be "
+        "saved; PyTorch, autograd mechanics: in-place correctness checks; torch 2.13, observed",
+        "out = embedding(torch.tensor([1]), weight)\n"
+        "with torch.no_grad(): weight.mul_(0.5)\n"
+        "out.sum().backward()  # ones in row 1",
+        _GRADIENT,
+    ),
+    Clause(
         "gradient.changed-indices",
         Level.MUST,
         BOTH,

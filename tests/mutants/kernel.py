@@ -113,8 +113,9 @@ class Kernel:
 
     def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         """The rows of the table, in new memory; called outside autograd."""
-        rows = self.rows(self.flat(indices), weight)
-        return rows.reshape(*indices.shape, weight.shape[1])
+        rows = self.rows(self.flat(indices), weight).contiguous()
+        # no view of `rows`: autograd lets nobody write to a view that a Function made
+        return torch.ops.aten._unsafe_view(rows, (*indices.shape, weight.shape[1]))
 
     def rows(self, flat: Tensor, weight: Tensor) -> Tensor:
         return weight.index_select(0, flat)
