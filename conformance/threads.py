@@ -68,8 +68,8 @@ def _ids(seed: int, thread: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _options(described: Described, profile: Profile, turn: int) -> dict[str, Any]:
-    """Choose the options of a round: none where each structure of a call is compiled."""
-    if described.compiled:
+    """Choose the options of a round: none where each is compiled, or only a gradient shows them."""
+    if described.compiled or "gradient" not in described.able:
         return {}
     beyond = {"scale_grad_by_freq"} if profile is Profile.TEXTBOOK else set()
     wanted = _IN_TURN[turn % len(_IN_TURN)]
@@ -159,10 +159,11 @@ def _handed_over(lab: Lab) -> Iterator[Trial]:
     ids = np.array([2, 0, 2, 1, 2, 4])
     choices = list(lab.choices(ids, ROWS, "padding_idx", "scale_grad_by_freq"))
     for options in choices[-1:] if lab.backend.compiled else choices:
-        lookup = Lookup(ids, lab.table(ROWS, WIDTH), options, lab.profile)
+        lookup = Lookup(ids, _table(0), options, lab.profile)  # no -0: one-hot rows lose it
         for passes in ("forward", "backward", "both"):
             yield partial(_elsewhere, lab, lookup, passes)
-        yield partial(_between, lab, lookup)
+        yield partial(_between, lab, lookup, _here)
+        yield partial(_between, lab, lookup, _in_a_thread)
 
 
 def _elsewhere(lab: Lab, lookup: Lookup, passes: str) -> Claims:
@@ -180,18 +181,23 @@ def _elsewhere(lab: Lab, lookup: Lookup, passes: str) -> Claims:
     yield GradientOf(f"weight.grad for {told}", read_dense(weight.grad), lookup, upstream)
 
 
-def _between(lab: Lab, lookup: Lookup) -> Claims:
-    """Let another thread look other rows up in the table between the two passes."""
+def _between(lab: Lab, lookup: Lookup, run: Callable[[Callable[[], Any]], Any]) -> Claims:
+    """Let another thread look other rows up in the table between the passes that `run` runs."""
     weight, call = lab.leaf(lookup.table), lab.bind(lookup)
     other = Lookup((lookup.ids + 1)[::-1].copy(), lookup.table, lookup.options, lookup.profile)
-    first, told = call(lab.tensor(lookup.ids), weight), "a call of another thread in between"
+    first = run(partial(call, lab.tensor(lookup.ids), weight))
     second = _in_a_thread(partial(call, lab.tensor(other.ids), weight))
     for out, each in ((first, lookup), (second, other)):
         upstream, weight.grad = lab.upstream(*each.shape), None
-        torch.autograd.backward([out], [lab.tensor(upstream)])
+        run(partial(torch.autograd.backward, [out], [lab.tensor(upstream)]))
+        told = "another thread's call between the passes"
         yield Rows(f"the output for {each}, {told}", read(out), each)
         what = f"weight.grad for {each}, {told}"
         yield GradientOf(what, read_dense(weight.grad), each, upstream)
+
+
+def _here(work: Callable[[], Any]) -> Any:
+    return work()
 
 
 def _in_a_thread(work: Callable[[], Any]) -> Any:
