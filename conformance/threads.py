@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from threading import Barrier
@@ -29,6 +30,8 @@ from embconform.reference.dtypes import Array
 _CLAUSE: Final = "state.threads"
 THREADS, ROUNDS = 4, 150
 ROWS, WIDTH = 23, 5
+Run = Callable[[Callable[[], Any]], Any]
+"""Does some work in one thread or another, and gives its result."""
 _IN_TURN: Final[tuple[dict[str, Any], ...]] = (
     {},
     {"padding_idx": 3},
@@ -156,53 +159,57 @@ THREAD_PROBE = Probe("threads", frozenset({_CLAUSE}), frozenset({"functional"}),
 
 def _handed_over(lab: Lab) -> Iterator[Trial]:
     """Let the passes of a call be in two threads, and calls of another thread come between."""
-    ids = np.array([2, 0, 2, 1, 2, 4])
+    ids = np.array([2, 0, 2, 1, 2, 4, 3])
     choices = list(lab.choices(ids, ROWS, "padding_idx", "scale_grad_by_freq"))
-    for options in choices[-1:] if lab.backend.compiled else choices:
-        lookup = Lookup(ids, _table(0), options, lab.profile)  # no -0: one-hot rows lose it
-        for passes in ("forward", "backward", "both"):
-            yield partial(_elsewhere, lab, lookup, passes)
-        yield partial(_between, lab, lookup, _here)
-        yield partial(_between, lab, lookup, _in_a_thread)
+    with _worker() as worker, _worker() as other:
+        for options in choices[-1:] if lab.backend.compiled else choices:
+            lookup = Lookup(ids, _table(0), options, lab.profile)  # no -0: one-hot rows lose it
+            for where, forward, backward in (
+                ("forward in another thread", worker, _here),
+                ("backward in another thread", _here, worker),
+                ("in a thread that is not the first", worker, worker),
+                ("each pass in another thread", worker, other),
+            ):
+                yield partial(_passes, lab, lookup, where, forward, backward)
+            yield partial(_between, lab, lookup, _here, other)
+            yield partial(_between, lab, lookup, worker, other)
 
 
-def _elsewhere(lab: Lab, lookup: Lookup, passes: str) -> Claims:
-    """Run a pass, or one after the other, in a thread of its own."""
-    ids, weight = lab.tensor(lookup.ids), lab.leaf(lookup.table)
-    upstream, call = lab.upstream(*lookup.shape), lab.bind(lookup)
-    given, told = lab.tensor(upstream), f"{lookup}, {passes} in another thread"
-    forward, backward = partial(call, ids, weight), torch.autograd.backward
-    out = forward() if passes == "backward" else _in_a_thread(forward)
-    yield Rows(f"the output for {told}", read(out), lookup)
-    if passes == "forward":
-        backward([out], [given])
-    else:
-        _in_a_thread(partial(backward, [out], [given]))
-    yield GradientOf(f"weight.grad for {told}", read_dense(weight.grad), lookup, upstream)
-
-
-def _between(lab: Lab, lookup: Lookup, run: Callable[[Callable[[], Any]], Any]) -> Claims:
-    """Let another thread look other rows up in the table between the passes that `run` runs."""
-    weight, call = lab.leaf(lookup.table), lab.bind(lookup)
-    other = Lookup((lookup.ids + 1)[::-1].copy(), lookup.table, lookup.options, lookup.profile)
-    first = run(partial(call, lab.tensor(lookup.ids), weight))
-    second = _in_a_thread(partial(call, lab.tensor(other.ids), weight))
-    for out, each in ((first, lookup), (second, other)):
-        upstream, weight.grad = lab.upstream(*each.shape), None
-        run(partial(torch.autograd.backward, [out], [lab.tensor(upstream)]))
-        told = "another thread's call between the passes"
-        yield Rows(f"the output for {each}, {told}", read(out), each)
-        what = f"weight.grad for {each}, {told}"
-        yield GradientOf(what, read_dense(weight.grad), each, upstream)
+@contextmanager
+def _worker() -> Iterator[Run]:
+    """Start a thread that does what it is given."""
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda work: pool.submit(work).result()
 
 
 def _here(work: Callable[[], Any]) -> Any:
     return work()
 
 
-def _in_a_thread(work: Callable[[], Any]) -> Any:
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(work).result()
+def _passes(lab: Lab, lookup: Lookup, where: str, forward: Run, backward: Run) -> Claims:
+    """Run each pass in its thread."""
+    ids, weight = lab.tensor(lookup.ids), lab.leaf(lookup.table)
+    upstream, call = lab.upstream(*lookup.shape), lab.bind(lookup)
+    given = lab.tensor(upstream)
+    out = forward(partial(call, ids, weight))
+    yield Rows(f"the output for {lookup}, {where}", read(out), lookup)
+    backward(partial(torch.autograd.backward, [out], [given]))
+    seen = read_dense(weight.grad)
+    yield GradientOf(f"weight.grad for {lookup}, {where}", seen, lookup, upstream)
+
+
+def _between(lab: Lab, lookup: Lookup, run: Run, elsewhere: Run) -> Claims:
+    """Look other rows up in the table elsewhere, between the passes that `run` runs."""
+    weight, call = lab.leaf(lookup.table), lab.bind(lookup)
+    other = Lookup((lookup.ids + 1)[::-1].copy(), lookup.table, lookup.options, lookup.profile)
+    first = run(partial(call, lab.tensor(lookup.ids), weight))
+    second = elsewhere(partial(call, lab.tensor(other.ids), weight))
+    for out, each in ((first, lookup), (second, other)):
+        upstream, weight.grad = lab.upstream(*each.shape), None
+        run(partial(torch.autograd.backward, [out], [lab.tensor(upstream)]))
+        told = f"{each}, another thread's call between the passes"
+        yield Rows(f"the output for {told}", read(out), each)
+        yield GradientOf(f"weight.grad for {told}", read_dense(weight.grad), each, upstream)
 
 
 HANDED_OVER_PROBE = Probe(
