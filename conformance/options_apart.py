@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from embconform.conformance.claims import judge_records
+from embconform.conformance.claims import SameBits, judge_records
 from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read, read_dense
 from embconform.conformance.transforms_claims import Bounded, GradientOf, Lookup, Rows
@@ -27,19 +29,28 @@ _WITH_GRADIENT: Final[tuple[dict[str, Any], ...]] = (
     {"padding_idx": 0},
     {},
 )
-_WITH_BOUND: Final[tuple[dict[str, Any], ...]] = (
+_WITHOUT_GRADIENT: Final[tuple[dict[str, Any], ...]] = (
+    {"padding_idx": 3},
+    {},
     {"max_norm": 1.0, "norm_type": 1.0},
     {"max_norm": 1.0, "norm_type": 2.0},
     {"max_norm": 0.5, "norm_type": 2.0},
+    {},
     {"max_norm": 0.5, "norm_type": float("inf")},
+    {"padding_idx": 1},
     {"max_norm": 1.0, "norm_type": 1.0},
+    {"padding_idx": 1, "max_norm": 0.5, "norm_type": 2.0},
+    {"padding_idx": 3, "max_norm": 0.5, "norm_type": 2.0},
+    {},
 )
 
 
 def _one_after_the_other(lab: Lab) -> Iterator[Trial]:
     yield partial(_gradients, lab)
-    if {"max_norm", "norm_type"} <= lab.able:
-        yield partial(_bounds, lab)
+    # each call of a structure of its own costs seconds where they are compiled
+    modes = ("no_grad",) if lab.backend.compiled else ("", "no_grad", "inference_mode")
+    for mode in modes:
+        yield partial(_without_gradients, lab, mode)
 
 
 def _gradients(lab: Lab) -> Claims:
@@ -62,17 +73,29 @@ def _gradients(lab: Lab) -> Claims:
         before = options
 
 
-def _bounds(lab: Lab) -> Claims:
-    """Look up with one bound after the other, the table written anew before each."""
+def _without_gradients(lab: Lab, mode: str) -> Claims:
+    """Look up with one set of options after the other, the table written anew before each.
+
+    The table is frozen where no mode is named, and else as it is in training.
+    """
     table = lab.table(5, 3)
-    ids, weight = lab.tensor(_IDS), lab.tensor(table)
+    ids, weight = lab.tensor(_IDS), lab.tensor(table).requires_grad_(bool(mode))
     before: dict[str, Any] = {}
-    for options in _WITH_BOUND:
+    for options in _WITHOUT_GRADIENT:
+        if not options.keys() <= lab.able:
+            continue
         lookup = Lookup(_IDS, table, options, lab.profile)
-        weight.copy_(lab.tensor(table))
-        out = lab.bind(lookup)(ids, weight)
-        what = f"{lookup}, after a call with {before or 'no options'}"
-        yield Bounded(what, read(out), read(weight), lookup)
+        with getattr(torch, mode)() if mode else nullcontext():
+            with torch.no_grad():
+                weight.copy_(lab.tensor(table))
+            out = lab.bind(lookup)(ids, weight)
+        told = f" under {mode}" if mode else " of a frozen table"
+        what = f"{lookup}{told}, after a call with {before or 'no options'}"
+        if "max_norm" in options:
+            yield Bounded(what, read(out), read(weight), lookup)
+        else:
+            yield Rows(f"the output for {what}", read(out), lookup)
+            yield SameBits(f"the table after {what}", to_numpy(weight), table)
         before = options
 
 

@@ -59,18 +59,21 @@ def probes() -> tuple[Probe, ...]:
     """List the probes."""
     from embconform.conformance.aftermath import AFTERMATH_PROBE
     from embconform.conformance.graph_uses import GRAPH_PROBES
+    from embconform.conformance.many_calls import MANY_CALLS_PROBE
     from embconform.conformance.modules import MODULE_PROBES
     from embconform.conformance.optimisers import OPTIMISER_PROBE
     from embconform.conformance.options_apart import OPTIONS_PROBE
     from embconform.conformance.streams import STREAM_PROBES
     from embconform.conformance.tables import TABLE_PROBES
-    from embconform.conformance.threads import THREAD_PROBE
+    from embconform.conformance.thread_count import THREAD_COUNT_PROBE
+    from embconform.conformance.threads import HANDED_OVER_PROBE, THREAD_PROBE
     from embconform.conformance.training import TRAINING_PROBE
     from embconform.conformance.transforms import TRANSFORM_PROBES
     from embconform.conformance.transforms_programs import PROGRAM_PROBES
 
     return (
         THREAD_PROBE,
+        HANDED_OVER_PROBE,
         *STREAM_PROBES,
         *TABLE_PROBES,
         *MODULE_PROBES,
@@ -79,6 +82,8 @@ def probes() -> tuple[Probe, ...]:
         AFTERMATH_PROBE,
         OPTIONS_PROBE,
         *GRAPH_PROBES,
+        MANY_CALLS_PROBE,
+        THREAD_COUNT_PROBE,
         *TRANSFORM_PROBES,
         *PROGRAM_PROBES,
     )

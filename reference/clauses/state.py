@@ -27,11 +27,24 @@ CLAUSES = (
         "state.threads",
         Level.MUST,
         BOTH,
-        "Calls from several threads at once are each right, forward and backward.",
+        "Calls from several threads at once are each right, forward and backward, with options "
+        "too, and so is a backward pass in another thread than its forward pass.",
         "PyTorch, autograd mechanics: concurrent training on CPU",
         "with ThreadPoolExecutor(4) as pool:\n"
         "    list(pool.map(lambda ids: embedding(ids, weight), batches))",
         frozenset({"functional"}),
+    ),
+    Clause(
+        "state.thread-count",
+        Level.MUST,
+        BOTH,
+        "The result does not depend on the number of threads that torch may use inside an "
+        "operator.",
+        "forced: a call is a function of its arguments; torch.set_num_threads is about speed",
+        "for threads in (1, 2, 3):\n"
+        "    torch.set_num_threads(threads); embedding(ids, weight)  # 1,025 indices, equal bits",
+        frozenset({"functional"}),
+        devices=frozenset({"cpu"}),
     ),
     Clause(
         "state.options-apart",
@@ -52,5 +65,16 @@ CLAUSES = (
         "EMBEDDING-BUGS §4: an output buffer that is reused",
         "a = embedding(torch.tensor([0]), weight)\n"
         "embedding(torch.tensor([1]), weight)  # a still holds row 0",
+    ),
+    Clause(
+        "state.many-calls",
+        Level.MUST,
+        BOTH,
+        "However often a table is looked up in, each call is right, and each output keeps its "
+        "values.",
+        "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches, warm-up, pools",
+        "outs = [embedding(ids, weight) for ids in batches]  # 130 of one shape\n"
+        "# outs[k] holds the rows of batches[k], for each k",
+        frozenset({"functional"}),
     ),
 )
