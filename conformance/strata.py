@@ -412,8 +412,8 @@ def _gradient_rules(s: Structure) -> bool:
         return False
     if s.gradient.startswith("sparse") and s.weight_layout in ZERO_STRIDES:
         return False
-    if s.upstream == "subnormal" and (s.bound != "none" or s.gradient.endswith("scaled")):
-        return False  # products with the scale would be rounded among the subnormals
+    if s.upstream == "subnormal" and (s.bound, s.gradient, s.padding) != ("none", "dense", "none"):
+        return False  # a clause of its own judges the sum, and products would be rounded there
     if s.upstream == "nonfinite-padding":
         return s.padding != "none" and s.upstream_layout not in ZERO_STRIDES
     return True

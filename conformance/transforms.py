@@ -60,7 +60,7 @@ def _tangent_of_dual(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
     """Look up in a dual tensor, without torch.func: the target sees it as a plain one."""
     f, direction = lab.bind(lookup), lab.table(*lookup.table.shape)
     weight = lab.tensor(lookup.table).requires_grad_(trained)
-    forward_ad = torch.autograd.forward_ad
+    forward_ad: Any = torch.autograd.forward_ad  # not typed
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(weight, lab.tensor(direction))
         out, tangent = forward_ad.unpack_dual(f(lab.tensor(lookup.ids), dual))

@@ -280,6 +280,12 @@ class BackwardView(View):
         return any(placed.layout != "contiguous" for placed in self.step.upstream)
 
     @cached_property
+    def subnormal(self) -> bool:
+        """Whether the upstream gradient has subnormal elements."""
+        sizes = [np.abs(placed.values.astype(np.float64)) for placed in self.step.upstream]
+        return any(((size > 0) & (size < self.form.smallest_normal)).any() for size in sizes)
+
+    @cached_property
     def largest_call(self) -> int:
         """The largest number of indices in a call of the graph."""
         return max(len(call.ids) for call in self.calls)

@@ -30,6 +30,8 @@ def _summed(view: BackwardView) -> bool:
 
 def _features(view: BackwardView) -> set[str]:
     """Name the clauses that judge the summed rows in this case; sum where nothing is special."""
+    if view.subnormal:
+        return {"subnormal-upstream"}
     call = view.calls[0]
     features = {
         "half-precision": view.half,
@@ -63,6 +65,7 @@ def _owned_by(clause: str) -> Callable[[BackwardView], bool]:
 @judge("gradient.many-indices", BackwardView, _owned_by("many-indices"), value=True)
 @judge("gradient.hot-rows", BackwardView, _owned_by("hot-rows"), value=True)
 @judge("gradient.wide-rows", BackwardView, _owned_by("wide-rows"), value=True)
+@judge("gradient.subnormal-upstream", BackwardView, _owned_by("subnormal-upstream"), value=True)
 def summed_rows(view: BackwardView) -> Finding | None:
     """Compare the gradient of the rows that are looked up."""
     return compare_gradient(view, view.named[:, None], view.exact.bound)
@@ -105,7 +108,9 @@ def stale_backward(view: StaleBackwardView) -> Finding | None:
     "gradient.float32-accumulation",
     BackwardView,
     lambda v: (
-        (_summed(v) or _scaled(v)) and v.half and not v.bounded and bool((v.exact.counts > 1).any())
+        (_summed(v) or _scaled(v))
+        and (v.half and not v.bounded and not v.subnormal)
+        and bool((v.exact.counts > 1).any())
     ),
     value=True,
 )

@@ -75,6 +75,17 @@ CLAUSES = (
         _GRADIENT,
     ),
     Clause(
+        "gradient.subnormal-upstream",
+        Level.MUST,
+        BOTH,
+        "Subnormal numbers in the upstream gradient are summed, not flushed to 0: in float16 they "
+        "begin at 6e-5.",
+        "IEEE 754-2019, 7.5: underflow is gradual; torch.set_flush_denormal is off by default",
+        "embedding(torch.tensor([0, 0]), weight).backward(torch.full((2, 1), 2.0**-149))\n"
+        "weight.grad[0]  # 2**-148",
+        _GRADIENT,
+    ),
+    Clause(
         "gradient.shape-and-dtype",
         Level.MUST,
         BOTH,

@@ -149,7 +149,7 @@ class DifferencesOfPrefixSums(Kernel):
         return summed if counts is None else summed / counts.unsqueeze(1)
 
 
-@planted("gradient.half-precision")
+@planted("gradient.subnormal-upstream")
 class FlushesHalves(Kernel):
     """More than 32 upstream rows in float16 lose what is subnormal."""
 
