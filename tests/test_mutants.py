@@ -20,6 +20,13 @@ HARD = [bug for bug in PLANTED if ".hard_" in bug.module]
 PLAIN = [bug for bug in PLANTED if bug not in HARD]
 
 
+RANKS = {
+    bug.name: rank
+    for clause in registry()
+    for rank, bug in enumerate(bug for bug in PLAIN if bug.clause == clause)
+}
+MOST = 4
+"""Bugs of a clause in each test run; the self-test and the slow tests run the others."""
 COSTLY = ("ScalesBeforeTheMask", "CachedWidening", "BlockTailNotRenormed", "ThreeSamples")
 """Bugs that take thousands of cases; each clause of theirs has others that don't."""
 IN_ORDER = ("SparseSticks",)
@@ -30,7 +37,9 @@ IN_ORDER = ("SparseSticks",)
     "bug",
     [
         pytest.param(
-            bug, id=f"{bug.clause}-{bug.name}", marks=[pytest.mark.slow] * (bug.name in COSTLY)
+            bug,
+            id=f"{bug.clause}-{bug.name}",
+            marks=[pytest.mark.slow] * (bug.name in COSTLY or RANKS[bug.name] >= MOST),
         )
         for bug in PLAIN
     ],
