@@ -45,7 +45,9 @@ OfIndices: TypeAlias = "Callable[[torch.Tensor], Any]"
 
 def _lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
     """Make lookups; those with max_norm only where the gradient passes its scale unchanged."""
-    if lab.profile is Profile.TORCH:
+    if lab.backend.compiled:  # each lookup costs seconds there
+        names = ()
+    elif lab.profile is Profile.TORCH:
         names = (*names, "max_norm")
     for lookup in lab.lookups("padding_idx", *names):
         table = lab.table(len(lookup.table), WIDTH)
@@ -242,12 +244,12 @@ TABLE_WRITES: Final = {"a step": _step, "NaN": _ruin}
 
 def _written_table(lab: Lab) -> Iterator[Trial]:
     for lookup in _lookups(lab, "scale_grad_by_freq"):
-        for write in TABLE_WRITES:
+        for write in list(TABLE_WRITES)[: 1 if lab.backend.compiled else None]:
             yield partial(_where_allowed, lab, lookup, partial(_gradient_of_the_past, write))
         if "max_norm" in lookup.options:
             plain = partial(_gradient_of_the_past, "a step")
             yield partial(_where_allowed, lab, lookup, _gradient_before_a_bound, plain)
-    if "sparse" in lab.able:
+    if "sparse" in lab.able and not lab.backend.compiled:
         for lookup in _lookups(lab):
             sparse = replace(lookup, options=lookup.options | {"sparse": True})
             for write in TABLE_WRITES if lookup.ids.ndim else ():  # see sparse.scalar-index

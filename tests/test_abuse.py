@@ -489,6 +489,7 @@ def altered(document: Any, path: tuple[Any, ...], value: Any) -> Any:
     return made
 
 
+@pytest.mark.slow
 @settings(DRAWN, max_examples=4 * DRAWN.max_examples)
 @given(data=st.data())
 def test_drawn_reports(

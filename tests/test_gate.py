@@ -287,6 +287,7 @@ def test_imports_inside_functions_are_each_sides_own(
     assert "my_pkg" not in sys.modules
 
 
+@pytest.mark.slow
 def test_a_src_layout_and_a_head_that_computes_wrongly(
     two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +304,7 @@ def test_a_src_layout_and_a_head_that_computes_wrongly(
     )
 
 
+@pytest.mark.slow
 def test_operators_of_one_name_need_processes_of_their_own(tmp_path: Path) -> None:
     code = (
         "import torch\n@torch.library.custom_op('gate_test::rows', mutates_args=())\n"

@@ -167,7 +167,13 @@ def understand(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["validate mine.py:f --buget quick", "validate", "matrix a --budget tiny", "nothing", "gate"],
+    [
+        "validate mine.py:f --buget quick",
+        "validate",
+        "matrix a --budget tiny",
+        "nothing",
+        "gate --bse x",
+    ],
 )
 def test_a_command_line_that_has_gone_stale_is_noticed(words: str) -> None:
     with pytest.raises((click.ClickException, KeyError)):
