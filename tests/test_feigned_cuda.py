@@ -28,6 +28,7 @@ NOT_FEIGNED = {
     "lookup.huge-table": "feigned memory holds no 4 GiB",
     "sparse.optimiser-steps": "a sparse tensor can't be marked",
     "training.sparse-adam-step": "a sparse tensor can't be marked",
+    "gradient.non-leaf-table": "a table that is computed loses its mark",
     "module.deepcopy": "torch copies no subclass as it copies a plain tensor",
     "module.pickle": "torch pickles no subclass as it pickles a plain tensor",
 }
