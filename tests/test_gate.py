@@ -155,6 +155,7 @@ def test_a_head_that_does_not_import(repository: Repository, cache: Path) -> Non
     assert "is fine" not in result[2]
 
 
+@pytest.mark.slow
 def test_a_base_without_the_package(repository: Repository, cache: Path) -> None:
     repository.git("commit", "-q", "--allow-empty", "-m", "nothing yet")
     repository.commit(PLAIN)
