@@ -177,7 +177,7 @@ def _summed(
     return Gradient(values, own, wide, opened | overflow, counts, magnitudes, special)
 
 
-@np.errstate(over="ignore")  # of a norm's square: the slope there is too small to be judged
+@np.errstate(all="ignore")  # of a norm's square: the slope there is too small or large to be judged
 def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -> _Terms:
     """Differentiate w * max_norm / norm(w) where the norm exceeds max_norm, w elsewhere.
 
