@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from embconform.commands.show import emit, show
+from embconform.commands.show import show
 from embconform.commands.values import FilePath
+from embconform.commands.written import STDOUT, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from embconform.conformance.accuracy import Accuracy
 
 _FILE: Final = FilePath()
-_STDOUT: Final = Path("-")
 _MOST: Final = 16_384
 SCHEMA: Final = 1
 
@@ -69,7 +68,7 @@ def accuracy(
         _write_json(found, json_)
     from embconform.conformance.render.accuracy import write
 
-    show(lambda console: write(found, console), err=json_ == _STDOUT)
+    show(lambda console: write(found, console), err=json_ == STDOUT)
 
 
 def _measured(names: list[str], most: int, seed: int) -> Accuracy:
@@ -95,7 +94,7 @@ def _check(names: list[str], sums: Path | None, norms: Path | None, json_: Path 
 
     seen: dict[Path, str] = {}
     for option, path in (("--sums", sums), ("--norms", norms), ("--json", json_)):
-        if path is None or (path == _STDOUT and option == "--json"):
+        if path is None or (path == STDOUT and option == "--json"):
             continue
         if option != "--json" and not kind_of(path):
             raise click.UsageError(f"{option} {path}: the name must end in .png or .svg")
@@ -123,7 +122,6 @@ def _save(option: str, path: Path, figure: Figure) -> None:
 
 def _write_json(found: Accuracy, path: Path) -> None:
     """Write what was measured; p = infinity and what is not finite as texts."""
-    from embconform.conformance.render.files import write_whole
 
     def plain(sample: dict[str, object]) -> dict[str, object]:
         odd = (float("inf"), float("-inf"))
@@ -135,11 +133,4 @@ def _write_json(found: Accuracy, path: Path) -> None:
         "sums": [plain(asdict(sample)) for sample in found.sums],
         "norms": [plain(asdict(sample)) for sample in found.norms],
     }
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    if path == _STDOUT:
-        emit(text, sys.stdout)
-        return
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise click.ClickException(f"can't write --json {path}: {error.strerror}") from error
+    write_text(path, json.dumps(document, indent=2, allow_nan=False) + "\n", "--json")

@@ -14,9 +14,10 @@ import click
 
 from embconform.backends.backend import Backend, TargetError
 from embconform.backends.devices import DEVICES, check_device
-from embconform.commands.bench_files import STDOUT, BenchFiles
+from embconform.commands.bench_files import BenchFiles
 from embconform.commands.show import show
 from embconform.commands.values import MONTH, MOST_THREADS, Amount, FilePath
+from embconform.commands.written import STDOUT
 from embconform.conformance.quiet import captured_output
 
 if TYPE_CHECKING:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from embconform.commands.show import emit
+from embconform.commands.written import STDOUT
 
 if TYPE_CHECKING:
     from embconform.performance.run import BenchReport
-
-STDOUT: Final = Path("-")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -15,10 +14,10 @@ import click
 
 from embconform.backends.backend import TargetError
 from embconform.backends.cache import cache_folder
-from embconform.commands.gate_files import write_to
 from embconform.commands.outputs import Outputs
 from embconform.commands.show import show
 from embconform.commands.values import MONTH, MOST_THREADS, Amount, FilePath
+from embconform.commands.written import write_text
 
 if TYPE_CHECKING:
     from embconform.performance.gate.benchmarks import Benchmark
@@ -291,7 +290,8 @@ def _write(report: GateReport, outputs: Outputs) -> None:
         (outputs.markdown, render.markdown),
         (outputs.junit, render.junit),
     ):
-        write_to(path, partial(text, report))
+        if path:
+            write_text(path, text(report))
 
 
 def _into_asv(config: Path, report: GateReport) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from embconform import __version__
-from embconform.commands.gate_files import write_to
 from embconform.commands.show import show
+from embconform.commands.written import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +73,9 @@ def drift(config: Path, outputs: Outputs) -> int:
         raise click.ClickException(str(error)) from error
     code = exit_code(found)
     show(lambda console: _terminal(found, code, console), err=outputs.on_stdout)
-    write_to(outputs.json, lambda: _json(found, code))
-    write_to(outputs.markdown, lambda: _markdown(found, code))
+    for path, text in ((outputs.json, _json), (outputs.markdown, _markdown)):
+        if path:
+            write_text(path, text(found, code))
     return code
 
 

@@ -18,6 +18,7 @@ from embconform.commands.planning import check_selection, plan_all
 from embconform.commands.request import Request
 from embconform.commands.show import show
 from embconform.commands.values import MOST_EXAMPLES, SECONDS, FilePath
+from embconform.commands.written import write_text
 from embconform.conformance.interrupt import Interruptible
 from embconform.reference.clause import Profile
 
@@ -121,7 +122,7 @@ def matrix(
     pages = _pages(found, html, markdown)
     outputs.write(list(judged.values()))
     for option, (path, page) in pages.items():
-        _write_page(option, path, page)
+        write_text(path, page, option)
     _print(found, [path for path, _ in pages.values()], to_stderr=outputs.on_stdout)
     context.exit(0 if found.conformant else 1)
 
@@ -206,15 +207,6 @@ def _pages(found: Matrix, html: Path | None, markdown: Path | None) -> dict[str,
     if markdown:
         pages["--markdown"] = markdown, as_markdown.render(found)
     return pages
-
-
-def _write_page(option: str, path: Path, page: str) -> None:
-    from embconform.conformance.render.files import write_whole
-
-    try:
-        write_whole(path, page)
-    except OSError as error:
-        raise click.ClickException(f"can't write {option} {path}: {error.strerror}") from error
 
 
 def _print(found: Matrix, pages: Sequence[Path], *, to_stderr: bool) -> None:

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from embconform.commands.parts import read_columns
-from embconform.commands.show import emit
+from embconform.commands.written import STDOUT, write_text
 
 if TYPE_CHECKING:
     from embconform.conformance.render.matrix.model import Column
     from embconform.conformance.report import Report
-
-_STDOUT = Path("-")
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Outputs:
     @property
     def on_stdout(self) -> bool:
         """Whether stdout belongs to the JSON."""
-        return self.json == _STDOUT
+        return self.json == STDOUT
 
     def check(self) -> None:
         """Find out before the run whether everything can be written; nothing is.
@@ -63,7 +61,7 @@ class Outputs:
 
         seen: dict[Path, str] = {}
         for option, path in self._files():
-            if path == _STDOUT:
+            if path == STDOUT:
                 if option != "--json":
                     raise click.UsageError(f"{option} - : only --json may go to stdout")
                 if sys.__stdout__ is None:
@@ -93,7 +91,6 @@ class Outputs:
             With one line, if a file can't be written after all.
         """
         from embconform.conformance.render import json, junit, markdown, repro
-        from embconform.conformance.render.files import write_whole
 
         for option, path in self._files():
             match option:
@@ -103,25 +100,16 @@ class Outputs:
                     text = junit.render(reports)
                 case _:
                     text = markdown.render(reports, self.base)
-            if path == _STDOUT:
-                emit(text, sys.stdout)
-                continue
-            try:
-                write_whole(path, text)
-            except OSError as error:
-                raise _failed(option, path, error) from error
+            write_text(path, text, option)
         if self.repro_dir:
             try:
                 repro.write(reports, self.repro_dir)
             except OSError as error:
-                raise _failed("--repro-dir", self.repro_dir, error) from error
+                said = error.strerror or error
+                message = f"can't write --repro-dir {self.repro_dir}: {said}"
+                raise click.ClickException(message) from error
 
     def _files(self) -> list[tuple[str, Path]]:
         """List the options that name a file."""
         named = [("--json", self.json), ("--junit", self.junit), ("--markdown", self.markdown)]
         return [(option, path) for option, path in named if path is not None]
-
-
-def _failed(option: str, path: Path, error: OSError) -> click.ClickException:
-    """Word a file that could be written before the run and can't be now."""
-    return click.ClickException(f"can't write {option} {path}: {error.strerror or error}")

@@ -14,8 +14,9 @@ import click
 
 from embconform.commands.outputs import Outputs
 from embconform.commands.planning import check_pattern
-from embconform.commands.show import emit, show
+from embconform.commands.show import show
 from embconform.commands.values import FilePath
+from embconform.commands.written import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +59,7 @@ def selftest(
     check_pattern(select)
     kills = _run(select, seed, workers or len(os.sched_getaffinity(0)))
     if json_:
-        _write(json_, json.dumps(kills.as_dict(), indent=1) + "\n")
+        write_text(json_, json.dumps(kills.as_dict(), indent=1) + "\n", "--json")
     show(lambda console: render(kills, console), err=outputs.on_stdout)
     context.exit(0 if kills.passed else 1)
 
@@ -78,21 +79,6 @@ def _run(select: str, seed: int, workers: int) -> Kills:
             tick(len(kills.survivors) + len(kills.refused) + len(kills.died))
     kills.seconds = perf_counter() - started
     return kills
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the JSON file, or stdout for ``-``."""
-    import sys
-
-    from embconform.conformance.render.files import write_whole
-
-    if path == Path("-"):
-        emit(text, sys.stdout)
-        return
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise click.ClickException(f"can't write --json {path}: {error.strerror}") from error
 
 
 @contextmanager
