@@ -69,8 +69,9 @@ def segment_sums(indices: NDArray[np.int64], terms: F64, rows: int, *, exact: bo
         return sums
     order = np.argsort(indices, kind="stable")
     named, starts = np.unique(indices[order], return_index=True)
+    add = math.fsum if np.isfinite(terms).all() else _rounded_once
     for row, part in zip(named, np.split(terms[order], starts[1:]), strict=True):
-        sums[row] = [_rounded_once(column) for column in part.T]
+        sums[row] = [add(column) for column in part.T]
     return sums
 
 
@@ -141,9 +142,7 @@ def _summed(
 ) -> Gradient:
     exact, rows = form.name == "float64", len(counts)
     finite = np.isfinite(terms.values)
-    with np.errstate(invalid="ignore"):  # infinities of both signs
-        special = segment_sums(ids, np.where(finite, 0.0, terms.values), rows, exact=False)
-    special[segment_sums(ids, terms.open.astype(np.float64), rows, exact=False) > 0] = 0
+    special = _special(terms, finite, ids, rows)
     terms = replace(
         terms,
         values=np.where(finite, terms.values, 0.0),
@@ -175,6 +174,16 @@ def _summed(
         own, wide = own + form.smallest_subnormal, wide + form.smallest_subnormal
     special[overflow] = 0
     return Gradient(values, own, wide, opened | overflow, counts, magnitudes, special)
+
+
+@np.errstate(invalid="ignore")  # infinities of both signs
+def _special(terms: _Terms, finite: NDArray[np.bool_], ids: NDArray[np.int64], rows: int) -> F64:
+    """Add up the terms that are no numbers, where a value is required."""
+    if finite.all():
+        return np.zeros((rows, finite.shape[1]))
+    special = segment_sums(ids, np.where(finite, 0.0, terms.values), rows, exact=False)
+    special[segment_sums(ids, terms.open.astype(np.float64), rows, exact=False) > 0] = 0
+    return special
 
 
 @np.errstate(all="ignore")  # of a norm's square: the slope there is too small or large to be judged
