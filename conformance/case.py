@@ -26,6 +26,13 @@ GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
 """What the table requires and the context of the calls; served: frozen, in inference mode."""
 FROZEN: Final = ("frozen", "served")
 GRAD_MODES: Final[tuple[GradMode, ...]] = get_args(GradMode)
+MODE_WORDS: Final[dict[GradMode, str]] = {
+    "grad": "of a trained table",
+    "frozen": "of a frozen table",
+    "no_grad": "under no_grad",
+    "inference": "under inference_mode",
+    "served": "of a frozen table under inference_mode",
+}
 Entry = Literal["functional", "module"]
 
 

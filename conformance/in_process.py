@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from embconform.conformance.case import Case
 from embconform.conformance.observe import observe
 from embconform.conformance.outcome import Outcome
 from embconform.conformance.settling import Settling
+from embconform.conformance.torch_threads import torch_threads
 from embconform.reference.clause import Profile
 
 
@@ -104,12 +104,6 @@ class InProcess:
             )
 
 
-@contextmanager
-def _threads(most: int | None, *, parallel: bool) -> Iterator[None]:
+def _threads(most: int | None, *, parallel: bool) -> AbstractContextManager[None]:
     """Pin torch to one thread, but where thousands of indices may make a kernel go parallel."""
-    before = torch.get_num_threads()
-    torch.set_num_threads((most or before) if parallel else 1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return torch_threads((most or torch.get_num_threads()) if parallel else 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import combinations
 from typing import Any, Final
@@ -12,8 +11,10 @@ import ml_dtypes
 import numpy as np
 
 from embconform.backends.backend import TABLE_DTYPES
+from embconform.conformance.case import MODE_WORDS, GradMode
 from embconform.conformance.claims import Claim, judge_records
 from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import grad_context
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read, read_dense
 from embconform.conformance.transforms_claims import GradientOf, Lookup, Rows
@@ -32,22 +33,15 @@ Call = tuple[Lookup, Any, Any]
 
 
 def _often(lab: Lab) -> Iterator[Trial]:
-    yield partial(_held, lab, "under no_grad", CALLS)
+    yield partial(_held, lab, "no_grad", CALLS)
     if lab.backend.compiled or lab.backend.interpreter:
         return  # each structure costs seconds there, or each call a good part of one
-    yield partial(_held, lab, "under inference_mode", FEW)
-    yield partial(_held, lab, "of a frozen table", FEW)
+    yield partial(_held, lab, "inference", FEW)
+    yield partial(_held, lab, "frozen", FEW)
     if "gradient" in lab.able:
-        yield partial(_held, lab, "of a trained table", CALLS)
+        yield partial(_held, lab, "grad", CALLS)
     if len(_dtypes(lab)) > 1:
         yield partial(_in_turn, lab)
-
-
-def _context(mode: str) -> AbstractContextManager[Any]:
-    """Enter the grad mode that words name."""
-    if mode == "under no_grad":
-        return torch.no_grad()
-    return torch.inference_mode() if mode == "under inference_mode" else nullcontext()
 
 
 def _table(lab: Lab, dtype: Any = np.float32) -> Array:
@@ -65,14 +59,14 @@ def _size(lab: Lab) -> int:
     return int(lab.draw.integers(64, 71))
 
 
-def _held(lab: Lab, mode: str, calls: int) -> Claims:
+def _held(lab: Lab, mode: GradMode, calls: int) -> Claims:
     """Look other rows up in one table again and again, and read everything at the end."""
     table, size = _table(lab), _size(lab)
-    weight = lab.tensor(table).requires_grad_(mode == "of a trained table")
+    weight = lab.tensor(table).requires_grad_(mode == "grad")
     call = lab.bind(Lookup(np.zeros(size, np.int64), table, {}, lab.profile))
     kept: list[Call] = []
     gradients: list[tuple[int, Lookup, Array, Any]] = []
-    with _context(mode):
+    with grad_context(mode):
         for turn in range(calls):
             lookup = Lookup(lab.draw.integers(0, HEIGHT, size), table, {}, lab.profile)
             ids = lab.tensor(lookup.ids)  # kept, or the next lie where they lay
@@ -82,15 +76,15 @@ def _held(lab: Lab, mode: str, calls: int) -> Claims:
                 upstream, weight.grad = lab.upstream(size, WIDTH), None
                 torch.autograd.backward([out], [lab.tensor(upstream)])
                 gradients.append((turn, lookup, upstream, weight.grad))
-    yield from _rows(kept, mode)
+    yield from _rows(kept, MODE_WORDS[mode])
     for turn, lookup, upstream, gradient in gradients:
         what = f"weight.grad for call {turn}, read after call {calls - 1}"
         yield GradientOf(what, read_dense(gradient), lookup, upstream)
 
 
-def _rows(kept: list[Call], mode: str) -> Iterator[Claim]:
+def _rows(kept: list[Call], how: str) -> Iterator[Claim]:
     for turn, (lookup, _, out) in enumerate(kept):
-        told = f"{mode}, {lookup.ids.size} indices each, read after the last of {len(kept)}"
+        told = f"{how}, {lookup.ids.size} indices each, read after the last of {len(kept)}"
         yield Rows(f"the output of call {turn} {told}", read(out), lookup)
 
 

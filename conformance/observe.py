@@ -20,6 +20,7 @@ from embconform.conformance.case import (
     Case,
     ClearGradient,
     DoubleBackward,
+    GradMode,
     Placed,
     WriteIndices,
     WriteWeight,
@@ -91,8 +92,8 @@ class _Tensor:
         return np.array(self.laid.view(base), copy=True), self.laid.outside_intact(base)
 
 
-def _context(mode: str) -> AbstractContextManager[Any]:
-    """Enter a grad mode."""
+def grad_context(mode: GradMode) -> AbstractContextManager[Any]:
+    """Enter a grad mode; that the table is frozen is for the caller."""
     contexts: dict[str, Callable[[], AbstractContextManager[Any]]] = {
         "no_grad": torch.no_grad,
         "inference": torch.inference_mode,
@@ -202,7 +203,7 @@ class Observer:
         if self.embed is None:
             self.embed = self._make()
         mode = "no_grad" if step.no_grad else self.case.mode
-        with _context(mode):
+        with grad_context(mode):
             output = self.embed(indices)
         if not isinstance(output, torch.Tensor):
             return {"returned": type(output).__name__}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
+from embconform.conformance.case import FROZEN, MODE_WORDS, GradMode
 from embconform.conformance.claims import SameBits, judge_records
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.observe import to_numpy
+from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read, read_dense
 from embconform.conformance.transforms_claims import Bounded, GradientOf, Lookup, Rows
@@ -48,7 +48,9 @@ _WITHOUT_GRADIENT: Final[tuple[dict[str, Any], ...]] = (
 def _one_after_the_other(lab: Lab) -> Iterator[Trial]:
     yield partial(_gradients, lab)
     # each call of a structure of its own costs seconds where they are compiled
-    modes = ("no_grad",) if lab.backend.compiled else ("", "no_grad", "inference_mode")
+    modes: tuple[GradMode, ...] = ("frozen", "no_grad", "inference")
+    if lab.backend.compiled:
+        modes = ("no_grad",)
     for mode in modes:
         yield partial(_without_gradients, lab, mode)
 
@@ -73,24 +75,20 @@ def _gradients(lab: Lab) -> Claims:
         before = options
 
 
-def _without_gradients(lab: Lab, mode: str) -> Claims:
-    """Look up with one set of options after the other, the table written anew before each.
-
-    The table is frozen where no mode is named, and else as it is in training.
-    """
+def _without_gradients(lab: Lab, mode: GradMode) -> Claims:
+    """Look up with one set of options after the other, the table written anew before each."""
     table = lab.table(5, 3)
-    ids, weight = lab.tensor(_IDS), lab.tensor(table).requires_grad_(bool(mode))
+    ids, weight = lab.tensor(_IDS), lab.tensor(table).requires_grad_(mode not in FROZEN)
     before: dict[str, Any] = {}
     for options in _WITHOUT_GRADIENT:
         if not options.keys() <= lab.able:
             continue
         lookup = Lookup(_IDS, table, options, lab.profile)
-        with getattr(torch, mode)() if mode else nullcontext():
+        with grad_context(mode):
             with torch.no_grad():
                 weight.copy_(lab.tensor(table))
             out = lab.bind(lookup)(ids, weight)
-        told = f" under {mode}" if mode else " of a frozen table"
-        what = f"{lookup}{told}, after a call with {before or 'no options'}"
+        what = f"{lookup} {MODE_WORDS[mode]}, after a call with {before or 'no options'}"
         if "max_norm" in options:
             yield Bounded(what, read(out), read(weight), lookup)
         else:

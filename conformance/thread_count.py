@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -13,6 +12,7 @@ from embconform.conformance.claims import Refused, judge_records
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read, read_dense
+from embconform.conformance.torch_threads import torch_threads
 from embconform.conformance.transforms_claims import GradientOf, Lookup, Rows
 from embconform.conformance.transforms_common import Claims, Lab, Trial, observe_check
 from embconform.reference.dtypes import Array
@@ -42,16 +42,6 @@ def _ids(lab: Lab) -> Array:
     return lab.draw.integers(0, HEIGHT, size)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _with_threads(lab: Lab, count: int, ids: Array) -> Claims:
     """Look up, and differentiate where the backend does."""
     table = lab.draw.standard_normal((HEIGHT, WIDTH)).astype(np.float32)
@@ -60,7 +50,7 @@ def _with_threads(lab: Lab, count: int, ids: Array) -> Claims:
     weight = lab.tensor(table).requires_grad_(trained)
     told = f"{ids.size} indices with torch.set_num_threads({count})"
     upstream = lab.upstream(*lookup.shape)
-    with _threads(count):
+    with torch_threads(count):
         out = lab.bind(lookup)(lab.tensor(ids), weight)
         if trained:
             torch.autograd.backward([out], [lab.tensor(upstream)])

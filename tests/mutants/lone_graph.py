@@ -52,24 +52,29 @@ class SavesTheOutput(Kernel):
         return _Reads.apply(out, None) if padded else out
 
 
+class Saves(Kernel):
+    """Saves the table where an option is on, so that nobody may write to it."""
+
+    option = ""
+
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        out = super().forward(indices, weight, options)
+        saved = getattr(options, self.option) and options.max_norm is None and out.requires_grad
+        return _Reads.apply(out, weight) if saved else out
+
+
 @planted("gradient.table-written")
-class SavesTheTable(Kernel):
+class SavesTheTable(Saves):
     """With frequencies the table is saved for its shape, so that nobody may write to it."""
 
-    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
-        out = super().forward(indices, weight, options)
-        scaled = options.scale_grad_by_freq and options.max_norm is None and out.requires_grad
-        return _Reads.apply(out, weight) if scaled else out
+    option = "scale_grad_by_freq"
 
 
 @planted("gradient.table-written")
-class SavesTheTableWhereSparse(Kernel):
+class SavesTheTableWhereSparse(Saves):
     """The table is saved for the size of the sparse gradient, so that nobody may write to it."""
 
-    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
-        out = super().forward(indices, weight, options)
-        sparse = options.sparse and options.max_norm is None and out.requires_grad
-        return _Reads.apply(out, weight) if sparse else out
+    option = "sparse"
 
 
 @planted("gradient.tied-table")
