@@ -28,7 +28,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from pages import ROOT, SHELL, Block, all_blocks, blocks, commands, pages, without_numbers
+from pages import OURS, ROOT, SHELL, Block, all_blocks, blocks, commands, pages, without_numbers
 from repository import copy_repository
 
 from embconform.commands.main import embconform
@@ -226,19 +226,6 @@ def test_a_page_can_be_followed(page: str, tmp_path: Path) -> None:
         (folder / "my_package.py").write_text(OURS)
         (folder / "mine.py").write_text(OURS.replace("my_embedding", "embed"))
     follow(blocks(page), folder, environment)
-
-
-OURS = """
-import torch
-
-def my_embedding(input, weight):
-    if input.dtype not in (torch.int32, torch.int64) or weight.dim() != 2:
-        raise TypeError(f"ids are int32 or int64 and the table is a matrix, not {input.dtype}")
-    for bad in input[(input < 0) | (input >= len(weight))]:
-        raise IndexError(f"index {bad} is outside the table of {len(weight)} rows")
-    return weight.index_select(0, input.reshape(-1)).reshape(*input.shape, weight.shape[1])
-"""
-"""What pages call the reader's own, where they don't show any."""
 
 
 def outfit(place: Path, page: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import OURS
 from repository import copy_repository
 
 pytest.importorskip("torch")
@@ -17,16 +18,6 @@ pytest.importorskip("torch")
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 FIRST_SCREEN = README.partition("\n## ")[0]
-RIGHT = """
-import torch
-
-def my_embedding(input, weight):
-    if input.dtype not in (torch.int32, torch.int64) or weight.dim() != 2:
-        raise TypeError(f"ids are int32 or int64 and the table is a matrix, not {input.dtype}")
-    for bad in input[(input < 0) | (input >= len(weight))]:
-        raise IndexError(f"index {bad} is outside the table of {len(weight)} rows")
-    return weight.index_select(0, input.reshape(-1)).reshape(*input.shape, weight.shape[1])
-"""
 
 
 def fenced(text: str, language: str | None = None) -> list[str]:
@@ -68,7 +59,7 @@ def test_every_block_is_run_by_a_test_of_this_file() -> None:
 @pytest.fixture
 def folder(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (pytester.path / "my_package.py").write_text(RIGHT)
+    (pytester.path / "my_package.py").write_text(OURS)
     return pytester.path
 
 

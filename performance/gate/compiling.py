@@ -55,8 +55,7 @@ class Compilations:
     @property
     def seconds(self) -> tuple[float, float]:
         """The medians of base and head."""
-        old, new = ([c.first_call_seconds for c in of] for of in (self.base, self.head))
-        return float(np.median(old)), float(np.median(new))
+        return _medians(self.base, self.head)
 
     @property
     def graphs(self) -> tuple[int, int]:
@@ -194,6 +193,12 @@ def _more_graphs(base: Sequence[Compiled], head: Sequence[Compiled]) -> bool:
     return min(made.recompilations for made in head) > max(made.recompilations for made in base)
 
 
+def _medians(base: Sequence[Compiled], head: Sequence[Compiled]) -> tuple[float, float]:
+    """Give the median seconds of the first call."""
+    old, new = (float(np.median([c.first_call_seconds for c in of])) for of in (base, head))
+    return old, new
+
+
 def _log_ratios(base: Sequence[Compiled], head: Sequence[Compiled]) -> F64:
     seconds = [[made.first_call_seconds for made in of] for of in (head, base)]
     return np.asarray(np.log(seconds[0]) - np.log(seconds[1]))
@@ -216,6 +221,6 @@ def _wrong(base: Sequence[Compiled], head: Sequence[Compiled], *, slower: bool) 
             f"compiles {made.graphs} graphs for {sizes} sizes, base {max(c.graphs for c in base)}"
         )
     if slower:
-        old, new = (float(np.median([c.first_call_seconds for c in of])) for of in (base, head))
+        old, new = _medians(base, head)
         return f"takes {new:.1f} s for its first call, base {old:.1f} s"
     return ""

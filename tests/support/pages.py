@@ -25,6 +25,17 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+OURS = """
+import torch
+
+def my_embedding(input, weight):
+    if input.dtype not in (torch.int32, torch.int64) or weight.dim() != 2:
+        raise TypeError(f"ids are int32 or int64 and the table is a matrix, not {input.dtype}")
+    for bad in input[(input < 0) | (input >= len(weight))]:
+        raise IndexError(f"index {bad} is outside the table of {len(weight)} rows")
+    return weight.index_select(0, input.reshape(-1)).reshape(*input.shape, weight.shape[1])
+"""
+"""What pages call the reader's own, where they don't show any."""
 ROOT = Path(__file__).parents[2]
 MARKS = ("not run", "slow", "file", "append to", "last entry of", "exit", "prints")
 SHELL = "bash"
