@@ -12,7 +12,7 @@ from embconform.conformance.explorer import Explorer
 from embconform.conformance.isolation.limits import MOST_CRASHES, MOST_TIMEOUTS
 from embconform.conformance.options import RunOptions
 from embconform.conformance.part import MOST_SHRUNK, Part
-from embconform.conformance.strata import Structure
+from embconform.conformance.structure import Structure
 from embconform.conformance.tally import Shrunk
 from embconform.reference.clause import Clause
 

@@ -18,10 +18,10 @@ from embconform.conformance.case import (
     Step,
 )
 from embconform.conformance.fills import TABLE_FILLS, UPSTREAM_FILLS
-from embconform.conformance.layouts import without_repeats
+from embconform.conformance.layouts import repeated, without_repeats
 from embconform.conformance.patterns import ORDERS, PATTERNS, ordered, sprinkled
 from embconform.conformance.programs import EITHER, Draw, Programs
-from embconform.conformance.strata import COUNTED, MIXED, Structure
+from embconform.conformance.structure import COUNTED, MIXED, Structure
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, format_of
 from embconform.reference.oracle import Options
@@ -244,7 +244,7 @@ class _Builder(Programs):
             values = self._many_ids(count)
         else:
             values = self._few_ids(count)
-        full = np.broadcast_to(values.reshape(drawn), shape)
+        full = repeated(layout, values.reshape(drawn), shape)
         return Placed(full.astype(self.s.index_dtype), layout)
 
     def _few_ids(self, count: int) -> Ids:

@@ -20,8 +20,8 @@ from embconform.conformance.case import (
     WriteWeight,
 )
 from embconform.conformance.fills import TABLE_FILLS
-from embconform.conformance.layouts import ZERO_STRIDES
-from embconform.conformance.strata import Structure
+from embconform.conformance.layouts import SHARING
+from embconform.conformance.structure import Structure
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
 
@@ -110,7 +110,7 @@ class Programs(ABC):
 
     def _update_indices(self, first: Call) -> tuple[Step, ...]:
         other = self.indices(first.indices.values.shape).values
-        if first.indices.layout not in ZERO_STRIDES:
+        if first.indices.layout not in SHARING:
             other = self._rewritten(first.indices.values, other)
         again = Call(Placed(other, first.indices.layout), reuse=0)
         back = self.backward(0, first)

@@ -209,7 +209,8 @@ CLAUSES = (
         "max-norm.float32-accumulation",
         Level.SHOULD,
         BOTH,
-        "The norm of a float16 or bfloat16 row is accumulated in float32 or better.",
+        "The norm of a float16 or bfloat16 row is accumulated in float32 or better, and its "
+        "squares do not overflow where float32 holds them.",
         "aten/src/ATen/native/cpu/ReduceOpsKernel.cpp: norms of half types accumulate in float32",
         "weight = torch.ones(1, 1025, dtype=torch.bfloat16)\n"
         "embedding(torch.tensor([0]), weight, max_norm=1.0)  # 1 / sqrt(1025), not 1 / 16",
