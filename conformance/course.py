@@ -47,9 +47,14 @@ class Performer:
         self._explorer = explorer
 
     def __call__(self, job: Job) -> Done | None:
-        """Do a job; None where it was given up because somebody wants to stop."""
+        """Do a job; None where it was given up because somebody wants to stop.
+
+        Another round is run in another process of the target's: torch keeps some 5 MiB of what it
+        compiled, exported and traced in a round, whatever is reset.
+        """
         if self._explorer.options != job.options:
             self._explorer = replace(self._explorer, options=job.options)
+            self._explorer.runner.renew()
         if isinstance(job, Explore):
             return self._explorer.do(job.number)
         return self._explorer.shrink(job.clause, job.structure)
