@@ -73,6 +73,23 @@ DIRECTED: Final = (
     Structure(gradient="sparse", upstream_layout="broadcast"),
     *(Structure(gradient="sparse", upstream="wild", size=size) for size in ("tiny", "some")),
     *(Structure(program="update-weight", mode=mode) for mode in GRAD_MODES[1:]),
+    *(
+        Structure(program="update-weight", mode=mode, weight_layout=layout)
+        for mode in ("frozen", "no_grad")
+        for layout in ("sliced", "transposed")
+    ),
+    *(Structure(program="served", gradient=kind, upstream="plain") for kind in ("dense", "scaled")),
+    *(
+        Structure(gradient=gradient, padding=padding, deterministic=True)
+        for gradient, padding in (("scaled", "none"), ("dense", "last"), ("sparse", "zero"))
+    ),
+    *(
+        Structure(gradient=gradient, upstream_layout=layout, size="some")
+        for gradient in ("dense", "scaled")
+        for layout in ("transposed", "spread", "expanded")
+    ),
+    *(Structure(size="many", padding="last", gradient=kind) for kind in ("sparse", "scaled")),
+    Structure(size="widest", rank=2),
     *(Structure(size=size, dtype="bfloat16") for size in ("many", "hot")),
     Structure(size="vast"),
     Structure(size="vast", index_dtype="int32", rank=2),
@@ -172,7 +189,11 @@ DIRECTED: Final = (
     Structure(program="error", fault="too-large", padding="zero", gradient="sparse"),
     Structure(program="error", fault="too-large", padding="zero", bound="p2"),
     Structure(program="error", fault="too-large", size="some", rank=2, index_dtype="int32"),
-    Structure(program="error", fault="negative", padding="last"),
+    *(
+        Structure(program="error", fault="negative", padding=padding, mode=mode)
+        for padding in ("last", "negative")
+        for mode in ("grad", "no_grad")
+    ),
     Structure(program="error", fault="negative", size="block", index_layout="stepped"),
     Structure(program="repeat", size="many", mode="no_grad"),
     Structure(program="double-backward", gradient="scaled", rank=2),

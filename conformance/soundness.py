@@ -27,7 +27,7 @@ def _shape_rules(s: Structure) -> bool:
         return False  # the same as transposed, or nothing at all
     if s.upstream_layout == "swapped" and s.rank < 2:
         return False
-    if s.deterministic and (s.program != "repeat" or s.mode != "grad"):
+    if s.deterministic and (s.program not in ("single", "repeat") or s.mode != "grad"):
         return False
     if s.size in ("hot", "vast") and s.program != "single":
         return False

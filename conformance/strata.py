@@ -44,6 +44,7 @@ _SINGLE: Final[Mapping[str, Sequence[Any]]] = {
     "gradient": ("dense", "sparse", "scaled", "sparse-scaled"),
     "table": ("plain", "special", "tiny", "huge", "spike", "zero-rows"),
     "upstream": ("units", "plain", "ones", "wild", "subnormal", "nonfinite-padding", "nonfinite"),
+    "deterministic": (False, True),
 }
 _MODES: Final = GRAD_MODES
 _EMPTIES: Final[Mapping[str, Sequence[Any]]] = {
@@ -61,7 +62,7 @@ _WITHOUT_GRADIENT: Final[Mapping[str, Sequence[Any]]] = {
     **{
         key: values
         for key, values in _SINGLE.items()
-        if key not in ("upstream_layout", "gradient", "upstream")
+        if key not in ("upstream_layout", "gradient", "upstream", "deterministic")
     },
 }
 _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
@@ -97,7 +98,7 @@ _FAULTS: Final[Mapping[str, Sequence[Any]]] = {
     "size": ("tiny", "some", "block", "crowd", "no-columns", "no-rows"),
     "weight_layout": ("contiguous", "sliced", "transposed", "offset"),
     "index_layout": ("contiguous", "stepped", "transposed"),
-    "padding": ("none", "zero", "inner", "last"),
+    "padding": ("none", "zero", "inner", "last", "negative"),
     "bound": ("none", "p2"),
     "gradient": ("dense", "sparse", "scaled"),
     "mode": _MODES,
