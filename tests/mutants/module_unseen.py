@@ -169,8 +169,9 @@ class StateIsBounded(Bounding):
 class AlwaysFloat32(Layer):
     """dtype is torch.float32 in the signature, and not None."""
 
-    def __init__(self, *sizes: Any, dtype: Any = None, **options: Any) -> None:
-        super().__init__(*sizes, **options, dtype=dtype or torch.float32)
+    def __init__(self, *sizes: Any, **options: Any) -> None:
+        options["dtype"] = options.get("dtype") or torch.float32
+        super().__init__(*sizes, **options)
 
 
 @planted("module.default-dtype")
