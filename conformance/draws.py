@@ -316,7 +316,7 @@ class _Builder(Programs):
         return (*passed, *self.backward(len(passed) - 1, again))
 
     def _with_bad(self, good: Ids) -> Ids:
-        faults: dict[str, Callable[[], Any]] = {
+        faults: dict[str, Callable[[], int]] = {
             "too-large": lambda: self.rows + self.draw(among((0, 1, 7))),
             "negative": self._negative,
             "far-positive": lambda: self.draw(among(FAR)),
