@@ -110,8 +110,8 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
         case "one-column":
             return draw(between(least, 5)), 1
         case "some":  # vectors of four are loaded where the width allows
-            widths = among((4, 8, 12, 16, 20, 24)) if draw(EITHER) else between(least, 24)
-            return draw(between(least, 24)), draw(widths)
+            vectors = among((4, 8, 12, 16, 20, 24)) if draw(EITHER) else between(least, 24)
+            return draw(between(least, 24)), draw(vectors)
         case "block":
             rows, most = _log(draw, 2, 3_000), 60_000
             width = _log(draw, 5, 150) if draw(EITHER) else 150
