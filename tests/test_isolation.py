@@ -16,12 +16,14 @@ import psutil
 import pytest
 
 from embconform.backends.backend import TargetError
+from embconform.conformance.case import Call, Case, Placed
 from embconform.conformance.engine import run
 from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.isolation.limits import GIB, Limits
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import ClauseResult, Report, Status
 from embconform.reference.clause import Profile
+from embconform.reference.oracle import Options
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 LIMITS = Limits(case=20.0, memory=GIB)
@@ -94,6 +96,22 @@ def test_a_hang_is_a_timeout() -> None:
     assert "no answer within 1.5 s" in found["lookup.float64"].detail
     assert found["lookup.half-precision"].status is Status.PASS
     assert not report.conformant
+
+
+def test_who_interrupts_while_a_process_is_replaced_keeps_what_was_seen() -> None:
+    """Compiled targets take seconds to start, and their crashes are many."""
+    table, ids = Placed(np.zeros((2, 1))), Placed(np.array([1]))
+    case = Case("by hand", Profile.TORCH, table, Options(), "no_grad", "functional", (Call(ids),))
+    wish: list[str] = []
+    with Isolated(f"{HOSTILE}:leaves", stop=lambda: bool(wish)) as target:
+        (crashed,) = target.observe(case, parallel=False).steps
+        wish.append("stop")
+        (given_up,) = target.observe(case, parallel=False).steps
+        assert crashed.lost is not None
+        assert given_up.lost is not None
+        assert crashed.lost.detail == "the process ended itself with exit code 0"
+        assert given_up.lost.detail == "the run was stopped"
+        assert target.losses == (1, 0)
 
 
 def test_unbounded_allocation_ends_the_target_and_not_the_machine() -> None:
