@@ -98,12 +98,13 @@ def test_a_hang_is_a_timeout() -> None:
     assert not report.conformant
 
 
-def test_who_interrupts_while_a_process_is_replaced_keeps_what_was_seen() -> None:
-    """Compiled targets take seconds to start, and their crashes are many."""
+def test_who_interrupts_while_a_process_is_replaced_keeps_what_was_seen(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text("import os, time\ntime.sleep(1)\ndef leaves(i, w): os._exit(0)\n")
     table, ids = Placed(np.zeros((2, 1))), Placed(np.array([1]))
     case = Case("by hand", Profile.TORCH, table, Options(), "no_grad", "functional", (Call(ids),))
     wish: list[str] = []
-    with Isolated(f"{HOSTILE}:leaves", stop=lambda: bool(wish)) as target:
+    with Isolated(f"{slow}:leaves", stop=lambda: bool(wish)) as target:
         (crashed,) = target.observe(case, parallel=False).steps
         wish.append("stop")
         (given_up,) = target.observe(case, parallel=False).steps
