@@ -1,0 +1,83 @@
+"""The fewest strata whose cases, one each, exercise every clause that cases can.
+
+For targets that compile each new size of a call: there a case costs seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from embconform.conformance.strata import Structure
+
+_NAMES: Final = frozenset(
+    """
+program=error fault=too-large
+program=error fault=negative
+program=error fault=far-positive
+program=error fault=too-large size=crowd
+program=error fault=too-large size=no-columns
+program=error fault=too-large size=no-rows
+program=error fault=too-large bound=p2
+program=error fault=too-large padding=zero
+program=error fault=too-large index_dtype=int32
+program=error fault=too-large mode=no_grad
+program=error fault=index-float32
+program=error fault=weight-1d
+program=error fault=padding-above
+padding=negative
+padding=zero upstream=nonfinite-padding
+bound=zero
+bound=p2 table=tiny
+bound=p2 table=huge
+bound=p2 table=spike
+dtype=bfloat16 bound=p2
+bound=p2 mode=no_grad
+weight_layout=transposed
+weight_layout=transposed bound=p2
+rank=2 index_layout=transposed
+rank=2 upstream_layout=transposed
+dtype=float64
+size=tall
+size=no-indices
+size=wide bound=p2 table=spike
+padding=zero bound=p2 table=zero-rows
+padding=inner bound=p2 table=zero-rows
+program=update-weight mode=frozen
+index_dtype=int32 rank=2 size=vast
+size=vast padding=zero
+upstream=nonfinite
+size=some upstream=subnormal
+program=update-indices size=block mode=served
+table=special
+gradient=sparse-scaled
+rank=2 gradient=scaled
+padding=zero gradient=scaled
+rank=0 gradient=sparse
+size=no-indices gradient=sparse
+program=retain
+program=two-uses
+program=update-weight
+program=repeat
+program=repeat bound=p2
+program=stale-backward
+program=repeat size=many upstream=plain deterministic=True
+bound=p2 table=special
+program=double-backward
+program=double-backward gradient=scaled
+size=block
+dtype=float16 size=block
+size=block gradient=scaled
+size=block gradient=sparse
+size=block bound=p3
+program=steps padding=last gradient=sparse
+program=error fault=negative padding=last
+program=error fault=negative size=block index_layout=stepped
+program=update-indices size=block mode=frozen
+""".strip().splitlines()
+)
+
+
+def is_among_the_fewest(s: Structure) -> bool:
+    """Tell whether a structure, through whichever entry point, is one that no clause can spare."""
+    return replace(s, entry="functional").name in _NAMES
