@@ -79,8 +79,8 @@ class Backend:
         True where each new structure of a call costs seconds, so that structures come from a
         small pool and the data vary.
     sizes_compiled : bool
-        True where each new size does, too, so that the quick budget has one case of the fewest
-        structures that exercise every clause.
+        True where each new size does, too, so that the quick budget has the first cases of the
+        fewest structures that exercise every clause.
     summary : str
         One line for ``embconform backends``.
     synchronize : callable, optional

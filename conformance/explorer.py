@@ -25,7 +25,7 @@ from embconform.conformance.runner import Runner
 from embconform.conformance.shrinking import plainer
 from embconform.conformance.strata import OUT_OF_RANGE, Structure, fits, strata
 from embconform.conformance.tally import Broken, Shrunk
-from embconform.conformance.work import BATCH, Draws, Unit, units
+from embconform.conformance.work import BATCH, FIRST, Draws, Unit, units
 from embconform.reference.clause import Clause, select
 
 PARALLEL: Final = ("hot", "crowd", "vast")
@@ -98,7 +98,7 @@ class Explorer:
         structures = [structure for structure in structures if self._is_wanted(structure)]
         if budget.frugal and self.backend.sizes_compiled:
             structures = [structure for structure in structures if is_among_the_fewest(structure)]
-            budget = replace(budget, examples=1, directed=1)
+            budget = replace(budget, examples=FIRST, directed=FIRST)
         wished = [budget.cases(structure) for structure in structures]
         return structures, _shares(wished, self.options.max_examples)
 

@@ -25,8 +25,8 @@ class Budget:
         How long a run may take before it is cut, by default; four times that where each new
         structure of a call is compiled.
     frugal : bool
-        Whether a target that compiles each new size gets one case of each of the fewest strata that
-        exercise every clause.
+        Whether a target that compiles each new size gets the first cases of the fewest strata that
+        exercise every clause, and no other.
     """
 
     arrays: int

@@ -258,7 +258,10 @@ _DIRECTED: Final = (
     *(Structure(size="many", padding=padding) for padding in ("zero", "last")),
     *(Structure(size=size, bound=bound) for size in ("many", "wide") for bound in ("p2", "pinf")),
     Structure(table="special"),
-    *(Structure(table="special", size="some", dtype="bfloat16", mode=m) for m in ("grad", "frozen")),
+    *(
+        Structure(table="special", size="some", dtype="bfloat16", mode=m)
+        for m in ("grad", "frozen")
+    ),
     Structure(index_dtype="int32"),
     *(Structure(gradient=gradient) for gradient in ("scaled", "sparse", "sparse-scaled")),
     *(Structure(gradient="scaled", rank=rank) for rank in (2, 3)),
@@ -306,7 +309,10 @@ _DIRECTED: Final = (
     *(Structure(size=size, bound=bound) for size in MIXED for bound in ("p2", "p3")),
     Structure(size="block", upstream="plain", dtype="float64"),
     Structure(size="block", table="special"),
-    *(Structure(size="some", bound="p2", table=table) for table in ("spike", "zero-rows")),
+    *(
+        Structure(size="some", bound="p2", table=table)
+        for table in ("spike", "zero-rows", "special")
+    ),
     Structure(bound="p2", table="spike", upstream="plain"),
     Structure(bound="p2", table="zero-rows", rank=2),
     *(Structure(bound="zero", dtype=dtype) for dtype in ("float64", "bfloat16")),

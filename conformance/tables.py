@@ -64,7 +64,7 @@ OTHER_IDS = np.array([[4, 0], [2, 4]])
 
 
 def _other_tables(seed: int) -> Iterator[Array]:
-    """Draw a table of each dtype, all bit patterns alike; where they fit, a row has each of them."""
+    """Draw a table of each dtype, all bit patterns alike; a row of bytes has each of them."""
     rng = np.random.default_rng(seed)
     for dtype in OTHER_DTYPES:
         patterns = 2 if dtype.kind == "b" else 256

@@ -51,7 +51,7 @@ def never_exercised(explorer: Explorer) -> set[str]:
     return set(explorer.wanted & judged()) - seen
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("able", ABLE)
 def test_they_exercise_every_clause(able: str, seed: int) -> None:
     explorer = explorer_of(stand_in(ABLE[able]), Profile.TORCH, seed)
