@@ -21,6 +21,8 @@ Layout = Literal[
     "expanded",
     "spread",
     "broadcast",
+    "swapped",
+    "windows",
 ]
 GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
 """What the table requires and the context of the calls; served: frozen, in inference mode."""

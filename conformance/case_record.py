@@ -6,13 +6,13 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
 from embconform.conformance import case as cases
-from embconform.conformance.case import GRAD_MODES, Case, Step
-from embconform.conformance.strata import LAYOUTS, Structure
+from embconform.conformance.case import GRAD_MODES, Case, Layout, Step
+from embconform.conformance.structure import Structure
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
@@ -166,7 +166,7 @@ def _sound(case: Case) -> Case:
     if not case.steps or not all(isinstance(step, Step) for step in case.steps):
         raise TypeError("no steps")
     placed = [case.weight, *(call.indices for _, call in case.calls)]
-    if any(each.layout not in LAYOUTS for each in placed):
+    if any(each.layout not in get_args(Layout) for each in placed):
         raise ValueError("an unknown layout")
     if case.mode not in GRAD_MODES:
         raise ValueError("an unknown mode")

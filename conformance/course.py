@@ -12,7 +12,7 @@ from embconform.conformance.explorer import Explorer
 from embconform.conformance.isolation.limits import MOST_CRASHES, MOST_TIMEOUTS
 from embconform.conformance.options import RunOptions
 from embconform.conformance.part import MOST_SHRUNK, Part
-from embconform.conformance.strata import Structure
+from embconform.conformance.structure import Structure
 from embconform.conformance.tally import Shrunk
 from embconform.reference.clause import Clause
 
@@ -47,9 +47,14 @@ class Performer:
         self._explorer = explorer
 
     def __call__(self, job: Job) -> Done | None:
-        """Do a job; None where it was given up because somebody wants to stop."""
+        """Do a job; None where it was given up because somebody wants to stop.
+
+        Another round is run in another process of the target's: torch keeps some 5 MiB of what it
+        compiled, exported and traced in a round, whatever is reset.
+        """
         if self._explorer.options != job.options:
             self._explorer = replace(self._explorer, options=job.options)
+            self._explorer.runner.renew()
         if isinstance(job, Explore):
             return self._explorer.do(job.number)
         return self._explorer.shrink(job.clause, job.structure)

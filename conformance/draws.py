@@ -18,10 +18,10 @@ from embconform.conformance.case import (
     Step,
 )
 from embconform.conformance.fills import TABLE_FILLS, UPSTREAM_FILLS
-from embconform.conformance.layouts import without_repeats
-from embconform.conformance.patterns import ORDERS, PATTERNS, ordered, sprinkled
+from embconform.conformance.layouts import repeated, without_repeats
+from embconform.conformance.patterns import ORDERS, PATTERNS, filled_up, ordered, sprinkled
 from embconform.conformance.programs import EITHER, Draw, Programs
-from embconform.conformance.strata import COUNTED, MIXED, Structure
+from embconform.conformance.structure import COUNTED, MIXED, Structure
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, format_of
 from embconform.reference.oracle import Options
@@ -31,7 +31,7 @@ Ids = NDArray[np.int64]
 
 COUNTS: Final = (31, 32, 33, 64, 128, 255, 256, 257, 768, 769, 1000, 1001, 1024, 1025, 3072, 3073)
 WIDTHS: Final = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025)
-WIDEST: Final = (1025, 1024)
+WIDEST: Final = (1025, 1024, 2500)
 MOST: Final = (3073, 1025)
 HEIGHTS: Final = (70_001, 65_537, 32_769)
 HOT: Final = (5_000, 5_000, 5_000, 100_000)
@@ -109,8 +109,9 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
             return 0, draw(between(least, 3))
         case "one-column":
             return draw(between(least, 5)), 1
-        case "some":
-            return draw(between(least, 24)), draw(between(least, 24))
+        case "some":  # vectors of four are loaded where the width allows
+            width = among((4, 8, 12, 16, 20, 24)) if draw(EITHER) else between(least, 24)
+            return draw(between(least, 24)), draw(width)
         case "block":
             rows, most = _log(draw, 2, 3_000), 60_000
             width = _log(draw, 5, 150) if draw(EITHER) else 150
@@ -244,7 +245,7 @@ class _Builder(Programs):
             values = self._many_ids(count)
         else:
             values = self._few_ids(count)
-        full = np.broadcast_to(values.reshape(drawn), shape)
+        full = repeated(layout, values.reshape(drawn), shape)
         return Placed(full.astype(self.s.index_dtype), layout)
 
     def _few_ids(self, count: int) -> Ids:
@@ -270,9 +271,12 @@ class _Builder(Programs):
             return np.zeros(0, np.int64)
         ids = PATTERNS[kind](count, self.rows, rng)
         padding = self.options.normalised(self.rows).padding_idx
-        if self.s.size in MIXED and padding is not None and 0 <= padding < self.rows:
+        if padding is None or not 0 <= padding < self.rows:
+            return ordered(ids, self.rows, order)
+        if self.s.size in MIXED:
             ids = sprinkled(ids, self.rows, padding, rng)
-        return ordered(ids, self.rows, order)
+        ids = ordered(ids, self.rows, order)
+        return filled_up(ids, padding, rng) if self.s.size in ("many", "most") else ids
 
     def upstream(self, indices: Placed) -> Placed:
         """Draw the upstream gradient of a call's output."""
@@ -305,13 +309,16 @@ class _Builder(Programs):
         refused = Call(Placed(bad, good.layout), must_raise=True)
         if self.rows == 0:
             return (refused,)
-        again = Call(good)
-        return (refused, again, *self.backward(1, again))
+        again = Call(good if self.draw(EITHER) else self.indices(good.values.shape))
+        after: tuple[Step, ...] = (refused, again)
+        # a check that is made once for a table and a shape has been made by then
+        passed = (Call(good), *after) if self.draw(EITHER) else after
+        return (*passed, *self.backward(len(passed) - 1, again))
 
     def _with_bad(self, good: Ids) -> Ids:
         bad = {
             "too-large": lambda: self.rows + self.draw(among((0, 1, 7))),
-            "negative": lambda: -self.draw(between(1, self.rows + 1)),
+            "negative": self._negative,
             "far-positive": lambda: self.draw(among(FAR)),
             "far-negative": lambda: self.draw(among(FAR_BELOW)),
         }[self.s.fault]()
@@ -319,6 +326,12 @@ class _Builder(Programs):
         flat = values.reshape(-1)
         flat[self.draw(among((0, -1, flat.size // 2)))] = bad
         return values
+
+    def _negative(self) -> int:
+        padding = self.options.padding_idx
+        if padding is not None and padding < 0 and self.draw(EITHER):
+            return padding
+        return -int(self.draw(between(1, self.rows + 1)))
 
     def _zeros(self) -> Placed:
         shape = {0: (), 1: (2,), 2: (2, 2)}.get(self.s.rank, (2, 1, 2))

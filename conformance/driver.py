@@ -15,9 +15,10 @@ from hypothesis.errors import HypothesisWarning
 
 from embconform.conformance.case import Case
 from embconform.conformance.choices import BACKEND, restart
+from embconform.conformance.directed import is_directed
 from embconform.conformance.draws import draw_case
 from embconform.conformance.programs import Draw
-from embconform.conformance.strata import Structure, is_directed
+from embconform.conformance.structure import Structure
 from embconform.conformance.work import Draws
 from embconform.reference.clause import Profile
 

@@ -23,7 +23,9 @@ from embconform.conformance.part import Part
 from embconform.conformance.probes import Probe, probes
 from embconform.conformance.runner import Runner
 from embconform.conformance.shrinking import plainer
-from embconform.conformance.strata import OUT_OF_RANGE, Structure, fits, strata
+from embconform.conformance.soundness import fits
+from embconform.conformance.strata import strata
+from embconform.conformance.structure import OUT_OF_RANGE, Structure
 from embconform.conformance.tally import Broken, Shrunk
 from embconform.conformance.work import BATCH, FIRST, Draws, Unit, units
 from embconform.reference.clause import Clause, select

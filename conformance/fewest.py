@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from embconform.conformance.strata import Structure
+from embconform.conformance.structure import Structure
 
 _NAMES: Final = frozenset(
     """

@@ -119,14 +119,19 @@ def nonfinite(shape: Shape, dtype: str, seed: int) -> Array:
 
 
 def wild(shape: Shape, dtype: str, seed: int) -> Array:
-    """Values of all sizes from 2**-10 to 2**10, or to 2**4 in float16, and one row of zeros."""
+    """Values of all sizes from 2**-10 to 2**10, or to 2**4 in float16.
+
+    One row is 0, and one is 2**10 times as large, as a loss that spikes makes it.
+    """
     rng = np.random.default_rng(seed)
     most = 4.0 if dtype == "float16" else 10.0
     sizes = 2.0 ** rng.uniform(-10.0, most, shape)
     values = _without_zeros(sizes * rng.choice([-1.0, 1.0], shape), dtype)
     rows = values.reshape(-1, shape[-1]) if values.size else values
     if len(rows) > 2:
-        rows[rng.integers(len(rows))] = 0
+        zero, large = rng.choice(len(rows), 2, replace=False)
+        rows[zero] = 0
+        rows[large] *= 2 ** (10 if dtype != "float16" else 4)
     return rows.reshape(shape)
 
 

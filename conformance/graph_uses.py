@@ -280,7 +280,39 @@ def _gradient_before_a_bound(lab: Lab, lookup: Lookup) -> Claims:
         yield GradientOf(what, read_dense(got), one, upstream)
 
 
+# Recomputed outputs
+
+
+def _recomputed(lab: Lab) -> Iterator[Trial]:
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        if "max_norm" not in lookup.options:
+            for reentrant in (False, True):
+                yield partial(_gradient_of_recomputed, lab, lookup, reentrant)
+
+
+def _gradient_of_recomputed(lab: Lab, lookup: Lookup, reentrant: bool) -> Claims:
+    """Look up in a checkpoint: once in the forward pass, again when its gradient is due."""
+    from torch.utils.checkpoint import checkpoint
+
+    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    ids, factor = lab.tensor(lookup.ids), lab.leaf(np.ones((), np.float32))
+    recomputed: list[Any] = []
+
+    def scaled(factor: torch.Tensor) -> torch.Tensor:
+        out = f(ids)
+        recomputed[:] = [read(out)]
+        return out * (factor * FACTOR)
+
+    out = checkpoint(scaled, factor, use_reentrant=reentrant)
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    what = f"for {lookup}, in a checkpoint with use_reentrant={reentrant}"
+    yield Rows(f"the output {what}, recomputed", recomputed[0], lookup)
+    whole = upstream * np.float32(FACTOR)
+    yield GradientOf(f"weight.grad {what}", read_dense(weight.grad), lookup, whole)
+
+
 CHECKS: Final[dict[str, Check]] = {
+    "gradient.recomputed": _recomputed,
     "gradient.non-leaf-table": _computed_table,
     "gradient.tied-table": _tied_table,
     "gradient.output-written": _written_output,

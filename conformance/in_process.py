@@ -95,6 +95,9 @@ class InProcess:
         self.ruined = self.settle.lost()
         return seen
 
+    def renew(self) -> None:
+        """Do nothing: there is this process only."""
+
     def _refuse_if_ruined(self) -> None:
         if self.ruined:
             raise TargetError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from embconform.conformance.case import Placed
 from embconform.reference.dtypes import Array, bits
@@ -51,11 +52,12 @@ class Laid:
         return not bool((changed & ~inside).any())
 
 
-ZERO_STRIDES = ("expanded", "spread", "broadcast")
+SHARING = ("expanded", "spread", "broadcast", "windows")
+"""Layouts in which elements share memory, so that their values must be equal."""
 
 
 def without_repeats(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the shape of the values that a layout with zero strides repeats.
+    """Give the shape of the values that a layout repeats.
 
     Parameters
     ----------
@@ -65,11 +67,14 @@ def without_repeats(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     Returns
     -------
     tuple of int
-        1 in place of the repeated axes; `shape` itself for another layout.
+        1 in place of repeated axes, or n + k - 1 in place of n windows of k; `shape` itself for a
+        layout that repeats nothing.
     """
     if not shape or 0 in shape:
         return shape
     match layout:
+        case "windows" if len(shape) > 1:
+            return (*shape[:-2], shape[-2] + shape[-1] - 1)
         case "expanded":
             return (1, *shape[1:])
         case "spread":
@@ -79,17 +84,42 @@ def without_repeats(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+def repeated(layout: str, values: Array, shape: tuple[int, ...]) -> Array:
+    """Repeat values as a layout does.
+
+    Parameters
+    ----------
+    layout : str
+    values : ndarray
+        Of shape ``without_repeats(layout, shape)``.
+    shape : tuple of int
+
+    Returns
+    -------
+    ndarray, shape `shape`
+        A view.
+    """
+    if layout == "windows" and values.ndim < len(shape):
+        return sliding_window_view(values, shape[-1], axis=-1)
+    return np.broadcast_to(values, shape)
+
+
 def _strides(layout: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     """Give the strides of a layout in elements, and the number of elements that it spans."""
-    if layout in ZERO_STRIDES:
+    if layout in SHARING:
         own = without_repeats(layout, shape)
         inner, span = _strides("contiguous", own)
+        if len(own) < len(shape):
+            return (*inner, inner[-1]), span
         return tuple(
             0 if a != b else step for a, b, step in zip(shape, own, inner, strict=True)
         ), span
     if layout == "transposed" and len(shape) >= 2:
         swapped, span = _strides("contiguous", (*shape[:-2], shape[-1], shape[-2]))
         return (*swapped[:-2], swapped[-1], swapped[-2]), span
+    if layout == "swapped" and len(shape) >= 2:
+        swapped, span = _strides("contiguous", (shape[1], shape[0], *shape[2:]))
+        return (swapped[1], swapped[0], *swapped[2:]), span
     padded = list(shape)
     factor = 1
     if layout == "sliced" and shape:
@@ -110,10 +140,12 @@ def lay_out(placed: Placed) -> Laid:
     Parameters
     ----------
     placed : Placed
-        Layouts: contiguous; transposed (the last two axes swapped in memory); sliced (rows two
-        elements further apart than they are wide); stepped (every second element); offset
-        (contiguous, but not at the start of the buffer); expanded, spread and broadcast (stride 0
-        on the first axis, on the last, on all: values along them must be equal).
+        Layouts: contiguous; transposed (the last two axes swapped in memory); swapped (the first
+        two, as a batch that is not the first axis); sliced (rows two elements further apart than
+        they are wide); stepped (every second element); offset (contiguous, but not at the start of
+        the buffer); expanded, spread and broadcast (stride 0 on the first axis, on the last, on
+        all: values along them must be equal); windows (rows that each start one element after the
+        row before, as torch.Tensor.unfold gives).
 
     Returns
     -------

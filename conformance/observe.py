@@ -37,7 +37,7 @@ from embconform.conformance.outcome import (
     raised_from,
 )
 from embconform.conformance.settling import Settling
-from embconform.reference.dtypes import Array
+from embconform.reference.dtypes import Array, bits
 
 
 @cache
@@ -90,6 +90,10 @@ class _Tensor:
         """Read the values, and whether the memory around them kept its bits."""
         base = to_numpy(self.base)
         return np.array(self.laid.view(base), copy=True), self.laid.outside_intact(base)
+
+    def kept(self) -> bool:
+        """Tell whether the values kept their bits."""
+        return np.array_equal(bits(self.read()[0]), bits(self.laid.view(self.laid.base)))
 
 
 def grad_context(mode: GradMode) -> AbstractContextManager[Any]:
@@ -159,7 +163,7 @@ class Observer:
                 case Call():
                     extra = self._call(position, step)
                 case Backward():
-                    self._backward(step)
+                    extra = self._backward(step)
                 case DoubleBackward():
                     extra = {"gradient": self._double_backward(step)}
                 case ClearGradient():
@@ -242,16 +246,19 @@ class Observer:
             if output.numel() and other.untyped_storage().data_ptr() == address
         )
 
-    def _upstream(self, placed: Placed) -> torch.Tensor:
-        return _Tensor(placed, self.device).tensor
-
-    def _backward(self, step: Backward) -> None:
+    def _backward(self, step: Backward) -> dict[str, Any]:
         outputs = [self.outputs[call] for call in step.calls]
-        upstream = [self._upstream(placed) for placed in step.upstream]
+        given = [_Tensor(placed, self.device) for placed in step.upstream]
+        upstream = [each.tensor for each in given]
         torch.autograd.backward(outputs, upstream, retain_graph=step.retain_graph)
+        self.settle()
+        return {
+            "upstream_kept": tuple(each.kept() for each in given),
+            "outside_upstream": tuple(each.read()[1] for each in given),
+        }
 
     def _double_backward(self, step: DoubleBackward) -> GradientSeen | None:
-        upstream = self._upstream(step.upstream).detach().requires_grad_()
+        upstream = _Tensor(step.upstream, self.device).tensor.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(
             self.outputs[step.call], self.leaf, upstream, create_graph=True
         )

@@ -152,6 +152,8 @@ class StepSeen:
         What the output shares memory with: ``weight``, ``indices``, ``output of step k``.
     gradient : GradientSeen or None
         Of the table, after the step; of the upstream gradient after a double backward.
+    upstream_kept, outside_upstream : tuple of bool
+        Whether each upstream gradient of a backward pass kept its bits, and the memory around it.
     lost : Lost or None
         Where the target's process ended in this step; `memory` is then that before it.
     ruined : bool
@@ -166,6 +168,8 @@ class StepSeen:
     requires_grad: bool = False
     shares: tuple[str, ...] = ()
     gradient: GradientSeen | None = None
+    upstream_kept: tuple[bool, ...] = ()
+    outside_upstream: tuple[bool, ...] = ()
     lost: Lost | None = None
     ruined: bool = False
 

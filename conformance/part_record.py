@@ -11,7 +11,7 @@ from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.part import Part
 from embconform.conformance.report import Failure
 from embconform.conformance.results import Found, failure_of
-from embconform.conformance.strata import Structure
+from embconform.conformance.structure import Structure
 from embconform.conformance.tally import Shrunk, Smallest, Tally, Told
 from embconform.reference.clause import Profile, registry
 

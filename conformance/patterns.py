@@ -121,6 +121,31 @@ def sprinkled(ids: Ids, rows: int, padding: int, rng: Rng) -> Ids:
     return np.where(legal, named, ids)
 
 
+def filled_up(ids: Ids, padding: int, rng: Rng) -> Ids:
+    """Fill up with padding from some place on, or up to it, as a batch of unequal lengths is.
+
+    Parameters
+    ----------
+    ids : ndarray of int64, shape (n,)
+    padding : int
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        `ids` itself once in three times.
+    """
+    kind = rng.integers(3)
+    if kind == 0 or not len(ids):
+        return ids
+    filled, place = ids.copy(), rng.integers(1, len(ids) + 1)
+    if kind == 1:
+        filled[place:] = padding
+    else:
+        filled[place : place + rng.integers(len(ids))] = padding
+    return filled
+
+
 def ordered(ids: Ids, rows: int, order: str) -> Ids:
     """Put indices in an order of :data:`ORDERS`."""
     if order == "rising":

@@ -59,6 +59,7 @@ def probes() -> tuple[Probe, ...]:
     """List the probes."""
     from embconform.conformance.aftermath import AFTERMATH_PROBE
     from embconform.conformance.graph_uses import GRAPH_PROBES
+    from embconform.conformance.index_views import VIEWS_PROBE
     from embconform.conformance.many_calls import MANY_CALLS_PROBE
     from embconform.conformance.modules import MODULE_PROBES
     from embconform.conformance.optimisers import OPTIMISER_PROBE
@@ -70,6 +71,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.training import TRAINING_PROBE
     from embconform.conformance.transforms import TRANSFORM_PROBES
     from embconform.conformance.transforms_programs import PROGRAM_PROBES
+    from embconform.conformance.whole_numbers import WHOLE_NUMBERS_PROBE
 
     return (
         THREAD_PROBE,
@@ -81,6 +83,8 @@ def probes() -> tuple[Probe, ...]:
         OPTIMISER_PROBE,
         AFTERMATH_PROBE,
         OPTIONS_PROBE,
+        VIEWS_PROBE,
+        WHOLE_NUMBERS_PROBE,
         *GRAPH_PROBES,
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,

@@ -20,12 +20,14 @@ from embconform.conformance.case import (
     WriteWeight,
 )
 from embconform.conformance.fills import TABLE_FILLS
-from embconform.conformance.layouts import ZERO_STRIDES
-from embconform.conformance.strata import Structure
+from embconform.conformance.layouts import SHARING
+from embconform.conformance.structure import Structure
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
 
 EITHER: Final = st.booleans()
+WARM_CALLS: Final = st.sampled_from((0, 0, 1, 2, 3))
+"""How many calls are made besides the first before a write: caches take what is asked for often."""
 KINDS_OF_SECOND: Final = st.sampled_from(("another shape", "same shape", "same tensor"))
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -102,15 +104,17 @@ class Programs(ABC):
         return (first, second, Backward((0, 1), upstream))
 
     def _update_weight(self, first: Call) -> tuple[Step, ...]:
+        """Look up again after a write; twice or more before it, so that a cache is warm."""
         fresh = self.fresh_table()
         again = Call(first.indices, reuse=0)
         written = WriteWeight(self._rewritten(self.table, fresh))
-        passed: tuple[Step, ...] = (first, *self.backward(0, first), written, again)
+        warm = () if self.options.max_norm else (again,) * self.draw(WARM_CALLS)
+        passed: tuple[Step, ...] = (first, *warm, *self.backward(0, first), written, again)
         return (*passed, *self.backward(len(passed) - 1, again))
 
     def _update_indices(self, first: Call) -> tuple[Step, ...]:
         other = self.indices(first.indices.values.shape).values
-        if first.indices.layout not in ZERO_STRIDES:
+        if first.indices.layout not in SHARING:
             other = self._rewritten(first.indices.values, other)
         again = Call(Placed(other, first.indices.layout), reuse=0)
         back = self.backward(0, first)
@@ -128,9 +132,13 @@ class Programs(ABC):
         return (first, DoubleBackward(0, self.upstream(first.indices), direction))
 
     def _served(self, first: Call) -> tuple[Step, ...]:
-        """Look up without grad before and after the call that is differentiated."""
+        """Look up without grad before and after the call that is differentiated, and its step."""
         before, after = (Call(self.indices(), no_grad=True) for _ in range(2))
-        return (before, first, after, *self.backward(1, first))
+        passed = (before, first, after, *self.backward(1, first))
+        if self.s.weight_layout in SHARING or self.draw(EITHER):
+            return passed
+        written = WriteWeight(self._rewritten(self.table, self.fresh_table()))
+        return (*passed, written, Call(first.indices, reuse=1, no_grad=True))
 
     def _steps(self, first: Call) -> tuple[Step, ...]:
         """Train for three steps: other indices, of other shapes, on a table that moves."""

@@ -114,6 +114,8 @@ class Rounds:
         course = Course(
             explorer.options, explorer.clauses, units, part, explorer.stop, progress, allowed
         )
+        if self.number:
+            explorer.runner.renew()
         here = Performer(explorer)
         helpers.work_off(Jobs(course.to_explore()), here, course.explored, lambda: course.over)
         course.close()

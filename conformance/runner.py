@@ -27,6 +27,9 @@ class Runner(Protocol):
     def probe(self, name: str, profile: Profile, seed: int) -> Any | Lost:
         """Run a probe's observation."""
 
+    def renew(self) -> None:
+        """Go on in a new process of the target's own, where it has one."""
+
     @property
     def losses(self) -> tuple[int, int]:
         """How often the target crashed, and how often it was late."""

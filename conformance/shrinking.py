@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 
-from embconform.conformance.strata import PLAIN, Structure, is_sound
+from embconform.conformance.soundness import is_sound
+from embconform.conformance.structure import PLAIN, Structure
 
 _KEPT = frozenset({"fault"})
 

@@ -8,7 +8,7 @@ from embconform.conformance.case import Case
 from embconform.conformance.finding import Finding
 from embconform.conformance.judging import Ruling
 from embconform.conformance.report import Failure, Status
-from embconform.conformance.strata import Structure
+from embconform.conformance.structure import Structure
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,11 @@ def _observe(
 
     def work(thread: int) -> tuple[RoundSeen, ...]:
         start.wait()
-        return tuple(
+        seen = [  # no tuple, which a target that lists gc's objects meanwhile would break half made
             _round(backend, ids, shared, _options(backend, profile, turn))
             for turn, ids in enumerate(_ids(seed, thread))
-        )
+        ]
+        return tuple(seen)
 
     with ThreadPoolExecutor(THREADS) as pool:
         return tuple(pool.map(work, range(THREADS)))

@@ -22,6 +22,7 @@ from embconform.conformance.transforms_claims import (
     Tangent,
 )
 from embconform.conformance.transforms_common import (
+    MANY,
     Check,
     Claims,
     Lab,
@@ -43,10 +44,13 @@ def _forward_mode(lab: Lab) -> Iterator[Trial]:
         for trained in (False, True):
             yield partial(_tangent, lab, lookup, trained)
             yield partial(_tangent_of_dual, lab, lookup, trained)
+        if lookup.ids.size == MANY and "float64" in lab.backend.known_dtypes:
+            yield partial(_tangent, lab, lookup.into(lab.table64(*lookup.table.shape)), False)
 
 
 def _tangent(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
-    f, direction = lab.bind(lookup), lab.table(*lookup.table.shape)
+    f, table = lab.bind(lookup), lookup.table
+    direction = (lab.table if table.dtype == np.float32 else lab.table64)(*table.shape)
     weight = lab.tensor(lookup.table).requires_grad_(trained)
     results: Any = torch.func.jvp(
         lambda w: f(lab.tensor(lookup.ids), w), (weight,), (lab.tensor(direction),)
@@ -114,6 +118,21 @@ def _ones_at_the_indices(lab: Lab, lookup: Lookup) -> Claims:
     f, ids = lab.bind(lookup), lab.tensor(lookup.ids)
     got = torch.func.jacrev(lambda w: f(ids, w))(lab.tensor(lookup.table))
     yield Jacobian(f"torch.func.jacrev for {lookup}", read(got), lookup)
+
+
+def _batched(lab: Lab) -> Iterator[Trial]:
+    for lookup in lab.lookups("padding_idx", "scale_grad_by_freq"):
+        yield partial(_gradients_at_once, lab, lookup)
+
+
+def _gradients_at_once(lab: Lab, lookup: Lookup) -> Claims:
+    """Hand three upstream gradients to one backward pass."""
+    weight = lab.leaf(lookup.table)
+    out = lab.bind(lookup)(lab.tensor(lookup.ids), weight)
+    upstream = lab.upstream(3, *lookup.shape)
+    (got,) = torch.autograd.grad(out, weight, lab.tensor(upstream), is_grads_batched=True)
+    what = f"three gradients of one pass, is_grads_batched=True, for {lookup}"
+    yield GradientOf(what, read(got), [lookup] * 3, upstream)
 
 
 # vmap
@@ -311,6 +330,7 @@ CHECKS: dict[str, Check] = {
     "transforms.forward-over-reverse": _forward_over_reverse,
     "transforms.func-grad": _func_grad,
     "transforms.jacobian": _jacobian,
+    "transforms.batched-gradient": _batched,
     "transforms.vmap-indices": partial(_vmapped, "indices"),
     "transforms.vmap-tables": partial(_vmapped, "tables"),
     "transforms.vmap-both": partial(_vmapped, "both"),

@@ -18,6 +18,8 @@ from embconform.reference.oracle import Options, bound_rows
 
 F64 = NDArray[np.float64]
 _FLOAT32: Final = format_of("float32")
+FEW: Final = 24
+"""Indices that a message lists."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Lookup:
     Attributes
     ----------
     ids : ndarray of int64
-    table : ndarray of float32
+    table : ndarray of float32, or of float64 where nothing is summed
         Of shape (V, D); no zero rows.
     options : dict
         Keyword arguments of the embedding.
@@ -41,7 +43,8 @@ class Lookup:
 
     def __str__(self) -> str:
         """Name it in a message."""
-        words = [f"indices {self.ids.tolist()}", f"a table of {len(self.table)} rows"]
+        ids = self.ids.tolist() if self.ids.size <= FEW else f"{self.ids.shape}, drawn"
+        words = [f"indices {ids}", f"a table of {len(self.table)} rows"]
         return ", ".join([*words, *(f"{name}={value}" for name, value in self.options.items())])
 
     @property

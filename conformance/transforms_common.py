@@ -23,6 +23,8 @@ Function: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], Any]"
 Claims = Iterator[Claim]
 Trial = Callable[[], Claims]
 MAX_NORM: Final = 1.0
+MANY: Final = 70
+"""Indices of the longest lookup: more than two warps have lanes, and no multiple of eight."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,10 @@ class Lab:
         values.flat[0] = -0.0
         return values
 
+    def table64(self, *shape: int) -> Array:
+        """Draw normal numbers of float64."""
+        return self.draw.standard_normal(shape)
+
     def upstream(self, *shape: int) -> Array:
         """Draw whole numbers, none of them 0."""
         values = self.draw.integers(1, 9, shape) * self.draw.choice([-1, 1], shape)
@@ -80,9 +86,10 @@ class Lab:
         return self.backend.able - beyond
 
     def lookups(self, *names: str) -> Iterator[Lookup]:
-        """Make lookups: unequal counts, two dimensions, none, and what is drawn."""
+        """Make lookups: unequal counts, two dimensions, none, what is drawn, and many indices."""
         drawn = self.draw.integers(0, 6, self.draw.integers(2, 5, self.draw.integers(1, 4)))
-        all_ids = [np.array([2, 0, 2, 1, 2]), np.array([[3, 1], [3, 3]]), np.array(1), drawn]
+        fixed = [np.array([2, 0, 2, 1, 2]), np.array([[3, 1], [3, 3]]), np.array(1)]
+        all_ids = [*fixed, drawn, self.draw.integers(0, 9, MANY)]
         for ids in all_ids[: 1 if self.backend.compiled else None]:  # each costs seconds there
             height, width = int(ids.max()) + 2, int(self.draw.integers(1, 6))
             for options in self.choices(ids, height, *names):

@@ -198,7 +198,8 @@ class CallView(View):
         """What the step before did, for a call that is not the first."""
         if self.position == 0:
             return "nothing"
-        if isinstance(self.case.steps[0], Call) and self.case.steps[0].must_raise:
+        before = self.case.steps[: self.position]
+        if any(isinstance(step, Call) and step.must_raise for step in before):
             return "error"
         if self.step.reuse is None:
             return "call"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby, takewhile
 from typing import Final
 
+from embconform.conformance.directed import is_directed
 from embconform.conformance.probes import Probe
-from embconform.conformance.strata import Structure, is_directed
+from embconform.conformance.structure import Structure
 
 FIRST: Final = 2
 """Cases of a stratum that are run before any stratum gets more: the simplest and a random one."""

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from embconform.reference.bounds import exponent_roundings, norm_roundings, relative
 from embconform.reference.clause import Profile
-from embconform.reference.dtypes import Array, Format
+from embconform.reference.dtypes import Array, Format, format_of
 
 F64 = NDArray[np.float64]
+FLOAT32: Final = format_of("float32")
 EPSILON: Final = 1e-7
 """Added to the norm by torch: aten/src/ATen/native/Embedding.cpp::embedding_renorm_cpu_."""
 
@@ -52,6 +53,8 @@ class Bounded:
         The norm certainly exceeds the bound.
     open : ndarray of bool, shape (n,)
         Non-finite rows, and norms that over- or underflow: no value is required.
+    open_float32 : ndarray of bool, shape (n,)
+        The same for a norm accumulated in float32 or better.
     norm : ndarray of float64, shape (n,)
     """
 
@@ -61,6 +64,7 @@ class Bounded:
     kept: NDArray[np.bool_]
     over: NDArray[np.bool_]
     open: NDArray[np.bool_]
+    open_float32: NDArray[np.bool_]
     norm: F64
 
 
@@ -140,8 +144,10 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(wide).all(axis=-1))
     safe = np.where(finite[:, None], wide, 0.0)
     norm, power_sum = p_norm(safe, p)
+    unbounded = norm > form.largest / 4
     underflow, unsafe = _range_trouble(safe, power_sum, p, form)
-    unsafe |= norm > form.largest / 4
+    unsafe32 = _range_trouble(safe, power_sum, p, FLOAT32)[1] if form.precision < 24 else unsafe
+    unsafe, unsafe32 = unsafe | unbounded, unsafe32 | unbounded
     counts = np.zeros_like(norm)
     positive = (power_sum > 0) & np.isfinite(power_sum)
     counts[positive] = exponent_roundings(power_sum[positive], p)
@@ -174,6 +180,7 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
         kept=kept & finite & ~unsafe,
         over=over & finite,
         open=~finite | (unsafe & (norm != 0)),
+        open_float32=~finite | (unsafe32 & (norm != 0)),
         norm=norm,
     )
 

@@ -28,7 +28,7 @@ from embconform.conformance.explorer import Explorer
 from embconform.conformance.in_process import InProcess
 from embconform.conformance.known_failures import KnownFailures
 from embconform.conformance.report import Report, Status
-from embconform.conformance.strata import Structure
+from embconform.conformance.structure import Structure
 from embconform.conformance.work import Draws
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile

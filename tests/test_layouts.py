@@ -12,13 +12,14 @@ import torch
 from embconform.conformance.case import Layout, Placed
 from embconform.conformance.layouts import (
     GUARD_VALUE,
-    ZERO_STRIDES,
+    SHARING,
     Laid,
     lay_out,
+    repeated,
     without_repeats,
 )
 from embconform.conformance.observe import to_numpy, to_torch
-from embconform.conformance.strata import LAYOUTS
+from embconform.conformance.structure import INDEX_LAYOUTS, UPSTREAM_LAYOUTS, WEIGHT_LAYOUTS
 from embconform.reference.dtypes import Array, bits
 
 SHAPES = ((), (1,), (5,), (0,), (2, 3), (3, 1), (1, 4), (0, 3), (3, 0), (2, 3, 4), (2, 0, 3))
@@ -32,11 +33,14 @@ DTYPES: tuple[Any, ...] = (
 )
 
 
+LAYOUTS = get_args(Layout)
+
+
 def placed(layout: Layout, shape: tuple[int, ...], dtype: Any = np.float32) -> Placed:
     """Values that a layout can hold: equal along the axes that it repeats."""
     own = without_repeats(layout, shape)
     values = np.arange(np.prod(own)).reshape(own).astype(dtype)
-    return Placed(np.broadcast_to(values, shape).copy(), layout)
+    return Placed(repeated(layout, values, shape).copy(), layout)
 
 
 def addresses(laid: Laid) -> set[int]:
@@ -102,21 +106,29 @@ class TestWhatTheyAre:
             "expanded": (0, 1),
             "spread": (1, 0),
             "broadcast": (0, 0),
+            "swapped": (1, 3),
+            "windows": (1, 1),
         }
 
     def test_only_the_last_two_axes_are_swapped(self) -> None:
         assert strides("transposed", (2, 3, 4)) == (12, 1, 3)
 
-    def test_every_layout_is_listed(self) -> None:
-        assert set(LAYOUTS) == set(get_args(Layout))
+    def test_only_the_first_two_axes_are_swapped(self) -> None:
+        assert strides("swapped", (2, 3, 4)) == (4, 8, 1)
 
-    @pytest.mark.parametrize("layout", ZERO_STRIDES)
-    def test_zero_strides_repeat(self, layout: Layout) -> None:
+    def test_windows_start_one_element_apart(self) -> None:
+        assert strides("windows", (2, 3, 4)) == (6, 1, 1)
+
+    def test_every_layout_is_listed(self) -> None:
+        assert set(LAYOUTS) == {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, *WEIGHT_LAYOUTS}
+
+    @pytest.mark.parametrize("layout", SHARING)
+    def test_shared_elements_are_counted_once(self, layout: Layout) -> None:
         laid = lay_out(placed(layout, (3, 4)))
         distinct = int(np.prod(without_repeats(layout, (3, 4))))
         assert len(addresses(laid)) == distinct
 
-    @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ZERO_STRIDES])
+    @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in SHARING])
     def test_others_have_an_address_for_each_element(self, layout: Layout) -> None:
         assert len(addresses(lay_out(placed(layout, (3, 4))))) == 12
         assert without_repeats(layout, (3, 4)) == (3, 4)

@@ -35,7 +35,7 @@ from embconform.conformance.part import Part
 from embconform.conformance.recording import attempt, record
 from embconform.conformance.report import ClauseResult, Report, Status
 from embconform.conformance.settling import Settling
-from embconform.conformance.strata import OUT_OF_RANGE
+from embconform.conformance.structure import OUT_OF_RANGE
 from embconform.conformance.transforms_common import observe_check
 from embconform.conformance.work import Draws
 from embconform.reference.clause import Profile

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from embconform.backends.adapt import as_backend
 from embconform.commands import main
 from embconform.conformance.engine import RunOptions, Spread, run
+from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.report import Report, Status
 from embconform.conformance.rounds import Beat, Rounds
 from embconform.conformance.strata import strata
@@ -55,6 +57,26 @@ def test_a_failure_of_a_later_round_is_found_and_shrunk() -> None:
     assert result.status is Status.FAIL
     assert result.failure is not None
     assert result.failure.indices == 1
+
+
+PIDS = """
+import os
+from pathlib import Path
+
+def embed(input, weight):
+    with Path(__file__).with_name("pids").open("a") as file:
+        print(os.getpid(), file=file)
+    return weight[input]
+"""
+
+
+def test_each_round_has_a_process_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "pids.py").write_text(PIDS)
+    with Isolated(f"{tmp_path / 'pids.py'}:embed") as isolated:
+        report, told = rounds(3, backend=isolated)
+    assert len(told) == 3
+    assert [result.status for result in report.clauses] == [Status.PASS]
+    assert len(set((tmp_path / "pids").read_text().split())) == 3
 
 
 def test_the_command_stops_at_its_time(capfd: pytest.CaptureFixture[str]) -> None:

@@ -138,6 +138,10 @@ class Isolated:
         self._known()
         self.close()
 
+    def renew(self) -> None:
+        """End the process; what comes next is done in another."""
+        self.finish()
+
     def finish(self) -> tuple[str, ...]:
         """End the process, and name what the target had tampered with."""
         worker = self._worker

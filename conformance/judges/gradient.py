@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from embconform.conformance.finding import Check, Finding, equal, within
+from embconform.conformance.judges.lookup import outside
 from embconform.conformance.judges.padding import compare_gradient
 from embconform.conformance.judging import judge
 from embconform.conformance.views import (
@@ -159,6 +160,22 @@ def nonfinite_upstream(view: BackwardView) -> Finding | None:
         str(right),
         check=Check(holds.replace("inf", "float('inf')"), "equal", True),
     )
+
+
+@judge("gradient.upstream-unchanged", BackwardView, lambda v: not v.seen.raised)
+def upstream_unchanged(view: BackwardView) -> Finding | None:
+    """Compare the upstream gradient before and after the pass."""
+    for number, (kept, around) in enumerate(
+        zip(view.seen.upstream_kept, view.seen.outside_upstream, strict=True)
+    ):
+        name = f"upstream{view.position}_{number}"
+        if not kept:
+            exact = view.step.upstream[number].values
+            what = "the backward pass wrote to its upstream gradient"
+            return Finding(what, "other bits", "as it was", check=Check(name, "bits", exact))
+        if not around:
+            return outside(name)
+    return None
 
 
 @judge("gradient.shape-and-dtype", BackwardView, lambda v: not v.options.sparse)

@@ -230,16 +230,23 @@ def nan_rows(view: CallView) -> Finding | None:
     return _same_copies(view, _holds_nan(view))
 
 
-def _half_sum(view: CallView) -> bool:
-    return _bounded(view) and view.half and bool(_scaled(view).any())
+def _scaled_in_float32(view: CallView) -> Mask:
+    """Which indices give a row that is scaled, its squares beyond the dtype's range or not."""
+    mask = ~view.limit.kept & ~view.limit.open_float32
+    return mask if view.torch else mask & ~view.padded
 
 
-@judge("max-norm.float32-accumulation", CallView, _half_sum, value=True)
+@judge(
+    "max-norm.float32-accumulation",
+    CallView,
+    lambda v: _bounded(v) and v.half and bool(_scaled_in_float32(v).any()),
+    value=True,
+)
 def float32_accumulation(view: CallView) -> Finding | None:
     """Compare scaled rows with the error of a norm accumulated in float32."""
     shape = (*view.step.indices.values.shape, view.width)
     assert view.seen.output is not None
-    where = np.broadcast_to(_scaled(view)[:, None], view.limit.values.shape)
+    where = np.broadcast_to(_scaled_in_float32(view)[:, None], view.limit.values.shape)
     return within(
         view.name,
         view.seen.output.values,

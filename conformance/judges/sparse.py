@@ -104,6 +104,28 @@ def layout(view: BackwardView) -> Finding | None:
     )
 
 
+@judge("sparse.rows", BackwardView, lambda v: _sparse(v) and v.prior is None)
+def rows_named(view: BackwardView) -> Finding | None:
+    """Compare the rows that the entries name with those that are looked up."""
+    seen = view.gradient
+    if seen is None or seen.rows is None:
+        return None
+    looked_up = np.unique(np.concatenate([call.ids for call in view.calls]))
+    named, wanted = np.unique(seen.rows), looked_up[looked_up != view.padding]
+    missing, strange = np.setdiff1d(wanted, named), np.setdiff1d(named, looked_up)
+    if not missing.size and not strange.size:
+        return None
+    row = int((missing if missing.size else strange)[0])
+    number = "no entry" if missing.size else "an entry"
+    which = "is looked up" if missing.size else "is not looked up"
+    return Finding(
+        f"weight.grad has {number} for row {row}, which {which}",
+        str(named[:8].tolist()),
+        str(wanted[:8].tolist()),
+        check=Check(f"bool((weight.grad._indices() == {row}).any())", "equal", bool(missing.size)),
+    )
+
+
 def _scaled(view: BackwardView) -> bool:
     return view.options.sparse and view.options.scale_grad_by_freq and view.width > 0
 

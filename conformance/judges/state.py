@@ -11,16 +11,21 @@ from embconform.conformance.views import BackwardView, CallView, unchanged
 
 
 def _repeats(view: CallView) -> bool:
-    same_table = unchanged(view.before, view.case.weight.values)
-    return view.follows == "repeat" and view.readable and same_table
+    earlier = view.step.reuse
+    if view.follows != "repeat" or not view.readable or earlier is None:
+        return False
+    steps = view.outcome.steps
+    table = steps[earlier - 1].memory.weight if earlier else view.case.weight.values
+    return unchanged(view.before, table)
 
 
 @judge("state.repeatable", CallView, _repeats)
 def repeatable(view: CallView) -> Finding | None:
-    """Compare the output with that of the first call."""
-    first = view.outcome.steps[0].output
+    """Compare the output with that of the call whose indices are passed again."""
+    assert view.step.reuse is not None
     assert view.seen.output is not None
-    if first is None:  # the first call returned no tensor: lookup.shape says so
+    first = view.outcome.steps[view.step.reuse].output
+    if first is None:  # that call returned no tensor: lookup.shape says so
         return None
     second = view.seen.output
     differs = equal(f"tuple({view.name}.shape)", second.shape, first.shape) or equal(
@@ -29,7 +34,7 @@ def repeatable(view: CallView) -> Finding | None:
     if differs:
         return differs
     finding = same_bits(view.name, second.values, first.values)
-    return finding and replace(finding, check=_equal(view.name, "out0"))
+    return finding and replace(finding, check=_equal(view.name, f"out{view.step.reuse}"))
 
 
 def _repeats_gradient(view: BackwardView) -> bool:

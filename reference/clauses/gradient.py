@@ -22,6 +22,29 @@ CLAUSES = (
         _GRADIENT,
     ),
     Clause(
+        "gradient.upstream-unchanged",
+        Level.MUST,
+        BOTH,
+        "A backward pass leaves its upstream gradient, and the memory around it, as they were.",
+        "forced: autograd hands one tensor to every input of an addition, and the caller may use "
+        "his again",
+        "embedding(ids, weight, padding_idx=0).backward(upstream)\n"
+        "upstream  # as it was, also in the rows of padding",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.recomputed",
+        Level.MUST,
+        BOTH,
+        "A lookup in an activation checkpoint, which is made again during the backward pass, gives "
+        "the output and the gradient that it gives outside, with padding_idx and "
+        "scale_grad_by_freq.",
+        "torch.utils.checkpoint: the function is run again in the backward pass",
+        "checkpoint(lambda x: embedding(ids, weight) * x, x, use_reentrant=True).sum().backward()\n"
+        "weight.grad  # as without the checkpoint",
+        _GRADIENT,
+    ),
+    Clause(
         "gradient.float64",
         Level.MUST,
         BOTH,

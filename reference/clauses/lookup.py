@@ -80,6 +80,16 @@ CLAUSES = (
         frozenset({"int32"}),
     ),
     Clause(
+        "lookup.views-apart",
+        Level.MUST,
+        BOTH,
+        "Each call looks up what its indices read as, whichever other view of the same memory was "
+        "looked up before.",
+        "forced: views share address, version and storage, so that none of them tells the indices",
+        "embedding(ids, weight)\nembedding(ids.t(), weight)  # the transposed rows",
+        frozenset({"functional"}),
+    ),
+    Clause(
         "lookup.strided-weight",
         Level.MUST,
         BOTH,

@@ -209,11 +209,21 @@ CLAUSES = (
         "max-norm.float32-accumulation",
         Level.SHOULD,
         BOTH,
-        "The norm of a float16 or bfloat16 row is accumulated in float32 or better.",
+        "The norm of a float16 or bfloat16 row is accumulated in float32 or better, and its "
+        "squares do not overflow where float32 holds them.",
         "aten/src/ATen/native/cpu/ReduceOpsKernel.cpp: norms of half types accumulate in float32",
         "weight = torch.ones(1, 1025, dtype=torch.bfloat16)\n"
         "embedding(torch.tensor([0]), weight, max_norm=1.0)  # 1 / sqrt(1025), not 1 / 16",
         _MAX_NORM | {"half"},
+    ),
+    Clause(
+        "max-norm.whole-number",
+        Level.MAY,
+        BOTH,
+        "max_norm and norm_type given as int mean what they mean as float, or are refused.",
+        "torch.nn.Embedding: max_norm (float, optional); an int is taken, torch 2.13, observed",
+        "embedding(ids, weight, max_norm=1)  # as max_norm=1.0",
+        _MAX_NORM | {"functional"},
     ),
     Clause(
         "max-norm.nan-rows",

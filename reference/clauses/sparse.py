@@ -20,6 +20,19 @@ CLAUSES = (
         _SPARSE,
     ),
     Clause(
+        "sparse.rows",
+        Level.MUST,
+        TORCH,
+        "The entries name every row that is looked up and is not padding, also where the upstream "
+        "gradient is 0, and no row that is not looked up: optimisers with state move the rows that "
+        "are named, and no others.",
+        "torch.optim.SparseAdam, documentation: only moments that show up in the gradient are "
+        "updated; torch 2.13, observed",
+        "embedding(torch.tensor([1, 2]), weight, sparse=True).backward(torch.zeros(2, d))\n"
+        "weight.grad.coalesce().indices()  # rows 1 and 2",
+        _SPARSE,
+    ),
+    Clause(
         "sparse.equals-dense",
         Level.MUST,
         TORCH,

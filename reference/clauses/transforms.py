@@ -47,6 +47,17 @@ _DERIVATIVES = (
         _GRADIENT,
     ),
     Clause(
+        "transforms.batched-gradient",
+        Level.MAY,
+        BOTH,
+        "torch.autograd.grad with is_grads_batched=True gives the gradient of each of the upstream "
+        "gradients, with duplicates, padding_idx and scale_grad_by_freq.",
+        "torch.autograd.grad, documentation of is_grads_batched: vmap over the gradients",
+        "out = embedding(torch.tensor([1, 1]), weight)\n"
+        "torch.autograd.grad(out, weight, torch.ones(3, 2, d), is_grads_batched=True)  # twos",
+        _GRADIENT,
+    ),
+    Clause(
         "transforms.jacobian",
         Level.MAY,
         BOTH,

@@ -19,7 +19,7 @@ from embconform.conformance.judging import judges
 from embconform.conformance.options import RunOptions
 from embconform.conformance.part import Part
 from embconform.conformance.probes import Probe, probes
-from embconform.conformance.strata import Structure
+from embconform.conformance.structure import Structure
 from embconform.conformance.tally import Broken
 from embconform.conformance.work import Draws, Unit
 from embconform.mutants.kernel import Kernel

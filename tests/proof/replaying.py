@@ -10,7 +10,7 @@ from hypothesis import Phase
 from embconform.conformance.case import Case
 from embconform.conformance.driver import Body, Driver
 from embconform.conformance.explorer import Explorer
-from embconform.conformance.strata import Structure
+from embconform.conformance.structure import Structure
 from embconform.conformance.work import Draws
 from embconform.reference.clause import Profile
 
