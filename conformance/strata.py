@@ -196,7 +196,7 @@ def pairs(*, compiled: bool = False) -> tuple[tuple[Structure, ...], ...]:
     return made
 
 
-@lru_cache(4)  # a run in rounds has many seeds
+@lru_cache(1)  # a run in rounds has many seeds, one after the other
 def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, ...]:
     found: dict[Structure, None] = dict.fromkeys(s for s in DIRECTED if is_sound(s))
     if compiled:

@@ -45,12 +45,18 @@ def _forward_mode(lab: Lab) -> Iterator[Trial]:
             yield partial(_tangent, lab, lookup, trained)
             yield partial(_tangent_of_dual, lab, lookup, trained)
         if lookup.ids.size == MANY and "float64" in lab.backend.known_dtypes:
-            yield partial(_tangent, lab, lookup.into(lab.table64(*lookup.table.shape)), False)
+            wide = lookup.into(lab.table64(*lookup.table.shape))
+            yield partial(_tangent, lab, wide, False)
+            yield partial(_tangent_of_dual, lab, wide, False)
+
+
+def _direction(lab: Lab, lookup: Lookup) -> Array:
+    made = lab.table if lookup.table.dtype == np.float32 else lab.table64
+    return made(*lookup.table.shape)
 
 
 def _tangent(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
-    f, table = lab.bind(lookup), lookup.table
-    direction = (lab.table if table.dtype == np.float32 else lab.table64)(*table.shape)
+    f, direction = lab.bind(lookup), _direction(lab, lookup)
     weight = lab.tensor(lookup.table).requires_grad_(trained)
     results: Any = torch.func.jvp(
         lambda w: f(lab.tensor(lookup.ids), w), (weight,), (lab.tensor(direction),)
@@ -62,7 +68,7 @@ def _tangent(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
 
 def _tangent_of_dual(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
     """Look up in a dual tensor, without torch.func: the target sees it as a plain one."""
-    f, direction = lab.bind(lookup), lab.table(*lookup.table.shape)
+    f, direction = lab.bind(lookup), _direction(lab, lookup)
     weight = lab.tensor(lookup.table).requires_grad_(trained)
     forward_ad: Any = torch.autograd.forward_ad  # not typed
     with forward_ad.dual_level():
