@@ -67,6 +67,9 @@ size=block gradient=scaled
 size=block bound=p3
 size=some bound=p2 table=spike
 size=some bound=p2 table=special
+size=wide bound=p2 table=spike
+rank=2 size=some bound=p2 table=spike
+bound=p2 table=spike upstream=plain
 index_dtype=int32 size=tall
 program=error fault=negative padding=last
 program=error fault=negative size=block index_layout=stepped
