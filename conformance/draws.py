@@ -110,8 +110,8 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
         case "one-column":
             return draw(between(least, 5)), 1
         case "some":  # vectors of four are loaded where the width allows
-            width = among((4, 8, 12, 16, 20, 24)) if draw(EITHER) else between(least, 24)
-            return draw(between(least, 24)), draw(width)
+            widths = among((4, 8, 12, 16, 20, 24)) if draw(EITHER) else between(least, 24)
+            return draw(between(least, 24)), draw(widths)
         case "block":
             rows, most = _log(draw, 2, 3_000), 60_000
             width = _log(draw, 5, 150) if draw(EITHER) else 150
@@ -316,13 +316,13 @@ class _Builder(Programs):
         return (*passed, *self.backward(len(passed) - 1, again))
 
     def _with_bad(self, good: Ids) -> Ids:
-        bad = {
+        faults: dict[str, Callable[[], Any]] = {
             "too-large": lambda: self.rows + self.draw(among((0, 1, 7))),
             "negative": self._negative,
             "far-positive": lambda: self.draw(among(FAR)),
             "far-negative": lambda: self.draw(among(FAR_BELOW)),
-        }[self.s.fault]()
-        values = good.copy()
+        }
+        bad, values = faults[self.s.fault](), good.copy()
         flat = values.reshape(-1)
         flat[self.draw(among((0, -1, flat.size // 2)))] = bad
         return values

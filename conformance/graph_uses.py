@@ -300,7 +300,7 @@ def _gradient_of_recomputed(lab: Lab, lookup: Lookup, reentrant: bool) -> Claims
     ids, factor = lab.tensor(lookup.ids), lab.leaf(np.ones((), np.float32))
     recomputed: list[Any] = []
 
-    def scaled(factor: torch.Tensor) -> torch.Tensor:
+    def scaled(factor: torch.Tensor) -> Any:
         out = f(ids)
         recomputed[:] = [read(out)]
         return out * (factor * FACTOR)

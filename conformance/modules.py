@@ -7,9 +7,11 @@ from typing import Final
 
 from embconform.backends.backend import Backend
 from embconform.conformance import (
+    modules_around,
     modules_copies,
     modules_made,
     modules_pretrained,
+    modules_tied,
     modules_use,
 )
 from embconform.conformance.claims import Record, judge_records
@@ -29,10 +31,13 @@ CHECKS: Final[dict[str, Check]] = {
     "module.seeded-init": modules_made.seeded,
     "module.reset-parameters": modules_made.redrawn,
     "module.dtype": modules_made.dtype_argument,
+    "module.default-dtype": modules_made.default_dtype,
+    "module.meta": modules_made.meta,
     "module.padding-out-of-range": modules_made.padding_out_of_range,
     "module.weight-argument": modules_made.weight_shape,
     "module.attributes": modules_made.attributes,
     "module.padding-normalised": modules_made.padding_normalised,
+    "module.padding-fixed": modules_use.padding_fixed,
     "module.repr": modules_made.shown,
     "module.from-pretrained": modules_pretrained.holds_the_rows,
     "module.from-pretrained-shares": modules_pretrained.shares,
@@ -45,9 +50,13 @@ CHECKS: Final[dict[str, Check]] = {
     "module.cast": modules_copies.cast,
     "module.deepcopy": modules_copies.deepcopy,
     "module.pickle": modules_copies.pickled,
+    "module.tied": modules_tied.tied,
+    "module.table-kept": modules_use.table_kept,
     "module.eval-mode": modules_use.eval_mode,
     "module.zero-grad": modules_use.zero_grad,
     "module.freezing": modules_use.freezing,
+    "module.hooks": modules_around.hooks,
+    "module.parametrized": modules_around.parametrized,
 }
 
 

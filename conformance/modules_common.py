@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -82,9 +83,7 @@ class Subject:
 
     def values(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Draw a table of signed values without a zero, each row longer than any bound."""
-        rng = np.random.default_rng(self.seed)
-        drawn = rng.uniform(1, 2, (ROWS, WIDTH)) * rng.choice([-1.0, 1.0], (ROWS, WIDTH))
-        return torch.tensor(drawn, dtype=torch.float32).to(dtype or self.dtype)
+        return torch.tensor(_drawn(self.seed)).to(dtype or self.dtype)
 
     def constant(self, value: float, *, trainable: bool, **options: Any) -> Behaviour:
         """Run a fresh module whose table holds one value everywhere."""
@@ -109,6 +108,19 @@ class Subject:
             if options.keys() <= self.able:
                 yield dict(options)
 
+    def richest(self) -> dict[str, Any]:
+        """Give the last of :meth:`option_sets`: with max_norm, where the backend has it."""
+        *_, options = self.option_sets()
+        return options
+
+
+@lru_cache(maxsize=1)
+def _drawn(seed: int) -> Array:
+    """Draw in float32 what :meth:`Subject.values` copies, some thousand times a run."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.uniform(1, 2, (ROWS, WIDTH)) * rng.choice([-1.0, 1.0], (ROWS, WIDTH))
+    return np.asarray(drawn, np.float32)
+
 
 Claims = Iterator[Claim]
 Check = Callable[[Subject], Claims]
@@ -132,11 +144,19 @@ def table_of(module: Any) -> Array:
     return to_numpy(module.weight)
 
 
+def upstream_of(output: torch.Tensor) -> torch.Tensor:
+    """Make an upstream gradient for an output.
+
+    It consists of small powers of two, so that its sums are exact in every dtype and order, and
+    right modules differ in no bit.
+    """
+    steps = torch.arange(output.numel(), device=output.device).reshape(output.shape) % 3
+    powers = torch.tensor([1.0, 2.0, 4.0], dtype=output.dtype, device=output.device)
+    return powers[steps]
+
+
 def run(module: Any, ids: torch.Tensor) -> Behaviour:
     """Look up, go backward where that is possible, and write down all that can be seen.
-
-    The upstream gradient consists of small powers of two, so that its sums are exact in every
-    dtype and order, and right modules differ in no bit.
 
     Parameters
     ----------
@@ -158,9 +178,7 @@ def run(module: Any, ids: torch.Tensor) -> Behaviour:
     }
     gradient = None
     if output.requires_grad:
-        steps = torch.arange(output.numel(), device=output.device).reshape(output.shape) % 3
-        powers = torch.tensor([1.0, 2.0, 4.0], dtype=output.dtype, device=output.device)
-        output.backward(powers[steps])
+        output.backward(upstream_of(output))
         gradient = module.weight.grad
     if gradient is not None:
         seen["the layout of the gradient"] = str(gradient.layout)

@@ -27,8 +27,8 @@ from embconform.conformance.recording import attempt
 def state(subject: Subject) -> Claims:
     """See what state_dict holds and that another module takes it."""
     torch.manual_seed(subject.seed)
-    options = {"padding_idx": 2} if "padding_idx" in subject.able else {}
-    source, other = (subject.make(6, 4, **options) for _ in range(2))
+    padded = {"padding_idx": 2} if "padding_idx" in subject.able else {}
+    source, other = (subject.make(6, 4, **padded) for _ in range(2))
     source.weight.data += 0.5  # a loaded padding row need not be 0
     ids = subject.ids([0, 5, 2])
     other(ids)
@@ -37,6 +37,10 @@ def state(subject: Subject) -> Claims:
     wrong = "after load_state_dict the module does not look up the loaded rows"
     yield SameValues(table_of(other), table_of(source), wrong)
     yield SameValues(to_numpy(other(ids)), to_numpy(source(ids)), wrong)
+    options = subject.richest()
+    held = to_numpy(subject.filled(**options).state_dict()["weight"])
+    what = f"weight in a state_dict{described(options)}"
+    yield SameBits(what, held, to_numpy(subject.values()))
 
 
 def load_copies(subject: Subject) -> Claims:
@@ -60,6 +64,11 @@ def load_copies(subject: Subject) -> Claims:
     module.load_state_dict({**module.state_dict(), "weight": strided})
     what = "a table that loaded a transposed tensor"
     yield SameBits(what, table_of(module), to_numpy(strided))
+    options, longer = subject.richest(), subject.values() * 2
+    module = subject.filled(**options)
+    module.load_state_dict({**module.state_dict(), "weight": longer})
+    what = f"a table that was loaded{described(options)}"
+    yield SameBits(what, table_of(module), to_numpy(longer))
 
 
 def load_strict(subject: Subject) -> Claims:
@@ -107,9 +116,10 @@ def _cast(subject: Subject, before: str, after: str) -> Claims:
     module, ids = subject.filled(dtype=getattr(torch, before)), subject.ids()
     with torch.no_grad():
         module.weight.mul_(1 + 2.0**-11)
-    given, what = table_of(module), f"{before} to {after}"
+    given, what, weight = table_of(module), f"{before} to {after}", module.weight
     module(ids)  # something to cache
     moved = module.to(getattr(torch, after))
+    yield Must(moved.weight is weight, f"a cast from {what} puts another Parameter in its place")
     yield Must(
         isinstance(moved.weight, torch.nn.Parameter) and bool(moved.weight.requires_grad),
         f"weight cast from {what} is no trainable Parameter any more",
@@ -143,17 +153,23 @@ def deepcopy(subject: Subject) -> Claims:
 def pickled(subject: Subject) -> Claims:
     """See pickle and torch.save, where the class is one that pickle can find by name."""
     cls = type(subject.make())
-    home: Any = sys.modules.get(cls.__module__)
-    for name in cls.__qualname__.split("."):
-        home = getattr(home, name, None)
-    if home is not cls:
+    if not importable(cls):
         yield Refused(f"pickle can't import {cls.__module__}.{cls.__qualname__}")
         return
-    yield from _same_but_apart(subject, _unpickled, "a pickled copy")
+    yield from _same_but_apart(subject, unpickled, "a pickled copy")
     yield from _same_but_apart(subject, _saved, "a copy by torch.save")
 
 
-def _unpickled(module: Any) -> Any:
+def importable(cls: type) -> bool:
+    """Tell whether pickle can find a class by its name."""
+    home: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        home = getattr(home, name, None)
+    return home is cls
+
+
+def unpickled(module: Any) -> Any:
+    """Send a module through pickle."""
     return pickle.loads(pickle.dumps(module))
 
 

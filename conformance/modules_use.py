@@ -1,15 +1,27 @@
-"""What a module's modes and switches do to its lookups: eval, zero_grad, requires_grad_."""
+"""What a module's modes, switches and other tables do to its lookups."""
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 
-from embconform.conformance.claims import Must, SameBits, SameValues
+from embconform.conformance.claims import Must, Refused, SameBits, SameValues
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_claims import Behaviour, SameBehaviour
-from embconform.conformance.modules_common import IDS, Claims, Subject, described, run
+from embconform.conformance.modules_common import (
+    IDS,
+    PADDING,
+    ROWS,
+    WIDTH,
+    Claims,
+    Subject,
+    described,
+    run,
+    table_of,
+)
 from embconform.conformance.observe import to_numpy
 
 
@@ -105,3 +117,75 @@ def freezing(subject: Subject) -> Claims:
         module.requires_grad_(True)
         which = f"a module trainable again{described(options)}"
         yield SameBehaviour(which, run(module, ids), wanted)
+
+
+Put = Callable[[Any, "torch.Tensor"], None]
+NO_WRITES: Final[dict[str, Callable[[Any], Any]]] = {
+    "state_dict()": lambda module: module.state_dict(),
+    "state_dict(keep_vars=True)": lambda module: module.state_dict(keep_vars=True),
+    "parameters()": lambda module: list(module.parameters()),
+    "repr": repr,
+    "copy.copy": copy.copy,
+    "copy.deepcopy": copy.deepcopy,
+    "apply": lambda module: module.apply(lambda _: None),
+    "eval()": lambda module: module.eval(),
+    "train()": lambda module: module.train(),
+    "requires_grad_(False)": lambda module: module.requires_grad_(False),
+    "requires_grad_(True)": lambda module: module.requires_grad_(True),
+    "zero_grad()": lambda module: module.zero_grad(),
+    "to(its own dtype)": lambda module: module.to(module.weight.dtype),
+}
+"""What can be asked of a module that has nothing to write to its table."""
+
+
+def table_kept(subject: Subject) -> Claims:
+    """See that the rows are as they were after all that is no lookup, also those over a bound."""
+    ids, before = subject.ids(), to_numpy(subject.values())
+    bound: dict[str, Any] = {"max_norm": 1.5, "norm_type": 1.0}
+    for options in (bound if bound.keys() <= subject.able else {}, subject.richest()):
+        module = subject.filled(**options)
+        for call, make in NO_WRITES.items():
+            make(module)
+            yield SameBits(f"the table after {call}{described(options)}", table_of(module), before)
+        which = f"a module after {', '.join(NO_WRITES)}{described(options)}"
+        yield SameBehaviour(which, run(module, ids), run(subject.filled(**options), ids))
+
+
+def padding_fixed(subject: Subject) -> Claims:
+    """Put a table of twice as many rows in the place of a module's own, by either way."""
+    rows = subject.values()
+    taller = torch.cat([rows, -rows])
+    trials: tuple[tuple[int, Put, dict[str, Any]], ...] = (
+        (PADDING - ROWS, _put_parameter, {}),
+        (PADDING, _put_data, {}),
+        (PADDING - ROWS, _put_data, {"sparse": True}),
+        (PADDING - ROWS, _put_parameter, {"max_norm": 1.0, "scale_grad_by_freq": True}),
+    )
+    for padding, put, options in trials[: 1 if subject.backend.compiled else None]:
+        if options.keys() <= subject.able:
+            yield _grown(subject, taller, put, {"padding_idx": padding, **options})
+
+
+def _grown(
+    subject: Subject, taller: torch.Tensor, put: Put, options: dict[str, Any]
+) -> SameBehaviour | Refused:
+    """Compare a module whose table was replaced with one that was made as tall."""
+    ids, module = subject.ids(), subject.filled(**options)
+    try:
+        put(module, taller.clone())
+        seen = run(module, ids)
+    except Exception as error:
+        return Refused(f"a table of more rows in the place of weight raises {error}")
+    same = {**options, "padding_idx": PADDING}
+    wanted = subject.make(2 * ROWS, WIDTH, dtype=subject.dtype, **same)
+    wanted.weight.data.copy_(taller)
+    which = f"a module of {ROWS} rows{described(options)}, once it was given {2 * ROWS} rows,"
+    return SameBehaviour(which, seen, run(wanted, ids))
+
+
+def _put_parameter(module: Any, table: torch.Tensor) -> None:
+    module.weight = torch.nn.Parameter(table)
+
+
+def _put_data(module: Any, table: torch.Tensor) -> None:
+    module.weight.data = table

@@ -134,7 +134,7 @@ class Programs(ABC):
     def _served(self, first: Call) -> tuple[Step, ...]:
         """Look up without grad before and after the call that is differentiated, and its step."""
         before, after = (Call(self.indices(), no_grad=True) for _ in range(2))
-        passed = (before, first, after, *self.backward(1, first))
+        passed: tuple[Step, ...] = (before, first, after, *self.backward(1, first))
         if self.s.weight_layout in SHARING or self.draw(EITHER):
             return passed
         written = WriteWeight(self._rewritten(self.table, self.fresh_table()))

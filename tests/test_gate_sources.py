@@ -385,7 +385,8 @@ def test_embconform_gates_itself(tmp_path: Path) -> None:
     top = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", str(ROOT), str(top)], check=True)
     eager = top / "backends/eager.py"
-    wrong = "lambda i, w, p=None, **k: torch.nn.functional.embedding(i, w, p or None, **k)"
+    call = "torch.nn.functional.embedding(i, w, padding_idx or None, **k)"
+    wrong = f"lambda i, w, padding_idx=None, **k: {call}"
     eager.write_text(eager.read_text().replace("torch.nn.functional.embedding,", f"{wrong},", 1))
     done = gate(top, "eager", "HEAD", "--allow-dirty", "--select", "padding.*", "--json", "-")
     assert done.returncode == 1, done.stdout + done.stderr

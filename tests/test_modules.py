@@ -50,7 +50,8 @@ def test_what_a_class_does_not_offer_is_unsupported_and_says_why() -> None:
     report = run(as_backend("Bare", Bare), RunOptions(Profile.TORCH, select="module.*"), target="b")
     seen = {result.clause.id: result for result in report.clauses}
     assert report.conformant
-    assert seen["module.deepcopy"].status is Status.PASS
+    for clause in ("deepcopy", "tied", "hooks", "parametrized", "default-dtype", "meta"):
+        assert seen[f"module.{clause}"].status is Status.PASS
     assert seen["module.repr"].status is Status.FAIL
     for clause in ("module.from-pretrained", "module.reset-parameters", "module.weight-argument"):
         assert seen[clause].status is Status.UNSUPPORTED
@@ -67,6 +68,18 @@ def test_a_class_that_pickle_cannot_import_is_exempt() -> None:
     assert finding is not None
     assert finding.refused
     assert "can't import" in finding.got
+
+
+def test_a_class_that_keeps_its_number_of_rows_need_not_take_more() -> None:
+    class Sized(nn.Embedding):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+            if len(self.weight) != self.num_embeddings:
+                raise ValueError("resized")
+            return super().forward(input)
+
+    subject = Subject(as_backend("Sized", Sized), Profile.TORCH, 0)
+    findings = [claim.judge() for claim in CHECKS["module.padding-fixed"](subject)]
+    assert all(finding is not None and finding.refused for finding in findings)
 
 
 def test_every_check_has_a_clause() -> None:

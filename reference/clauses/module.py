@@ -85,6 +85,30 @@ CLAUSES = (
         _NEEDS,
     ),
     Clause(
+        "module.default-dtype",
+        Level.MUST,
+        BOTH,
+        "Where the constructor is given no dtype, the table has torch's default dtype; that of a "
+        "table with another one changes neither its lookups nor their gradients.",
+        "torch.set_default_dtype, documentation; torch 2.13, observed",
+        "torch.set_default_dtype(torch.float64)\nEmbedding(4, 3).weight.dtype  # float64\n"
+        "Embedding(4, 3, dtype=torch.float32)(ids).dtype  # float32",
+        _NEEDS,
+        policy=True,
+    ),
+    Clause(
+        "module.meta",
+        Level.SHOULD,
+        BOTH,
+        "A module can be made on the meta device, by torch.device as a context or by the argument "
+        "device, and is like any other once to_empty and load_state_dict have given it a table.",
+        "torch.device and torch.nn.utils.skip_init, documentation: how large models are loaded",
+        'with torch.device("meta"): module = Embedding(4, 3)\n'
+        'module.to_empty(device="cpu").load_state_dict({"weight": table})\n'
+        "module(ids)  # table[ids]",
+        _NEEDS,
+    ),
+    Clause(
         "module.padding-out-of-range",
         Level.MUST,
         TORCH,
@@ -127,6 +151,18 @@ CLAUSES = (
         "pytorch/pytorch#3233: negative padding_idx not normalised",
         "Embedding(4, 3, padding_idx=-1).padding_idx  # 3",
         frozenset({"module", "padding_idx"}),
+        policy=True,
+    ),
+    Clause(
+        "module.padding-fixed",
+        Level.MUST,
+        TORCH,
+        "padding_idx, also a negative one, means a row of the table that the constructor makes: "
+        "when a table of more rows takes its place, the padding row is where it was.",
+        "torch 2.13, observed; how vocabularies are extended",
+        "module = Embedding(4, 3, padding_idx=-1)\nmodule.weight = nn.Parameter(torch.ones(9, 3))\n"
+        "# row 3 gets no gradient, and row 8 does",
+        frozenset({"module", "padding_idx", "gradient"}),
         policy=True,
     ),
     Clause(
@@ -191,7 +227,8 @@ CLAUSES = (
         "module.state-dict",
         Level.MUST,
         BOTH,
-        "state_dict holds weight alone, and loading it makes another module look up the same rows.",
+        "state_dict holds weight alone, as it is, and loading it makes another module look up the "
+        "same rows.",
         "torch.nn.Module.state_dict; torch 2.13, observed",
         "b.load_state_dict(a.state_dict())\nb(ids) == a(ids)",
         _NEEDS,
@@ -220,9 +257,11 @@ CLAUSES = (
         "module.cast",
         Level.MUST,
         BOTH,
-        "to(dtype) rounds every row to nearest, and from then on the module looks up the new table "
-        "and its gradients have the new dtype; to a wider dtype and back leaves the bits.",
-        "torch.nn.Module.to, documentation: casts in place; IEEE 754",
+        "to(dtype) rounds every row to nearest in the same Parameter, and from then on the module "
+        "looks up the new table and its gradients have the new dtype; to a wider dtype and back "
+        "leaves the bits.",
+        "torch.nn.Module.to, documentation: casts in place; torch.__future__, documentation of "
+        "set_overwrite_module_params_on_conversion; IEEE 754",
         "module.to(torch.float64)\nmodule(ids).dtype  # float64",
         _NEEDS,
     ),
@@ -245,6 +284,29 @@ CLAUSES = (
         "torch.save and pickle, documentation",
         "torch.save(module, file)\nother = torch.load(file, weights_only=False)\n"
         "other(ids)  # as module(ids)",
+        _NEEDS,
+    ),
+    Clause(
+        "module.tied",
+        Level.MUST,
+        BOTH,
+        "A weight that another module holds too stays one Parameter of both: in a copy of both, "
+        "and in casts, load_state_dict and share_memory, which leave it the one that it was.",
+        "copy.deepcopy, documentation of memo; torch.__future__, documentation of "
+        "set_overwrite_module_params_on_conversion: by default changed in place",
+        "head.weight = module.weight\na, b = copy.deepcopy(nn.ModuleList([module, head]))\n"
+        "a.weight is b.weight  # True",
+        _NEEDS,
+    ),
+    Clause(
+        "module.table-kept",
+        Level.MUST,
+        BOTH,
+        "What only asks leaves the table as it is, rows over max_norm too: state_dict, repr, "
+        "copies, parameters, apply, eval, train, requires_grad_, zero_grad, a cast to its dtype.",
+        "torch.nn.Embedding, documentation of max_norm: modified in-place by a forward call",
+        "module = Embedding(4, 3, max_norm=0.1)\nbefore = module.weight.clone()\n"
+        "module.state_dict()  # module.weight is as before",
         _NEEDS,
     ),
     Clause(
@@ -276,5 +338,28 @@ CLAUSES = (
         "torch.nn.Module.requires_grad_, documentation: for freezing",
         "module.requires_grad_(False)\nmodule(ids).requires_grad  # False",
         frozenset({"module", "gradient"}),
+    ),
+    Clause(
+        "module.hooks",
+        Level.MUST,
+        BOTH,
+        "Forward and full backward hooks, and what runs before either, run once a call, in train "
+        "and eval mode and by functional_call, and what they return takes the place of indices, "
+        "output and upstream gradient; removed, they are gone.",
+        "torch.nn.Module.register_forward_hook and register_full_backward_hook, documentation",
+        "module.eval().register_forward_hook(lambda module, args, out: out * 2)\n"
+        "module(ids)  # twice the rows",
+        _NEEDS,
+    ),
+    Clause(
+        "module.parametrized",
+        Level.MUST,
+        BOTH,
+        "A parametrization of weight is looked up and differentiated through, and removed without "
+        "a trace.",
+        "torch.nn.utils.parametrize.register_parametrization, documentation",
+        'parametrize.register_parametrization(module, "weight", Doubled())\n'
+        "module(ids)  # twice the rows of module.parametrizations.weight.original",
+        _NEEDS,
     ),
 )
