@@ -78,6 +78,9 @@ class Backend:
     compiled : bool
         True where each new structure of a call costs seconds, so that structures come from a
         small pool and the data vary.
+    sizes_compiled : bool
+        True where each new size does, too, so that the quick budget has the first cases of the
+        fewest structures that exercise every clause.
     summary : str
         One line for ``embconform backends``.
     synchronize : callable, optional
@@ -105,6 +108,7 @@ class Backend:
     capabilities: Capabilities = field(default_factory=Capabilities)
     deviations: Path | None = None
     compiled: bool = False
+    sizes_compiled: bool = False
     summary: str = ""
     synchronize: Callable[[], None] | None = None
     prepare: Callable[[], None] | None = None
@@ -141,6 +145,7 @@ class Backend:
             self.capabilities,
             self.deviations,
             self.compiled,
+            self.sizes_compiled,
             self.threads,
             self.source,
         )
@@ -156,6 +161,7 @@ class Description:
     capabilities: Capabilities
     deviations: Path | None
     compiled: bool
+    sizes_compiled: bool
     threads: int | None
     source: str
 
@@ -183,6 +189,8 @@ class Described(Protocol):
     def capabilities(self) -> Capabilities: ...  # noqa: D102
     @property
     def compiled(self) -> bool: ...  # noqa: D102
+    @property
+    def sizes_compiled(self) -> bool: ...  # noqa: D102
     @property
     def threads(self) -> int | None: ...  # noqa: D102
     @property

@@ -19,6 +19,7 @@ BACKEND = Backend(
     ),
     deviations=Path(__file__).with_name("compile_static.toml"),
     compiled=True,
+    sizes_compiled=True,
     prepare=prepare,
     threads=1,  # on more, a bad index aborts the process: docs/findings.md
     source="from embconform.backends.compile_static import embedding",

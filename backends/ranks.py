@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from torch.autograd.graph import saved_tensors_hooks
 
 _IDLE: Final = timedelta(days=1)
 _BUSY: Final = timedelta(seconds=30)
@@ -68,6 +69,11 @@ class Backward:
 
 
 Request = Forward | Backward | None
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    """Save a tensor in spite of the caller's hooks, whose recomputation the ranks can't join."""
+    return tensor
 
 
 class RanksHungError(RuntimeError):
@@ -169,7 +175,7 @@ class Rank:
         rows, width = table.shape
         module = torch.nn.Embedding(rows, width, _weight=table, **request.options)
         parallelize_module(module, mesh, styles[request.style])
-        with torch.enable_grad():
+        with torch.enable_grad(), saved_tensors_hooks(_as_it_is, _as_it_is):
             output = module(request.indices.to(request.device))
         self._kept[request.ticket] = (module.weight, output)
         return output.detach().clone()  # type: ignore[no-any-return]

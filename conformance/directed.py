@@ -199,6 +199,11 @@ DIRECTED: Final = (
     Structure(program="double-backward", gradient="scaled", rank=2),
     Structure(size="block", padding="last", dtype="bfloat16"),
     Structure(size="some", bound="p2", table="spike", rank=2),
+    Structure(program="error", fault="negative", size="some"),
+    Structure(program="error", fault="negative", size="some", index_dtype="int32"),
+    Structure(table="special", size="some", dtype="bfloat16"),
+    Structure(table="special", size="some", dtype="bfloat16", mode="frozen"),
+    Structure(size="some", bound="p2", table="special"),
 )
 
 

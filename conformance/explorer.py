@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -14,6 +14,7 @@ from embconform.backends.backend import Described
 from embconform.conformance.case import Case
 from embconform.conformance.claims import Unfinished
 from embconform.conformance.driver import Driver, digest
+from embconform.conformance.fewest import is_among_the_fewest
 from embconform.conformance.isolation.limits import MOST_CRASHES
 from embconform.conformance.judging import Ruling, judged, lost_finding, rule
 from embconform.conformance.options import BUDGETS, RunOptions
@@ -26,7 +27,7 @@ from embconform.conformance.soundness import fits
 from embconform.conformance.strata import strata
 from embconform.conformance.structure import OUT_OF_RANGE, Structure
 from embconform.conformance.tally import Broken, Shrunk
-from embconform.conformance.work import BATCH, Draws, Unit, units
+from embconform.conformance.work import BATCH, FIRST, Draws, Unit, units
 from embconform.reference.clause import Clause, select
 
 PARALLEL: Final = ("hot", "crowd", "vast")
@@ -97,6 +98,9 @@ class Explorer:
             self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
         )
         structures = [structure for structure in structures if self._is_wanted(structure)]
+        if budget.frugal and self.backend.sizes_compiled:
+            structures = [structure for structure in structures if is_among_the_fewest(structure)]
+            budget = replace(budget, examples=FIRST, directed=FIRST)
         wished = [budget.cases(structure) for structure in structures]
         return structures, _shares(wished, self.options.max_examples)
 

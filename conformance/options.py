@@ -25,12 +25,16 @@ class Budget:
     seconds : float
         How long a run may take before it is cut, by default; four times that where each new
         structure of a call is compiled.
+    frugal : bool
+        Whether a target that compiles each new size gets the first cases of the fewest strata that
+        exercise every clause, and no other.
     """
 
     arrays: int
     examples: int
     directed: int
     seconds: float
+    frugal: bool = False
 
     def cases(self, structure: Structure) -> int:
         """Give the number of cases for a stratum; those of tens of thousands of indices get few."""
@@ -39,7 +43,7 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget(arrays=2, examples=1, directed=3, seconds=600),
+    "quick": Budget(arrays=2, examples=1, directed=3, seconds=600, frugal=True),
     "default": Budget(arrays=33, examples=1, directed=14, seconds=3600),
     "thorough": Budget(arrays=400, examples=2, directed=60, seconds=8 * 3600),
 }

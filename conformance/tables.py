@@ -64,10 +64,14 @@ OTHER_IDS = np.array([[4, 0], [2, 4]])
 
 
 def _other_tables(seed: int) -> Iterator[Array]:
-    """Draw a table of each dtype, all bit patterns alike."""
+    """Draw a table of each dtype, all bit patterns alike; a row of bytes has each of them."""
     rng = np.random.default_rng(seed)
     for dtype in OTHER_DTYPES:
-        raw = rng.integers(0, 2 if dtype.kind == "b" else 256, (5, 3 * dtype.itemsize), np.uint8)
+        patterns = 2 if dtype.kind == "b" else 256
+        if dtype.itemsize == 1:
+            raw = rng.permuted(np.tile(np.arange(patterns, dtype=np.uint8), (5, 1)), axis=1)
+        else:
+            raw = rng.integers(0, patterns, (5, 3 * dtype.itemsize), np.uint8)
         yield raw.view(dtype)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from embconform.backends import dtensor, ranks
 
@@ -59,6 +60,16 @@ def test_what_all_ranks_raise_costs_no_rank() -> None:
         dtensor.row_3(torch.tensor([0]), torch.ones(0, 2))
     assert torch.equal(dtensor.row_3(torch.tensor([0]), torch.ones(5, 2)), torch.ones(1, 2))
     assert helpers() == before
+
+
+def test_a_checkpoint_does_not_recompute_within_the_ranks_own_backward_pass() -> None:
+    """What saves nothing until it is asked again would ask for a turn in the midst of another."""
+    weight, ids = torch.ones(5, 2).requires_grad_(), torch.tensor([1, 1])
+    out = checkpoint(lambda table: dtensor.row_3(ids, table) * 2, weight, use_reentrant=False)
+    assert isinstance(out, torch.Tensor)
+    out.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[0, 0], [4, 4], [0, 0], [0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,15 @@ import psutil
 import pytest
 
 from embconform.backends.backend import TargetError
+from embconform.conformance.case import Call, Case, Placed
 from embconform.conformance.engine import run
 from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.isolation.limits import GIB, Limits
+from embconform.conformance.judging import rule
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import ClauseResult, Report, Status
 from embconform.reference.clause import Profile
+from embconform.reference.oracle import Options
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 LIMITS = Limits(case=20.0, memory=GIB)
@@ -94,6 +97,37 @@ def test_a_hang_is_a_timeout() -> None:
     assert "no answer within 1.5 s" in found["lookup.float64"].detail
     assert found["lookup.half-precision"].status is Status.PASS
     assert not report.conformant
+
+
+def test_a_crash_is_not_held_against_the_outputs_before_it(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("import os\ndef dies(i, w):\n    return w[i] if i.all() else os._exit(3)\n")
+    table = Placed(np.array([[1.0], [2.0]], np.float32))
+    calls = (Call(Placed(np.array([1]))), Call(Placed(np.array([0]))))
+    case = Case("by hand", Profile.TORCH, table, Options(), "grad", "functional", calls)
+    with Isolated(f"{mine}:dies") as target:
+        outcome = target.observe(case, parallel=False)
+    assert [step.lost is not None for step in outcome.steps] == [False, True]
+    broken = {ruling.clause for ruling in rule(case, outcome) if ruling.finding}
+    assert "lookup.rows" in broken
+    assert "state.outputs-intact" not in broken
+
+
+def test_who_interrupts_while_a_process_is_replaced_keeps_what_was_seen(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text("import os, time\ntime.sleep(1)\ndef leaves(i, w): os._exit(0)\n")
+    table, ids = Placed(np.zeros((2, 1))), Placed(np.array([1]))
+    case = Case("by hand", Profile.TORCH, table, Options(), "no_grad", "functional", (Call(ids),))
+    wish: list[str] = []
+    with Isolated(f"{slow}:leaves", stop=lambda: bool(wish)) as target:
+        (crashed,) = target.observe(case, parallel=False).steps
+        wish.append("stop")
+        (given_up,) = target.observe(case, parallel=False).steps
+        assert crashed.lost is not None
+        assert given_up.lost is not None
+        assert crashed.lost.detail == "the process ended itself with exit code 0"
+        assert given_up.lost.detail == "the run was stopped"
+        assert target.losses == (1, 0)
 
 
 def test_unbounded_allocation_ends_the_target_and_not_the_machine() -> None:

@@ -26,7 +26,7 @@ from embconform.conformance.isolation.messages import (
     Seen,
     Unusable,
 )
-from embconform.conformance.isolation.worker import Printed, Worker
+from embconform.conformance.isolation.worker import STOPPED, Printed, Worker
 from embconform.conformance.outcome import Lost, MemorySeen, Outcome, StepSeen
 from embconform.reference.clause import Profile
 
@@ -206,7 +206,12 @@ class Isolated:
         self._known()
         worker = self._worker or self._next()
         if worker is not self._welcomed:
-            worker = self._welcomed_of(worker)
+            try:
+                worker = self._welcomed_of(worker)
+            except KeyboardInterrupt:
+                if not self.stop():
+                    raise
+                return STOPPED  # what was seen before is kept
         self._worker = worker
         answer = worker.ask(message, self._seconds(), self.stop)
         if isinstance(answer, Fault):

@@ -34,6 +34,8 @@ _INSTALLED: Final = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "pu
 _SERVER: Final = "embconform.conformance.isolation.fork_server"
 _KEPT: Final = 64 * 1024
 _BROKEN: Final = (EOFError, OSError, pickle.UnpicklingError, struct.error, AttributeError)
+STOPPED: Final = Lost("timeout", "the run was stopped", -1)
+"""What comes of a question that somebody did not want to wait for."""
 
 
 class Printed:
@@ -212,7 +214,7 @@ class Worker:
                     detail = f"the process used more than {limit:.1f} GiB of memory"
                     return self._end(Lost("crash", detail, mark))
                 if stop():
-                    return self._end(Lost("timeout", "the run was stopped", mark))
+                    return self._end(replace(STOPPED, mark=mark))
             answer = self._channel.receive()
             return replace(answer, mark=self._mark()) if isinstance(answer, Lost) else answer
         except _BROKEN as error:

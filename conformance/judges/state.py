@@ -80,7 +80,8 @@ def _equal(first: str, second: str) -> Check:
 
 def _last_step(view: CallView) -> bool:
     more = view.position + 1 < len(view.case.steps)
-    return view.readable and not view.empty and more and not view.outcome.ruined
+    gone = view.outcome.ruined or any(step.lost for step in view.outcome.steps)
+    return view.readable and not view.empty and more and not gone
 
 
 @judge("state.outputs-intact", CallView, _last_step)

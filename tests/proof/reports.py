@@ -35,8 +35,6 @@ PACKAGES: Final = {
     "fbgemm": ("fbgemm-gpu-cpu",),
 }
 """Distributions whose versions a report names, beside those of every report."""
-MOST_EXAMPLES: Final = {"compile-static": 40, "tinygrad": 150}
-"""Cases drawn for a report where each takes seconds."""
 _JUDGED: Final = ("deviation", "fail", "crash", "timeout", "unexpected-pass")
 _PAGE: Final = """\
 # Reports
@@ -156,12 +154,10 @@ def _version(name: str) -> str:
 
 def _judge(name: str, budget: str) -> dict[str, Any] | None:
     """Run embconform validate; None where it could not."""
-    most = MOST_EXAMPLES.get(name)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "report.json"
         command = [sys.executable, "-m", "embconform", "validate", name, "--budget", budget]
         command += ["--database", "none", "--json", str(written)]
-        command += ["--max-examples", str(most)] if most else []
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if not written.is_file():
             click.echo(f"{name}: {ended.stderr.strip()}", err=True)
