@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from embconform.backends.backend import Backend
 from embconform.reference.clause import Profile
@@ -20,6 +21,10 @@ class _Lookup(torch.nn.Module):
 
     def forward(self, indices: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.embedding(indices, weight, **self.options)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 @cache
@@ -37,7 +42,8 @@ def _exported(example: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) ->
         {k: torch.export.Dim.DYNAMIC for k, size in enumerate(s) if size > 1}
         for s in (shape, table)
     )
-    with _one_at_a_time:
+    # what a checkpoint counts around the call that exports would be missed when it is run again
+    with _one_at_a_time, saved_tensors_hooks(_as_it_is, _as_it_is):
         program = torch.export.export(_Lookup(dict(options)), arguments, dynamic_shapes=dynamic)
         return program.module()
 

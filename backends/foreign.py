@@ -75,8 +75,10 @@ class _Bridge(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises where the indices, which the pullback shares, were changed
-        gradient = ctx.pull(ctx.exchange.enter(upstream.detach()))
-        return ctx.exchange.leave(gradient), None, None, None
+        gradient = ctx.exchange.leave(ctx.pull(ctx.exchange.enter(upstream.detach())))
+        if gradient.layout is torch.strided and gradient.data_ptr() == upstream.data_ptr():
+            gradient = gradient.clone()  # XLA gives its argument back where one row is named once
+        return gradient, None, None, None
 
 
 def bridge(lookup: Lookup, exchange: Exchange) -> Callable[..., torch.Tensor]:
