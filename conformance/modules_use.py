@@ -144,7 +144,7 @@ NO_WRITES: Final[dict[str, Callable[[Any], Any]]] = {
 def _left_alone(subject: Subject) -> Claims:
     """See that a module stays frozen or trainable, whatever it is asked but requires_grad_."""
     dtypes = [getattr(torch, name) for name in subject.backend.capabilities.dtypes]
-    calls = {
+    calls: dict[str, Callable[[Any], Any]] = {
         **{call: make for call, make in NO_WRITES.items() if "requires_grad" not in call},
         "load_state_dict()": lambda module: module.load_state_dict(module.state_dict()),
         **{f"to({dtype})": partial(_cast, dtype) for dtype in dtypes},

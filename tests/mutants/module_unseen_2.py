@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embconform.backends.backend import OPTIONS
 from embconform.mutants.kernel import Kernel
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import planted
@@ -51,7 +52,7 @@ class RenamesEmbeddings(Layer):
 class Captured(Layer):
     """Keeps the options of its constructor for its calls; which, tells `kept`."""
 
-    kept = ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
+    kept: tuple[str, ...] = OPTIONS
 
     def store(self, table: Tensor) -> None:
         super().store(table)
@@ -59,8 +60,7 @@ class Captured(Layer):
 
     @property
     def options(self) -> tuple[Any, ...]:
-        names = Captured.kept
-        return tuple(self.captured.get(name, getattr(self, name)) for name in names)
+        return tuple(self.captured.get(name, getattr(self, name)) for name in OPTIONS)
 
 
 @planted("module.options-later")
