@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from embconform.conformance.claims import judge_records
+from embconform.conformance.claims import Claim, Returned, compare, judge_records
+from embconform.conformance.finding import Finding
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read, read_dense
-from embconform.conformance.transforms_claims import Bounded, GradientOf, Lookup, Rows
+from embconform.conformance.transforms_claims import Lookup, Rows
 from embconform.conformance.transforms_common import Claims, Lab, Trial, observe_check
-from embconform.reference.dtypes import Array
+from embconform.reference.dtypes import Array, format_of
+from embconform.reference.oracle import Options, bound_rows
 
 _CLAUSE: Final = "state.default-dtype"
 DEFAULTS: Final = ("bfloat16", "float16", "float64")
@@ -35,54 +39,77 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@dataclass(frozen=True, eq=False)
+class AsUsual(Claim):
+    """What a call gave under another default dtype, that it gave under the usual one as well.
+
+    Attributes
+    ----------
+    what : str
+    got, usual : Returned
+    lookup : Lookup
+    upstream : ndarray, optional
+        Of a gradient, small whole numbers.
+    """
+
+    what: str
+    got: Returned
+    usual: Returned
+    lookup: Lookup
+    upstream: Array | None = None
+
+    def judge(self) -> Finding | None:
+        """Compare bits; where a right call rounds, allow each as much as that."""
+        if self.usual.values is None:
+            return None  # another clause's
+        return compare(self.what, self.got, self.usual.values, self._slack())
+
+    def _slack(self) -> NDArray[np.float64] | None:
+        if self.upstream is not None:
+            return 2 * self.lookup.gradient(self.upstream)[1]
+        if "max_norm" not in self.lookup.options:
+            return None
+        options, table = Options(**self.lookup.options), self.lookup.table
+        limit = bound_rows(table, options, self.lookup.profile, format_of("float32"))
+        return 2 * np.asarray(limit.bound[self.lookup.ids])
+
+
 def _under_other_defaults(lab: Lab) -> Iterator[Trial]:
     few = lab.backend.compiled or lab.backend.interpreter  # a call costs much there
-    for default in DEFAULTS[: 1 if few else None]:
-        ids = _ids(lab)
-        for options in list(lab.choices(ids, ROWS, "padding_idx", "scale_grad_by_freq"))[
-            -2 if few else 0 :
-        ]:
-            yield partial(_trained, lab, default, Lookup(ids, _table(lab), options, lab.profile))
-        if "max_norm" in lab.able and not few:
-            ids, options = lab.draw.integers(0, ROWS - 1, 7), {"max_norm": 1.5}
-            yield partial(_bounded, lab, default, Lookup(ids, _table(lab), options, lab.profile))
+    defaults = DEFAULTS[: 1 if few else None]
+    ids = lab.draw.permutation(np.repeat([3, 1, 0], [OFTEN, 300, 2]))
+    choices = list(lab.choices(ids, ROWS, "padding_idx", "scale_grad_by_freq"))
+    if "max_norm" in lab.able and not few:
+        choices.append({"max_norm": 1.5})
+    for options in choices[-1:] if few else choices:
+        table = lab.draw.standard_normal((ROWS, WIDTH)).astype(np.float32)
+        yield partial(_compared, lab, Lookup(ids, table, options, lab.profile), defaults)
 
 
-def _ids(lab: Lab) -> Array:
-    """Draw the order of an index that occurs often and of some that don't."""
-    ids = np.repeat([3, 1, 0], [OFTEN, 300, 2])
-    return lab.draw.permutation(ids)
+def _compared(lab: Lab, lookup: Lookup, defaults: Sequence[str]) -> Claims:
+    """Make one call under the usual default dtype, and under others."""
+    upstream = lab.upstream(*lookup.shape)
+    output, gradient = _called(lab, lookup, upstream)
+    for default in defaults:
+        with default_dtype(getattr(torch, default)):
+            got, learnt = _called(lab, lookup, upstream)
+        told = f"{lookup}, under torch.set_default_dtype(torch.{default})"
+        if not lookup.options:
+            yield Rows(f"the output for {told}", got, lookup)
+        yield AsUsual(f"the output for {told}", got, output, lookup)
+        if gradient is not None and learnt is not None:
+            yield AsUsual(f"weight.grad for {told}", learnt, gradient, lookup, upstream)
 
 
-def _table(lab: Lab) -> Array:
-    return lab.draw.standard_normal((ROWS, WIDTH)).astype(np.float32)
-
-
-def _told(lookup: Lookup, default: str) -> str:
-    return f"{lookup}, under torch.set_default_dtype(torch.{default})"
-
-
-def _trained(lab: Lab, default: str, lookup: Lookup) -> Claims:
+def _called(lab: Lab, lookup: Lookup, upstream: Array) -> tuple[Returned, Returned | None]:
     """Look up, and differentiate where the backend does."""
-    trained, upstream = "gradient" in lab.able, lab.upstream(*lookup.shape)
-    weight = lab.tensor(lookup.table).requires_grad_(trained)
+    weight = lab.tensor(lookup.table)
     ids, given = lab.tensor(lookup.ids), lab.tensor(upstream)
-    with default_dtype(getattr(torch, default)):
-        out: Any = lab.bind(lookup)(ids, weight)
-        if trained:
-            torch.autograd.backward([out], [given])
-    told = _told(lookup, default)
-    yield Rows(f"the output for {told}", read(out), lookup)
-    if trained:
-        yield GradientOf(f"weight.grad for {told}", read_dense(weight.grad), lookup, upstream)
-
-
-def _bounded(lab: Lab, default: str, lookup: Lookup) -> Claims:
-    """Look up with max_norm."""
-    ids, weight = lab.tensor(lookup.ids), lab.tensor(lookup.table)
-    with default_dtype(getattr(torch, default)):
-        out = lab.bind(lookup)(ids, weight)
-    yield Bounded(f"a call for {_told(lookup, default)}", read(out), read(weight), lookup)
+    if "gradient" not in lab.able or "max_norm" in lookup.options:
+        return read(lab.bind(lookup)(ids, weight)), None
+    out: Any = lab.bind(lookup)(ids, weight.requires_grad_())
+    torch.autograd.backward([out], [given])
+    return read(out), read_dense(weight.grad)
 
 
 DEFAULT_DTYPE_PROBE: Final = Probe(
