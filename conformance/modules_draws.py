@@ -244,13 +244,14 @@ class NoneTwice(Claim):
 
     def judge(self) -> Finding | None:
         """Count lines that differ."""
+        if self.table.ndim != 2 or not self.table.size:
+            return None  # another clause's
         shape = " x ".join(map(str, self.table.shape))
         for lines, name in ((self.table, "row"), (self.table.T, "column")):
             sizes = np.ascontiguousarray(np.abs(lines), np.float64)
-            words = sizes.view(np.uint64)
-            mixed = words @ _odd_numbers(words.shape[1])
-            if len(np.unique(mixed)) == len(mixed):
-                continue  # equal lines are mixed to equal words
+            mixed = np.sort(_mixed(sizes.view(np.uint64)))  # np.unique takes ten times as long
+            if (mixed[1:] != mixed[:-1]).all():
+                continue
             repeated = len(sizes) - len(np.unique(sizes, axis=0))
             if repeated:
                 return Finding(
@@ -260,7 +261,8 @@ class NoneTwice(Claim):
         return None
 
 
-def _odd_numbers(count: int) -> NDArray[np.uint64]:
-    """Draw factors of a hash, always the same ones."""
-    draw = np.random.default_rng(0)
-    return draw.integers(0, 2**63, count, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+def _mixed(lines: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix the words of each line to one, of equal lines to the same one."""
+    factors = np.random.default_rng(0).integers(0, 2**63, lines.shape[1], dtype=np.uint64)
+    folded = lines ^ (lines >> np.uint64(29))  # of a widened float32 the low bits are zeros
+    return np.asarray(folded @ (factors * np.uint64(2) + np.uint64(1)))

@@ -153,10 +153,15 @@ class ContextComesFirst(Layer):
     """The context's device is taken, though another is given."""
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, *, device: Any = None, **options: Any
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *rest: Any,
+        device: Any = None,
+        **options: Any,
     ) -> None:
         chosen = None if torch.empty(()).is_meta else device
-        super().__init__(num_embeddings, embedding_dim, device=chosen, **options)
+        super().__init__(num_embeddings, embedding_dim, *rest, device=chosen, **options)
 
 
 @planted("module.state-dict")
