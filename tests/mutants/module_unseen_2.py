@@ -161,7 +161,7 @@ class ContextComesFirst(Layer):
         **options: Any,
     ) -> None:
         chosen = None if torch.empty(()).is_meta else device
-        super().__init__(num_embeddings, embedding_dim, *rest, device=chosen, **options)
+        super().__init__(num_embeddings, embedding_dim, *rest, **{**options, "device": chosen})
 
 
 @planted("module.state-dict")
