@@ -23,6 +23,7 @@ Layout = Literal[
     "broadcast",
     "swapped",
     "windows",
+    "rows",
 ]
 GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
 """What the table requires and the context of the calls; served: frozen, in inference mode."""
@@ -58,14 +59,14 @@ class Call:
         `indices` then holds what that tensor reads as at this point.
     must_raise : bool
         Whether the call has to be refused.
-    no_grad : bool
-        Whether it is made under torch.no_grad() in a case whose mode is another.
+    context : GradMode or None
+        The grad mode of the call, where it is not the case's.
     """
 
     indices: Placed
     reuse: int | None = None
     must_raise: bool = False
-    no_grad: bool = False
+    context: GradMode | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 LARGEST: Final = 256 * 2**20
 """Bytes that a case may have once it is unpacked."""
 _CLASSES: Final = {

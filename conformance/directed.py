@@ -14,6 +14,7 @@ from embconform.conformance.structure import (
     OUT_OF_RANGE,
     PADDINGS,
     PLAIN,
+    ROW_SLICE,
     UPSTREAM_LAYOUTS,
     WEIGHT_LAYOUTS,
     Structure,
@@ -89,7 +90,25 @@ DIRECTED: Final = (
         for layout in ("transposed", "spread", "expanded")
     ),
     *(Structure(size="many", padding="last", gradient=kind) for kind in ("sparse", "scaled")),
-    Structure(size="widest", rank=2),
+    *(Structure(size="widest", rank=rank) for rank in (1, 2)),
+    *(
+        Structure(weight_layout=ROW_SLICE, size=size, gradient=kind)
+        for size, kind in (("tiny", "dense"), ("some", "dense"), ("some", "sparse"))
+    ),
+    *(Structure(weight_layout=ROW_SLICE, size="some", bound=b) for b in ("p2", "none")),
+    Structure(weight_layout=ROW_SLICE, size="some", program="update-weight", mode="no_grad"),
+    *(
+        Structure(upstream="large", size=size, dtype=dtype)
+        for size in ("some", "many")
+        for dtype in ("float16", "bfloat16", "float32")
+    ),
+    Structure(size="tall", mode="no_grad", dtype="bfloat16", rank=2),
+    Structure(size="tall", mode="frozen", dtype="float16", rank=2),
+    Structure(size="tall", mode="served"),
+    Structure(size="tall", gradient="scaled"),
+    *(Structure(size="most", mode=mode, rank=2) for mode in ("frozen", "no_grad")),
+    *(Structure(bound="p2", dtype="float64", size="some", table=t) for t in ("plain", "spike")),
+    Structure(program="served", index_dtype="int32"),
     *(Structure(size=size, dtype="bfloat16") for size in ("many", "hot")),
     Structure(size="vast"),
     Structure(size="vast", index_dtype="int32", rank=2),

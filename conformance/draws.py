@@ -31,19 +31,20 @@ Ids = NDArray[np.int64]
 
 COUNTS: Final = (31, 32, 33, 64, 128, 255, 256, 257, 768, 769, 1000, 1001, 1024, 1025, 3072, 3073)
 WIDTHS: Final = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025)
-WIDEST: Final = (1025, 1024, 2500)
+WIDEST: Final = (1025, 1024, 2500, 4101)
 MOST: Final = (3073, 1025)
 HEIGHTS: Final = (70_001, 65_537, 32_769)
 HOT: Final = (5_000, 5_000, 5_000, 100_000)
 CROWD: Final = (5_000,)
-VAST: Final = (65_537, 65_535)
+VAST: Final = (66_001, 65_537)
 FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
 _MANY_KINDS: Final = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top", "edges")
 _MIXED_KINDS: Final = (
     *("uniform", "distinct", "lone", "runs", "swapped", "few"),
-    *("skewed", "top", "cyclic", "equal", "distinct", "uniform", "edges"),
+    *("skewed", "top", "cyclic", "equal", "distinct", "uniform", "edges", "alike"),
 )
+_KINDS: Final = {"tall": ("top", "uniform", "edges", "alike"), "hot": ("hot",)}
 
 
 # Making a strategy takes as long as drawing from it, and there are few different ones.
@@ -116,8 +117,10 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
             rows, most = _log(draw, 2, 3_000), 60_000
             width = _log(draw, 5, 150) if draw(EITHER) else 150
             return rows, min(width, max(most // rows, 1))
-        case "many" | "most" | "hot" | "vast":
-            return draw(between(least, 40)), draw(between(least, 4))
+        case "many" | "most" if draw(EITHER):  # more distinct rows than a byte counts
+            return draw(between(260, 700)), draw(between(least, 4))
+        case "many" | "most" | "hot" | "vast":  # beside padding there is another row
+            return draw(between(max(least, 1 + (s.padding != "none")), 40)), draw(between(least, 4))
     floor = 4 if s.fault.startswith("far") else max(least, 1 + (s.padding != "none"))
     return draw(between(floor, 6)), draw(between(least, 5))
 
@@ -184,7 +187,7 @@ def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> fl
             return float(draw(between(1, 9)))
         row = table[draw(between(0, len(table) - 1))]
         return float(np.abs(row.astype(np.float64)).max())  # the norm of a row, whatever p
-    ordinary = 1.0 if compiled else draw(among((1.0, 0.5, 2.0, 0.25, 4.0)))
+    ordinary = 1.0 if compiled else draw(among((1.0, 0.5, 2.0, 0.25, 4.0, 0.3, 1.7)))
     return float(ordinary * 2.0**-12 if s.table == "tiny" else ordinary)
 
 
@@ -220,6 +223,8 @@ class _Builder(Programs):
             lead = (1,) * max(s.rank - 2, 0)
             if s.rank == 1:
                 return (count,)
+            if s.size == "vast":  # more rows of indices than a grid has
+                return (*lead, count, 1)
             return (*lead, draw(between(2, 4)), count if s.size != "vast" else count // 2)
         if s.size == "some":
             most = {1: (36,), 2: (6, 8), 3: (3, 4, 4), 4: (2, 3, 4, 2)}.get(s.rank, ())
@@ -263,8 +268,10 @@ class _Builder(Programs):
         return ids
 
     def _many_ids(self, count: int) -> Ids:
-        kinds = {"tall": ("top", "uniform", "edges"), "hot": ("hot",)}.get(self.s.size, _MANY_KINDS)
-        kind = self.draw(among(_MIXED_KINDS if self.s.size in MIXED else kinds))
+        kinds = _MIXED_KINDS if self.s.size in MIXED else _KINDS.get(self.s.size, _MANY_KINDS)
+        if self.s.size == "tall" and self.s.gradient.endswith("scaled"):
+            kinds = ("alike",)  # what is counted is counted by a part of the index
+        kind = self.draw(among(kinds))
         order = self.draw(among(ORDERS if self.s.size != "hot" else ORDERS[:1]))
         rng = np.random.default_rng(self.random() + 1)
         if not count:

@@ -141,6 +141,13 @@ def subnormal(shape: Shape, dtype: str, seed: int) -> Array:
     return (units(shape, dtype, seed).astype(np.float64) * smallest).astype(format_of(dtype).dtype)
 
 
+def large(shape: Shape, dtype: str, seed: int) -> Array:
+    """Positive values near the largest number: three of them add up to infinity in any order."""
+    form = format_of(dtype)
+    share = np.random.default_rng(seed).uniform(0.75, 1.0, shape)
+    return (share * form.largest).astype(form.dtype)
+
+
 def ones(shape: Shape, dtype: str, seed: int) -> Array:
     """All 1: what sum().backward() sends."""
     del seed
@@ -167,6 +174,7 @@ UPSTREAM_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "ones": ones,
     "wild": wild,
     "subnormal": subnormal,
+    "large": large,
     "nonfinite": nonfinite,
     "nonfinite-padding": units,
 }

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from embconform.conformance.claims import Refused, judge_records
+from embconform.conformance.claims import Must, Refused, judge_records
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read, read_dense
@@ -77,6 +77,11 @@ def _halves(base: torch.Tensor) -> torch.Tensor:
     return torch.cat([base[:1], base[1:]]) * FACTOR
 
 
+def _slice(base: torch.Tensor) -> torch.Tensor:
+    """Keep a table behind two rows of ones, as special tokens are kept apart."""
+    return (torch.cat([torch.ones_like(base[:1]).expand(2, -1), base]) * FACTOR)[2:]
+
+
 def _transposed(base: torch.Tensor) -> torch.Tensor:
     """Keep a table of one column for each index, as a tied output layer may."""
     return (base.t().contiguous() * FACTOR).t()
@@ -88,7 +93,11 @@ def _columns(base: torch.Tensor) -> torch.Tensor:
 
 
 Computation: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
-COMPUTED: Final[dict[str, Computation]] = {"a product": _product, "a concatenation": _halves}
+COMPUTED: Final[dict[str, Computation]] = {
+    "a product": _product,
+    "a concatenation": _halves,
+    "a slice of one": _slice,
+}
 VIEWS: Final[dict[str, Computation]] = {
     "the transpose of a product": _transposed,
     "columns of a concatenation": _columns,
@@ -282,6 +291,69 @@ def _gradient_before_a_bound(lab: Lab, lookup: Lookup) -> Claims:
         yield GradientOf(what, read_dense(got), one, upstream)
 
 
+# Two tables
+
+
+def _two_tables(lab: Lab) -> Iterator[Trial]:
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        yield partial(_gradients_of_two, lab, lookup)
+
+
+def _gradients_of_two(lab: Lab, lookup: Lookup) -> Claims:
+    """Look up in two tables of one shape, and differentiate both at once."""
+    ids = lookup.ids[::-1].copy() if lookup.ids.ndim else lookup.ids
+    other = replace(lookup.into(lab.table(*lookup.table.shape)), ids=ids)
+    given, outs = [], []
+    for one in (lookup, other):
+        weight, f = _trained(lab, one)
+        upstream = lab.upstream(*one.shape)
+        given.append((one, weight, upstream))
+        outs.append(f(lab.tensor(one.ids)))
+    torch.autograd.backward(outs, [lab.tensor(upstream) for _, _, upstream in given])
+    for name, (one, weight, upstream) in zip(("first", "second"), given, strict=True):
+        what = f"weight.grad of the {name} of two tables of one shape for {one}"
+        yield GradientOf(what, read_dense(weight.grad), one, upstream)
+
+
+# Hooks
+
+
+def _hooked(lab: Lab) -> Iterator[Trial]:
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        yield partial(_gradient_through_hook, lab, lookup)
+        yield partial(_gradient_not_accumulated, lab, lookup)
+
+
+def _gradient_through_hook(lab: Lab, lookup: Lookup) -> Claims:
+    """Let a hook of the table double its gradient, as recipes for frozen rows do."""
+    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    seen: list[Any] = []
+
+    def hook(gradient: torch.Tensor) -> torch.Tensor:
+        seen.append(read_dense(gradient))
+        return gradient * FACTOR
+
+    handle = weight.register_hook(hook)  # type: ignore[no-untyped-call]
+    torch.autograd.backward([f(lab.tensor(lookup.ids))], [lab.tensor(upstream)])
+    handle.remove()
+    what = f"for {lookup}, the table having a hook that doubles"
+    for each in seen:
+        yield GradientOf(f"what the hook is given {what}", each, lookup, upstream)
+    whole = upstream * np.float32(FACTOR)
+    yield GradientOf(f"weight.grad {what}", read_dense(weight.grad), lookup, whole)
+
+
+def _gradient_not_accumulated(lab: Lab, lookup: Lookup) -> Claims:
+    """Ask for the gradient by torch.autograd.grad, which leaves .grad alone."""
+    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    weight.grad = torch.ones_like(weight)
+    out = f(lab.tensor(lookup.ids))
+    (got,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
+    yield GradientOf(f"torch.autograd.grad for {lookup}", read_dense(got), lookup, upstream)
+    kept = bool((weight.grad == 1).all())
+    yield Must(kept, f"torch.autograd.grad for {lookup} wrote to weight.grad")
+
+
 # Recomputed outputs
 
 
@@ -315,6 +387,8 @@ def _gradient_of_recomputed(lab: Lab, lookup: Lookup, reentrant: bool) -> Claims
 
 CHECKS: Final[dict[str, Check]] = {
     "gradient.recomputed": _recomputed,
+    "gradient.two-tables": _two_tables,
+    "gradient.table-hooks": _hooked,
     "gradient.non-leaf-table": _computed_table,
     "gradient.tied-table": _tied_table,
     "gradient.output-written": _written_output,

@@ -145,7 +145,7 @@ def lay_out(placed: Placed) -> Laid:
         they are wide); stepped (every second element); offset (contiguous, but not at the start of
         the buffer); expanded, spread and broadcast (stride 0 on the first axis, on the last, on
         all: values along them must be equal); windows (rows that each start one element after the
-        row before, as torch.Tensor.unfold gives).
+        row before, as torch.Tensor.unfold gives); rows (contiguous, two rows into the buffer).
 
     Returns
     -------
@@ -153,7 +153,9 @@ def lay_out(placed: Placed) -> Laid:
     """
     values = placed.values
     strides, span = _strides(placed.layout, values.shape)
-    guard = 0 if placed.layout == "contiguous" else GUARD
+    guard = {"contiguous": 0, "rows": 2 * values.shape[-1] if values.ndim else 0}.get(
+        placed.layout, GUARD
+    )
     base: Any = np.empty(span + 2 * guard, values.dtype)
     base[...] = GUARD_VALUE
     laid = Laid(base, values.shape, strides, guard)

@@ -206,8 +206,7 @@ class Observer:
             indices = self.indices[step.reuse].tensor
         if self.embed is None:
             self.embed = self._make()
-        mode = "no_grad" if step.no_grad else self.case.mode
-        with grad_context(mode):
+        with grad_context(step.context or self.case.mode):
             output = self.embed(indices)
         if not isinstance(output, torch.Tensor):
             return {"returned": type(output).__name__}
@@ -240,7 +239,9 @@ class Observer:
         others = {"weight": self.leaf, "indices": indices}
         others |= {f"output of step {k}": earlier for k, earlier in self.outputs.items()}
         address = output.untyped_storage().data_ptr()
-        return tuple(
+        steps = zip(output.shape, output.stride(), strict=True)
+        itself = output.numel() > 0 and any(size > 1 and not step for size, step in steps)
+        return ("itself",) * itself + tuple(
             name
             for name, other in others.items()
             if output.numel() and other.untyped_storage().data_ptr() == address

@@ -45,6 +45,14 @@ _WITHOUT_GRADIENT: Final[tuple[dict[str, Any], ...]] = (
 )
 
 
+_FALLING: Final[tuple[dict[str, Any], ...]] = (
+    {"max_norm": 2.0},
+    {"max_norm": 1.0},
+    {"max_norm": 1.0, "norm_type": 1.0},
+    {"max_norm": 0.25, "norm_type": float("inf")},
+)
+
+
 def _one_after_the_other(lab: Lab) -> Iterator[Trial]:
     yield partial(_gradients, lab)
     # each call of a structure of its own costs seconds where they are compiled
@@ -53,6 +61,8 @@ def _one_after_the_other(lab: Lab) -> Iterator[Trial]:
         modes = ("no_grad",)
     for mode in modes:
         yield partial(_without_gradients, lab, mode)
+        if "max_norm" in lab.able:
+            yield partial(_lower_bounds, lab, mode)
 
 
 def _gradients(lab: Lab) -> Claims:
@@ -94,6 +104,22 @@ def _without_gradients(lab: Lab, mode: GradMode) -> Claims:
         else:
             yield Rows(f"the output for {what}", read(out), lookup)
             yield SameBits(f"the table after {what}", to_numpy(weight), table)
+        before = options
+
+
+def _lower_bounds(lab: Lab, mode: GradMode) -> Claims:
+    """Look up under one bound after the other, nothing being written between."""
+    table = lab.table(5, 3) * np.float32(4)
+    ids, weight = lab.tensor(_IDS), lab.tensor(table).requires_grad_(mode not in FROZEN)
+    before: dict[str, Any] = {}
+    for options in _FALLING:
+        if not options.keys() <= lab.able:
+            continue
+        lookup = Lookup(_IDS, to_numpy(weight), options, lab.profile)
+        with grad_context(mode):
+            out = lab.bind(lookup)(ids, weight)
+        told = f"{lookup} {MODE_WORDS[mode]}, after a call with {before or 'no options'}"
+        yield Bounded(told, read(out), read(weight), lookup)
         before = options
 
 

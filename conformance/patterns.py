@@ -74,6 +74,14 @@ def _edges(count: int, rows: int, rng: Rng) -> Ids:
     return rng.choice(sorted(edge for edge in edges if 0 <= edge < rows), count)
 
 
+def _alike(count: int, rows: int, rng: Rng) -> Ids:
+    """Name rows that are alike in their lowest bits, in as many as two rows can be, at most 16."""
+    most = min(int(max(rows - 1, 1)).bit_length() - 1, 16)
+    step = 1 << (most if rng.integers(4) else int(rng.integers(most + 1)))
+    first = rng.integers(max(rows - step, 1))
+    return rng.choice(np.arange(first, rows, step), count)
+
+
 def _few(count: int, rows: int, rng: Rng) -> Ids:
     return rng.choice(rng.integers(0, rows, 3), count)
 
@@ -90,6 +98,7 @@ PATTERNS: Final[Mapping[str, Callable[[int, int, Rng], Ids]]] = {
     "swapped": _swapped,
     "runs": _runs,
     "few": _few,
+    "alike": _alike,
     "edges": _edges,
 }
 ORDERS: Final = ("as they are", "rising", "as they are", "falling", "last row last")

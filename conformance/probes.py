@@ -69,10 +69,12 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.tables import TABLE_PROBES
     from embconform.conformance.thread_count import THREAD_COUNT_PROBE
     from embconform.conformance.threads import HANDED_OVER_PROBE, THREAD_PROBE
+    from embconform.conformance.torch_state import TORCH_STATE_PROBE
     from embconform.conformance.training import TRAINING_PROBE
     from embconform.conformance.transforms import TRANSFORM_PROBES
     from embconform.conformance.transforms_programs import PROGRAM_PROBES
     from embconform.conformance.whole_numbers import WHOLE_NUMBERS_PROBE
+    from embconform.conformance.written_tables import WRITES_PROBE
 
     return (
         THREAD_PROBE,
@@ -85,6 +87,8 @@ def probes() -> tuple[Probe, ...]:
         AFTERMATH_PROBE,
         OPTIONS_PROBE,
         VIEWS_PROBE,
+        TORCH_STATE_PROBE,
+        WRITES_PROBE,
         WHOLE_NUMBERS_PROBE,
         *GRAPH_PROBES,
         MANY_CALLS_PROBE,

@@ -14,6 +14,7 @@ from embconform.conformance.case import (
     Call,
     ClearGradient,
     DoubleBackward,
+    GradMode,
     Placed,
     Step,
     WriteIndices,
@@ -26,6 +27,7 @@ from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
 
 EITHER: Final = st.booleans()
+WITHOUT_GRAD: Final[st.SearchStrategy[GradMode]] = st.sampled_from(("no_grad", "inference"))
 WARM_CALLS: Final = st.sampled_from((0, 0, 1, 2, 3))
 """How many calls are made besides the first before a write: caches take what is asked for often."""
 KINDS_OF_SECOND: Final = st.sampled_from(("another shape", "same shape", "same tensor"))
@@ -133,12 +135,14 @@ class Programs(ABC):
 
     def _served(self, first: Call) -> tuple[Step, ...]:
         """Look up without grad before and after the call that is differentiated, and its step."""
-        before, after = (Call(self.indices(), no_grad=True) for _ in range(2))
+        context = self.draw(WITHOUT_GRAD)
+        before = Call(self.indices(first.indices.values.shape), context=context)
+        after = Call(self.indices(), context=context)
         passed: tuple[Step, ...] = (before, first, after, *self.backward(1, first))
         if self.s.weight_layout in SHARING or self.draw(EITHER):
             return passed
         written = WriteWeight(self._rewritten(self.table, self.fresh_table()))
-        return (*passed, written, Call(first.indices, reuse=1, no_grad=True))
+        return (*passed, written, Call(first.indices, reuse=1, context=context))
 
     def _steps(self, first: Call) -> tuple[Step, ...]:
         """Train for three steps: other indices, of other shapes, on a table that moves."""

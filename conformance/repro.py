@@ -105,7 +105,7 @@ class _Writer:
                     "weight = module.weight",
                 ]
             body.append(f"out{position} = module({ids})")
-        mode = "no_grad" if step.no_grad else self.case.mode
+        mode = step.context or self.case.mode
         if mode in _MODES:
             body[-1:] = [f"with {_MODES[mode]}:", f"    {body[-1]}"]
         if step.must_raise:

@@ -66,10 +66,14 @@ def _gradient_rules(s: Structure) -> bool:
             return False
     if s.gradient == "sparse-scaled" and s.program != "single":
         return False
-    if s.gradient.startswith("sparse") and s.weight_layout in SHARING:
-        return False
+    return not (s.gradient.startswith("sparse") and s.weight_layout in SHARING)
+
+
+def _upstream_rules(s: Structure) -> bool:
     if s.upstream == "subnormal" and (s.bound, s.gradient, s.padding) != ("none", "dense", "none"):
         return False  # a clause of its own judges the sum, and products would be rounded there
+    if s.upstream == "large" and (s.bound, s.gradient) != ("none", "dense"):
+        return False
     if s.upstream == "nonfinite-padding":
         return s.padding != "none" and s.upstream_layout not in SHARING
     return True
@@ -91,6 +95,7 @@ _RULES: Final[tuple[Callable[[Structure], bool], ...]] = (
     _shape_rules,
     _table_rules,
     _gradient_rules,
+    _upstream_rules,
     _fault_rules,
 )
 
@@ -122,7 +127,7 @@ def _fits_backend(s: Structure, backend: Described) -> bool:
         "scale_grad_by_freq": s.gradient.endswith("scaled"),
         "gradient": s.gradient != "dense" or s.program in BACKWARD_ONLY,
         "double_backward": s.program == "double-backward",
-        "strided": s.weight_layout not in ("contiguous", "offset")
+        "strided": s.weight_layout not in ("contiguous", "offset", "rows")
         or s.index_layout not in ("contiguous", "offset"),
     }
     return (

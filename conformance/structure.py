@@ -65,6 +65,8 @@ WEIGHT_LAYOUTS: Final = (
     "spread",
     "broadcast",
 )
+ROW_SLICE: Final[Layout] = "rows"
+"""A layout of tables that takes no part in the pairs: it differs from offset by where it starts."""
 INDEX_LAYOUTS: Final = (*WEIGHT_LAYOUTS, "swapped", "windows")
 UPSTREAM_LAYOUTS: Final[tuple[Layout, ...]] = (
     *(one for one in WEIGHT_LAYOUTS if one != "offset"),

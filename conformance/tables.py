@@ -81,7 +81,12 @@ def _observe_other(
     """Look up in tables of integers, booleans, complex numbers and 8-bit floats."""
     del profile
     tables = (to_torch(table).to(device) for table in _other_tables(seed))
-    return tuple(_call(backend, OTHER_IDS, table) for table in tables)
+    return tuple(_call(backend, OTHER_IDS, _lazy(table)) for table in tables)
+
+
+def _lazy(table: torch.Tensor) -> torch.Tensor:
+    """Give a complex table as a view that is conjugated when it is read, of the same values."""
+    return table.conj_physical().conj() if table.is_complex() else table
 
 
 def _judge_other(

@@ -316,6 +316,10 @@ def _autocast(lab: Lab) -> Iterator[Trial]:
     for lookup in lab.lookups("padding_idx"):
         for dtype in (torch.bfloat16, torch.float16):
             yield partial(_cast, lab, lookup, dtype)
+    ids = np.array([[2049, 257], [2051, 4]])  # beyond what halves count to
+    tall = Lookup(ids, lab.table(2052, 2), {}, lab.profile)
+    yield partial(_cast, lab, tall, torch.bfloat16)
+    yield partial(_cast, lab, tall, torch.float16)
 
 
 def _cast(lab: Lab, lookup: Lookup, dtype: torch.dtype) -> Claims:
@@ -329,6 +333,9 @@ def _cast(lab: Lab, lookup: Lookup, dtype: torch.dtype) -> Claims:
         upstream = lab.upstream(*lookup.shape)
         out.backward(lab.tensor(upstream))
         yield GradientOf(f"the gradient {what}", read(weight.grad), lookup, upstream)
+    with torch.no_grad():
+        after = f(lab.tensor(lookup.ids), weight)
+    yield Rows(f"the output after a call {what}", read(after), lookup)
 
 
 CHECKS: dict[str, Check] = {

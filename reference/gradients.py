@@ -173,6 +173,9 @@ def _summed(
     if scaled:
         own, wide = own + form.smallest_subnormal, wide + form.smallest_subnormal
     special[overflow] = 0
+    if not scaled and not options.sparse:  # the entries of a sparse gradient are not summed
+        beyond = (np.abs(values) == magnitudes) & (magnitudes >= 2 * form.largest) & (errors == 0)
+        special[beyond] = np.copysign(np.inf, values[beyond])
     return Gradient(values, own, wide, opened | overflow, counts, magnitudes, special)
 
 

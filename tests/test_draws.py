@@ -238,7 +238,11 @@ class TestPrograms:
     def test_what_is_served_leaves_the_call_between_alone(self) -> None:
         for case in draw(Structure(program="served")):
             *calls, backward = case.steps
-            assert [isinstance(c, Call) and c.no_grad for c in calls] == [True, False, True]
+            assert [isinstance(c, Call) and c.context is not None for c in calls[:3]] == [
+                True,
+                False,
+                True,
+            ]
             assert isinstance(backward, Backward)
             assert backward.calls == (1,)
 

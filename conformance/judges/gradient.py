@@ -204,7 +204,7 @@ def empty(view: BackwardView) -> Finding | None:
 @judge("gradient.requires-grad", CallView, lambda v: v.readable)
 def requires_grad(view: CallView) -> Finding | None:
     """Compare requires_grad of the output."""
-    expected = view.case.mode == "grad" and not view.step.no_grad
+    expected = (view.step.context or view.case.mode) == "grad"
     return equal(f"{view.name}.requires_grad", view.seen.requires_grad, expected)
 
 

@@ -147,6 +147,15 @@ def fresh_output(view: CallView) -> Finding | None:
     """Look for memory that the output shares."""
     if not view.seen.shares:
         return None
+    if view.seen.shares[0] == "itself":
+        steps = f"zip({view.name}.shape, {view.name}.stride())"
+        expression = f"any(size > 1 and not step for size, step in {steps})"
+        return Finding(
+            f"rows of {view.name} share memory: nobody can write to it",
+            "a stride of 0",
+            "an element of its own for each value",
+            check=Check(expression, "equal", False),
+        )
     ids = f"ids{view.position if view.step.reuse is None else view.step.reuse}"
     others = [
         {"weight": "weight", "indices": ids}.get(name, f"out{name.rpartition(' ')[2]}")

@@ -33,6 +33,27 @@ CLAUSES = (
         _GRADIENT,
     ),
     Clause(
+        "gradient.two-tables",
+        Level.MUST,
+        BOTH,
+        "Two tables of one shape in one graph each get the gradient of their own lookup, with "
+        "padding_idx and scale_grad_by_freq.",
+        "forced: the derivative by one table does not depend on the other",
+        "(embedding(users, a).sum() + embedding(items, b).sum()).backward()",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.table-hooks",
+        Level.MUST,
+        BOTH,
+        "A hook of the table is given its gradient, once, and what it returns is what .grad gets; "
+        "torch.autograd.grad returns the gradient and leaves .grad alone.",
+        "torch.Tensor.register_hook, torch.autograd.grad: documentation",
+        "weight.register_hook(lambda g: g * 2)\n"
+        "embedding(ids, weight).sum().backward()  # weight.grad is doubled",
+        _GRADIENT,
+    ),
+    Clause(
         "gradient.recomputed",
         Level.MUST,
         BOTH,

@@ -80,6 +80,18 @@ CLAUSES = (
         frozenset({"int32"}),
     ),
     Clause(
+        "lookup.sees-every-write",
+        Level.MUST,
+        BOTH,
+        "Each call looks up what the table reads as, in whichever way it was written since the "
+        "last call, weight.data being given other memory included, and whichever rows come and "
+        "go between; no call writes rows of its own back.",
+        "forced: a lookup reads the table; optimisers, loaders and averaged weights each write in "
+        "a way of their own",
+        "embedding(ids, weight)\nweight.data = averaged\nembedding(ids, weight)  # averaged[ids]",
+        frozenset({"functional"}),
+    ),
+    Clause(
         "lookup.views-apart",
         Level.MUST,
         BOTH,
@@ -168,7 +180,8 @@ CLAUSES = (
         "lookup.fresh-output",
         Level.MUST,
         BOTH,
-        "The output shares no memory with the table, the indices or an earlier output.",
+        "The output shares no memory with the table, the indices or an earlier output, and none of "
+        "its elements with another.",
         "torch.nn.functional.embedding, observed: the output never aliases weight",
         "out = embedding(torch.tensor([0]), weight)\nout.zero_()  # weight keeps its values",
     ),

@@ -79,6 +79,18 @@ CLAUSES = (
         "embedding(torch.tensor([1]), weight)  # a still holds row 0",
     ),
     Clause(
+        "state.torch-as-it-was",
+        Level.MUST,
+        BOTH,
+        "Neither a call, nor a backward pass, nor a call that is refused changes torch's random "
+        "state, its number of threads, its default dtype or whether gradients are recorded.",
+        "forced: a lookup draws nothing; what else a program does would depend on its embedding",
+        "state = torch.get_rng_state()\nembedding(ids, weight).sum().backward()\n"
+        "torch.equal(state, torch.get_rng_state())  # True",
+        frozenset({"functional"}),
+        policy=True,
+    ),
+    Clause(
         "state.many-calls",
         Level.MUST,
         BOTH,
