@@ -6,14 +6,16 @@ import copy
 import io
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 from embconform.conformance.claims import Equal, Must, Refused, SameBits, SameValues
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_claims import CastOf, SameBehaviour
 from embconform.conformance.modules_common import (
+    PADDING,
     Claims,
     Subject,
     described,
@@ -41,6 +43,28 @@ def state(subject: Subject) -> Claims:
     held = to_numpy(subject.filled(**options).state_dict()["weight"])
     what = f"weight in a state_dict{described(options)}"
     yield SameBits(what, held, to_numpy(subject.values()))
+    for options in _combinations(subject.able):
+        module = subject.filled(**options)
+        if not subject.backend.compiled:
+            module(subject.ids())  # what it keeps of calls is no state
+        keys = [str(key) for key in module.state_dict()]
+        yield Equal(f"list(state_dict()){described(options)}", keys, ["weight"])
+        module.load_state_dict({"weight": subject.values()})
+
+
+def _combinations(able: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """List every set of options that a backend has: each may come with a buffer."""
+    values = {
+        "padding_idx": PADDING,
+        "max_norm": 2.0,
+        "norm_type": 1.0,
+        "scale_grad_by_freq": True,
+        "sparse": True,
+    }
+    has = [name for name in values if name in able]
+    for number in range(len(has) + 1):
+        for names in combinations(has, number):
+            yield {name: values[name] for name in names}
 
 
 def load_copies(subject: Subject) -> Claims:

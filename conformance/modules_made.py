@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from embconform.conformance.claims import Different, Equal, Must, Odd, Refused, SameValues
+from embconform.conformance.claims import Different, Equal, Must, Odd, Refused, SameBits, SameValues
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.modules_claims import PaddingRow, SameBehaviour, Shows
+from embconform.conformance.modules_claims import PaddingRow, Shows
 from embconform.conformance.modules_common import (
     PADDING,
     ROWS,
     WIDTH,
     Claims,
     Subject,
-    described,
-    run,
     table_of,
     takes,
 )
-from embconform.conformance.modules_draws import DRAWS, REDRAWN, SHAPES, Drawn, DrawnEverywhere
+from embconform.conformance.modules_draws import (
+    DRAWS,
+    REDRAWN,
+    SHAPES,
+    TALL,
+    WIDE,
+    Drawn,
+    DrawnEverywhere,
+    NoneTwice,
+)
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.recording import attempt, plain
 from embconform.reference.clause import Profile
@@ -47,6 +52,8 @@ def drawn(subject: Subject) -> Claims:
     for shape in REDRAWN:
         tables = tuple(table_of(subject.make(*shape)) for _ in range(DRAWS))
         yield DrawnEverywhere("a new table", tables)
+    for shape in (TALL, WIDE):
+        yield NoneTwice("a new table", table_of(subject.make(*shape)))
 
 
 def redrawn(subject: Subject) -> Claims:
@@ -68,6 +75,9 @@ def redrawn(subject: Subject) -> Claims:
     if padding is not None:
         yield PaddingRow(what, table, shape, padding, subject.profile)
     yield Drawn(what, table, shape, subject.profile, padding)
+    module = subject.make(*TALL)
+    module.reset_parameters()
+    yield NoneTwice(what, table_of(module))
     if padding is not None and subject.profile is Profile.TORCH:
         module = subject.make(*shape, padding_idx=-2)
         module.reset_parameters()
@@ -111,56 +121,22 @@ def dtype_argument(subject: Subject) -> Claims:
         yield Equal(f"the output's dtype with dtype=torch.{name}", out, name)
 
 
-def default_dtype(subject: Subject) -> Claims:
-    """See the dtype of tables made without one, and lookups, under another default dtype."""
-    dtypes = [getattr(torch, name) for name in subject.backend.capabilities.dtypes]
-    for default, given in zip(dtypes, dtypes[1:] + dtypes[:1], strict=True):
-        with _default_dtype(default):
-            made = {default: subject.make(), given: subject.make(dtype=given)}
-        for wanted, module in made.items():
-            call = f"a default of {default} and dtype={given}" * (wanted is given)
-            what = f"weight.dtype under {call or f'a default of {default}'}"
-            yield Equal(what, str(module.weight.dtype), str(wanted))
-    for options in ({}, subject.richest())[: 1 if subject.backend.compiled else None]:
-        wanted = run(subject.filled(**options), subject.ids())
-        with _default_dtype(torch.float64):
-            got = run(subject.filled(dtype=subject.dtype, **options), subject.ids())
-        which = f"a module under a default of torch.float64{described(options)}"
-        yield SameBehaviour(which, got, wanted)
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def meta(subject: Subject) -> Claims:
-    """See modules made on the meta device, by its context and by argument, and then filled."""
-    options = subject.richest()
-    with torch.device("meta"):
-        module = subject.make(dtype=subject.dtype)
-    yield from _filled_later(subject, module, "made under torch.device('meta')", {})
-    if "device" in inspect.signature(type(module)).parameters:  # as skip_init asks
-        module = subject.make(device="meta", dtype=subject.dtype, **options)
-        yield from _filled_later(subject, module, "made with device='meta'", options)
-
-
-def _filled_later(subject: Subject, module: Any, how: str, options: dict[str, Any]) -> Claims:
-    """Bring a module from the meta device to memory, and compare it with one made there."""
-    which, weight, values = f"a module {how}{described(options)}", module.weight, subject.values()
-    seen = (weight.device.type, str(weight.dtype), tuple(weight.shape))
-    held = ("meta", str(subject.dtype), (ROWS, WIDTH))
-    yield Equal(f"device, dtype and shape of weight of {which}", seen, held)
-    module.to_empty(device=values.device)
-    module.load_state_dict({"weight": values})
-    wanted = run(subject.filled(**options), subject.ids())
-    which = f"{which}, brought to memory and loaded,"
-    yield SameBehaviour(which, run(module, subject.ids()), wanted)
+def argument_names(subject: Subject) -> Claims:
+    """Name what has a place of its own: both sizes, the indices, and a given table."""
+    assert subject.backend.module is not None
+    sizes = {"num_embeddings": ROWS, "embedding_dim": WIDTH}
+    make = partial(subject.backend.module, dtype=subject.dtype)
+    made, calls = make(**sizes), "Embedding(num_embeddings=..., embedding_dim=...)"
+    yield Equal(f"the shape of weight of {calls}", tuple(made.weight.shape), (ROWS, WIDTH))
+    ids = subject.ids()
+    for mode in ("train", "eval")[: 1 if subject.backend.compiled else None]:
+        module = subject.filled().train(mode == "train")
+        wanted, got = to_numpy(module(ids)), to_numpy(module(input=ids))
+        yield SameBits(f"the output of module(input=indices) in {mode} mode", got, wanted)
+    pretrained = getattr(type(made), "from_pretrained", None)
+    if callable(pretrained):
+        table = table_of(pretrained(embeddings=subject.values()))
+        yield SameBits("the table of from_pretrained(embeddings=table)", table, table_of(module))
 
 
 def attributes(subject: Subject) -> Claims:

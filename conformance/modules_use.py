@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from embconform.conformance.claims import Must, Refused, SameBits, SameValues
+from embconform.conformance.claims import Equal, Must, Refused, SameBits, SameValues
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.modules_claims import Behaviour, SameBehaviour
 from embconform.conformance.modules_common import (
@@ -23,6 +24,7 @@ from embconform.conformance.modules_common import (
     table_of,
 )
 from embconform.conformance.observe import to_numpy
+from embconform.conformance.recording import plain
 
 
 def eval_mode(subject: Subject) -> Claims:
@@ -117,6 +119,7 @@ def freezing(subject: Subject) -> Claims:
         module.requires_grad_(True)
         which = f"a module trainable again{described(options)}"
         yield SameBehaviour(which, run(module, ids), wanted)
+    yield from _left_alone(subject)
 
 
 Put = Callable[[Any, "torch.Tensor"], None]
@@ -136,6 +139,33 @@ NO_WRITES: Final[dict[str, Callable[[Any], Any]]] = {
     "to(its own dtype)": lambda module: module.to(module.weight.dtype),
 }
 """What can be asked of a module that has nothing to write to its table."""
+
+
+def _left_alone(subject: Subject) -> Claims:
+    """See that a module stays frozen or trainable, whatever it is asked but requires_grad_."""
+    dtypes = [getattr(torch, name) for name in subject.backend.capabilities.dtypes]
+    calls: dict[str, Callable[[Any], Any]] = {
+        **{call: make for call, make in NO_WRITES.items() if "requires_grad" not in call},
+        "load_state_dict()": lambda module: module.load_state_dict(module.state_dict()),
+        **{f"to({dtype})": partial(_cast, dtype) for dtype in dtypes},
+        "eval() and train() of a model": lambda module: torch.nn.Sequential(module).eval().train(),
+        "apply of train()": lambda module: module.apply(lambda each: each.train()),
+    }
+    for options in ({}, subject.richest()):
+        for call, make in calls.items():
+            for trainable in (False,) if options else (False, True):
+                module = subject.filled(**options)
+                module.weight.requires_grad_(trainable)
+                made = make(module)
+                for which in (module, made) if "deepcopy" in call else (module,):
+                    seen = plain(which.weight.requires_grad)
+                    before = "a trainable" if trainable else "a frozen"
+                    what = f"requires_grad of {before} table after {call}{described(options)}"
+                    yield Equal(what, seen, trainable)
+
+
+def _cast(dtype: torch.dtype, module: Any) -> Any:
+    return module.to(dtype)
 
 
 def table_kept(subject: Subject) -> Claims:

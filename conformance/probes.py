@@ -58,6 +58,7 @@ class Probe:
 def probes() -> tuple[Probe, ...]:
     """List the probes."""
     from embconform.conformance.aftermath import AFTERMATH_PROBE
+    from embconform.conformance.default_dtype import DEFAULT_DTYPE_PROBE
     from embconform.conformance.graph_uses import GRAPH_PROBES
     from embconform.conformance.index_views import VIEWS_PROBE
     from embconform.conformance.many_calls import MANY_CALLS_PROBE
@@ -92,6 +93,7 @@ def probes() -> tuple[Probe, ...]:
         *GRAPH_PROBES,
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,
+        DEFAULT_DTYPE_PROBE,
         *TRANSFORM_PROBES,
         *PROGRAM_PROBES,
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from embconform.backends.adapt import as_backend
-from embconform.backends.backend import Backend
+from embconform.backends.backend import OPTIONS, Backend
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
 from embconform.conformance import modules_draws
@@ -50,7 +50,15 @@ def test_what_a_class_does_not_offer_is_unsupported_and_says_why() -> None:
     report = run(as_backend("Bare", Bare), RunOptions(Profile.TORCH, select="module.*"), target="b")
     seen = {result.clause.id: result for result in report.clauses}
     assert report.conformant
-    for clause in ("deepcopy", "tied", "hooks", "parametrized", "default-dtype", "meta"):
+    for clause in (
+        "deepcopy",
+        "tied",
+        "hooks",
+        "parametrized",
+        "default-dtype",
+        "device-context",
+        "meta",
+    ):
         assert seen[f"module.{clause}"].status is Status.PASS
     assert seen["module.repr"].status is Status.FAIL
     for clause in ("module.from-pretrained", "module.reset-parameters", "module.weight-argument"):
@@ -80,6 +88,31 @@ def test_a_class_that_keeps_its_number_of_rows_need_not_take_more() -> None:
     subject = Subject(as_backend("Sized", Sized), Profile.TORCH, 0)
     findings = [claim.judge() for claim in CHECKS["module.padding-fixed"](subject)]
     assert all(finding is not None and finding.refused for finding in findings)
+
+
+def test_a_class_need_not_have_options_that_can_be_set() -> None:
+    class Fixed(nn.Embedding):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in OPTIONS and name in self.__dict__:
+                raise AttributeError(f"{name} is fixed")
+            super().__setattr__(name, value)
+
+    subject = Subject(as_backend("Fixed", Fixed), Profile.TORCH, 0)
+    (finding,) = [claim.judge() for claim in CHECKS["module.options-later"](subject)]
+    assert finding is not None
+    assert finding.refused
+
+
+def test_a_class_that_needs_its_values_is_not_made_elsewhere() -> None:
+    class Checked(nn.Embedding):
+        def reset_parameters(self) -> None:
+            super().reset_parameters()
+            assert bool(self.weight.isfinite().all())
+
+    subject = Subject(as_backend("Checked", Checked), Profile.TORCH, 0)
+    (finding,) = [claim.judge() for claim in CHECKS["module.device-context"](subject)]
+    assert finding is not None
+    assert finding.refused
 
 
 def test_every_check_has_a_clause() -> None:
@@ -131,3 +164,15 @@ def test_each_test_of_the_draw_keeps_its_level() -> None:
 def test_each_test_of_the_draw_finds_its_fault(spoil: Any, test: str) -> None:
     found = modules_draws.chances(spoil(normal(1, 509, 37)))
     assert found[test] < modules_draws.LEVEL
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("rows", [True, False])
+def test_lines_that_come_twice_are_found(rows: bool, sign: int) -> None:
+    table = normal(2, 40, 30).astype(np.float32)
+    assert modules_draws.NoneTwice("a table", table).judge() is None
+    lines = table if rows else table.T
+    lines[21] = sign * lines[4]
+    finding = modules_draws.NoneTwice("a table", table).judge()
+    assert finding is not None
+    assert f"1 {'rows' if rows else 'columns'}" in finding.message

@@ -21,7 +21,7 @@ CLAUSES = (
         "module.init-normal",
         Level.MUST,
         TORCH,
-        "A new table is drawn from N(0, 1).",
+        "A new table is drawn from N(0, 1), each value by itself: no row comes twice.",
         f"{_MODULE}: initialized from N(0, 1)",
         "module = Embedding(1000, 100)\nmodule.weight.std()  # about 1",
         _NEEDS,
@@ -30,7 +30,8 @@ CLAUSES = (
         "module.init-scaled-normal",
         Level.MUST,
         TEXTBOOK,
-        "A new table is drawn from N(0, 1) and multiplied by 1/sqrt(embedding_dim).",
+        "A new table is drawn from N(0, 1), each value by itself, and multiplied by "
+        "1/sqrt(embedding_dim).",
         f"{_DOCUMENT}",
         "module = Embedding(1000, 100)\nmodule.weight.std()  # about 0.1",
         _NEEDS,
@@ -89,10 +90,22 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Where the constructor is given no dtype, the table has torch's default dtype; that of a "
-        "table with another one changes neither its lookups nor their gradients.",
+        "table with another one changes neither its lookups nor their gradients and counts.",
         "torch.set_default_dtype, documentation; torch 2.13, observed",
         "torch.set_default_dtype(torch.float64)\nEmbedding(4, 3).weight.dtype  # float64\n"
         "Embedding(4, 3, dtype=torch.float32)(ids).dtype  # float32",
+        _NEEDS,
+        policy=True,
+    ),
+    Clause(
+        "module.device-context",
+        Level.MUST,
+        BOTH,
+        "Where the constructor is given no device, the table is on that of torch.device as a "
+        "context; a device that it is given comes first.",
+        "torch.device as a context and torch.set_default_device, documentation; torch 2.13, "
+        "observed",
+        'with torch.device("meta"): module = Embedding(4, 3)\nmodule.weight.device  # meta',
         _NEEDS,
         policy=True,
     ),
@@ -131,6 +144,17 @@ CLAUSES = (
         policy=True,
     ),
     Clause(
+        "module.argument-names",
+        Level.MUST,
+        TORCH,
+        "The constructor takes num_embeddings and embedding_dim by name, a call takes input, and "
+        "from_pretrained, where there is one, embeddings.",
+        f"{_MODULE}: signatures; torch 2.13, observed: forward(input)",
+        "module = Embedding(num_embeddings=4, embedding_dim=3)\nmodule(input=ids)  # module(ids)",
+        _NEEDS,
+        policy=True,
+    ),
+    Clause(
         "module.attributes",
         Level.SHOULD,
         BOTH,
@@ -163,6 +187,17 @@ CLAUSES = (
         "module = Embedding(4, 3, padding_idx=-1)\nmodule.weight = nn.Parameter(torch.ones(9, 3))\n"
         "# row 3 gets no gradient, and row 8 does",
         frozenset({"module", "padding_idx", "gradient"}),
+        policy=True,
+    ),
+    Clause(
+        "module.options-later",
+        Level.MUST,
+        BOTH,
+        "An option that is set as an attribute rules the next call; a module may have no such "
+        "attribute, or one that can't be set.",
+        "torch 2.13, observed; how bounds are annealed",
+        "module = Embedding(4, 3, max_norm=9.0)\nmodule.max_norm = 0.5\nmodule(ids)  # within 0.5",
+        _NEEDS,
         policy=True,
     ),
     Clause(
@@ -227,8 +262,8 @@ CLAUSES = (
         "module.state-dict",
         Level.MUST,
         BOTH,
-        "state_dict holds weight alone, as it is, and loading it makes another module look up the "
-        "same rows.",
+        "state_dict holds weight alone, as it is, with whatever options, and loading "
+        "it makes another module look up the same rows.",
         "torch.nn.Module.state_dict; torch 2.13, observed",
         "b.load_state_dict(a.state_dict())\nb(ids) == a(ids)",
         _NEEDS,
@@ -334,7 +369,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "After requires_grad_(False) the module looks up its table and nothing requires grad; "
-        "after requires_grad_(True) it learns again.",
+        "after requires_grad_(True) it learns again. Nothing else thaws or freezes it: train, "
+        "eval, casts, copies, loading.",
         "torch.nn.Module.requires_grad_, documentation: for freezing",
         "module.requires_grad_(False)\nmodule(ids).requires_grad  # False",
         frozenset({"module", "gradient"}),

@@ -47,6 +47,18 @@ CLAUSES = (
         devices=frozenset({"cpu"}),
     ),
     Clause(
+        "state.default-dtype",
+        Level.MUST,
+        BOTH,
+        "What torch's default dtype is changes neither the lookups in a table of another one, nor "
+        "their gradients and counts, nor norms.",
+        "forced: a call is a function of its arguments; torch.set_default_dtype, documentation: "
+        "the dtype of tensors made without one",
+        "torch.set_default_dtype(torch.bfloat16)\nids = torch.full((300,), 2)\n"
+        "embedding(ids, weight, scale_grad_by_freq=True).sum().backward()  # divided by 300",
+        frozenset({"functional"}),
+    ),
+    Clause(
         "state.options-apart",
         Level.MUST,
         BOTH,
