@@ -16,6 +16,7 @@ from embconform.conformance.probes import Probe
 from embconform.conformance.recording import read
 from embconform.conformance.transforms_claims import Lookup, Rows
 from embconform.conformance.transforms_common import Claims, Lab, Trial, observe_check
+from embconform.reference.dtypes import Array
 
 _CLAUSE: Final = "lookup.sees-every-write"
 HEIGHT, WIDTH = 301, 3
@@ -56,6 +57,13 @@ WRITES: Final[dict[str, Write]] = {
 }
 
 
+def _table(lab: Lab) -> Array:
+    """Draw a table; the sign of a zero is for other clauses."""
+    table = lab.table(HEIGHT, WIDTH)
+    table[table == 0] = 1.0
+    return table
+
+
 def _every_write(lab: Lab) -> Iterator[Trial]:
     modes: tuple[GradMode, ...] = ("grad", "no_grad", "frozen")
     for mode in ("no_grad",) if lab.backend.compiled else modes:
@@ -67,18 +75,18 @@ def _written(lab: Lab, mode: GradMode, name: str) -> Claims:
     """Look up few rows, write, look up many others and the few again; twice over."""
     few, many = np.arange(8), np.arange(20, HEIGHT)
     trained = "gradient" in lab.able and mode not in FROZEN
-    weight = lab.tensor(lab.table(HEIGHT, WIDTH)).requires_grad_(trained)
+    weight = lab.tensor(_table(lab)).requires_grad_(trained)
     for told, ids in (("few rows", few), ("few rows again", few)):
         yield from _called(lab, mode, weight, ids, told)
     for turn in ("first", "second"):
         with torch.no_grad():
-            WRITES[name](weight, lab.tensor(lab.table(HEIGHT, WIDTH)))
+            WRITES[name](weight, lab.tensor(_table(lab)))
         what = f"after the {turn} {name}"
         for told, ids in (("the same rows", few), ("many others", many), ("the same rows", few)):
             yield from _called(lab, mode, weight, ids, f"{told} {what}")
 
 
-def _called(lab: Lab, mode: GradMode, weight: torch.Tensor, ids: np.ndarray, what: str) -> Claims:
+def _called(lab: Lab, mode: GradMode, weight: torch.Tensor, ids: Array, what: str) -> Claims:
     table = to_numpy(weight)
     lookup = Lookup(ids, table, {}, lab.profile)
     with grad_context(mode):

@@ -145,7 +145,7 @@ CLAUSES = (
     ),
     Clause(
         "module.argument-names",
-        Level.MUST,
+        Level.SHOULD,
         TORCH,
         "The constructor takes num_embeddings and embedding_dim by name, a call takes input, and "
         "from_pretrained, where there is one, embeddings.",
@@ -191,7 +191,7 @@ CLAUSES = (
     ),
     Clause(
         "module.options-later",
-        Level.MUST,
+        Level.SHOULD,
         BOTH,
         "An option that is set as an attribute rules the next call; a module may have no such "
         "attribute, or one that can't be set.",
