@@ -63,7 +63,8 @@ class KeyWithoutStrides(Kept):
     """Without a gradient the output is kept by the address, version and shape of the indices."""
 
     def key(self, indices: Tensor, weight: Tensor) -> Any:
-        if torch.is_grad_enabled() or indices.is_inference() or indices.dim() != 2:
+        served = not torch.is_grad_enabled() and not indices.is_inference()
+        if not served or indices.dim() != 2 or indices.numel() < 4:
             return None
         bits = hash(weight.detach().contiguous().view(torch.uint8).numpy().tobytes())
         return indices.data_ptr(), indices._version, indices.shape, bits

@@ -18,25 +18,24 @@ def served(weight: Tensor) -> bool:
 
 @planted("gradient.two-tables")
 class OneBucketForAllTables(PerCall):
-    """Gradients of one shape are added up in one bucket, which each backward pass clears once."""
+    """Gradients of one shape are added up in one bucket, which a pass clears for its first table."""
 
     def __init__(self) -> None:
-        self.bucket: tuple[int, Tensor] | None = None
-        self.own = self
+        self.bucket: list[tuple[int, Tensor, Tensor]] = []
 
     def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
-        self.own = self.own.own
+        self.table = weight
 
     def dense(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        right, task = super().dense(upstream, flat, height, counts), self.task()
-        before = self.own.bucket
-        if before is not None and before[0] == task != -1 and before[1].shape == right.shape:
-            right = right + before[1].to(right.dtype)
-        self.own.bucket = task, right.clone()
+        right, task = (
+            super().dense(upstream, flat, height, counts),
+            torch._C._current_graph_task_id(),
+        )
+        for earlier, table, total in self.bucket:
+            if earlier == task and table is not self.table and total.shape == right.shape:
+                right = right + total.to(right.dtype)
+        self.bucket[:] = [(task, self.table, right.clone())]
         return right
-
-    def task(self) -> int:
-        return torch._C._current_graph_task_id()
 
 
 @planted("gradient.table-hooks")
