@@ -18,7 +18,7 @@ def served(weight: Tensor) -> bool:
 
 @planted("gradient.two-tables")
 class OneBucketForAllTables(PerCall):
-    """Gradients of one shape are added up in one bucket, which a pass clears for its first table."""
+    """Scaled gradients of one shape share a bucket, which a pass clears for its first table."""
 
     def __init__(self) -> None:
         self.bucket: list[tuple[int, Tensor, Tensor]] = []
@@ -27,15 +27,17 @@ class OneBucketForAllTables(PerCall):
         self.table = weight
 
     def dense(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        right, task = (
-            super().dense(upstream, flat, height, counts),
-            torch._C._current_graph_task_id(),
-        )
+        right, task = super().dense(upstream, flat, height, counts), self.task()
+        if counts is None:
+            return right
         for earlier, table, total in self.bucket:
             if earlier == task and table is not self.table and total.shape == right.shape:
                 right = right + total.to(right.dtype)
         self.bucket[:] = [(task, self.table, right.clone())]
         return right
+
+    def task(self) -> int:
+        return torch._C._current_graph_task_id()
 
 
 @planted("gradient.table-hooks")
