@@ -42,7 +42,8 @@ DIRECTED: Final = (
         for dtype in ("float64", "bfloat16")
     ),
     *(Structure(padding=padding, upstream="nonfinite-padding") for padding in ("zero", "last")),
-    *(Structure(bound=bound) for bound in BOUNDS[1:]),
+    *(Structure(bound=bound, rank=rank) for rank in (1, 2) for bound in BOUNDS[1:]),
+    *(Structure(bound=bound, entry="module") for bound in BOUNDS[1:]),
     *(Structure(bound="p2", table=table) for table in ("tiny", "huge", "spike", "zero-rows")),
     *(Structure(bound="p2", dtype=dtype) for dtype in ("float64", "float16", "bfloat16")),
     *(Structure(bound="p2", table="huge", dtype=dtype) for dtype in ("float16", "bfloat16")),
@@ -116,7 +117,11 @@ DIRECTED: Final = (
     Structure(size="vast", gradient="scaled"),
     Structure(size="vast", bound="p2"),
     *(Structure(upstream="nonfinite", size=size) for size in ("tiny", "some")),
-    *(Structure(upstream="subnormal", size="some", dtype=d) for d in ("float32", "float16")),
+    *(
+        Structure(upstream="subnormal", size=size, dtype=dtype)
+        for size in ("some", "many")
+        for dtype in ("float32", "float16")
+    ),
     *(Structure(upstream="wild", size=size) for size in ("some", "many", "block")),
     *(Structure(program="update-weight", size="block", mode=m) for m in ("frozen", "no_grad")),
     *(Structure(program="update-indices", size="block", mode=m) for m in ("served", "no_grad")),

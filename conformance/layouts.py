@@ -153,9 +153,8 @@ def lay_out(placed: Placed) -> Laid:
     """
     values = placed.values
     strides, span = _strides(placed.layout, values.shape)
-    guard = {"contiguous": 0, "rows": 2 * values.shape[-1] if values.ndim else 0}.get(
-        placed.layout, GUARD
-    )
+    rows = 2 * values.shape[-1] if values.ndim and values.shape[-1] else GUARD
+    guard = {"contiguous": 0, "rows": rows}.get(placed.layout, GUARD)
     base: Any = np.empty(span + 2 * guard, values.dtype)
     base[...] = GUARD_VALUE
     laid = Laid(base, values.shape, strides, guard)

@@ -247,9 +247,12 @@ class Observer:
             if output.numel() and other.untyped_storage().data_ptr() == address
         )
 
+    def _upstream(self, placed: Placed) -> _Tensor:
+        return _Tensor(placed, self.device)
+
     def _backward(self, step: Backward) -> dict[str, Any]:
         outputs = [self.outputs[call] for call in step.calls]
-        given = [_Tensor(placed, self.device) for placed in step.upstream]
+        given = [self._upstream(placed) for placed in step.upstream]
         upstream = [each.tensor for each in given]
         torch.autograd.backward(outputs, upstream, retain_graph=step.retain_graph)
         self.settle()
@@ -259,7 +262,7 @@ class Observer:
         }
 
     def _double_backward(self, step: DoubleBackward) -> GradientSeen | None:
-        upstream = _Tensor(step.upstream, self.device).tensor.detach().requires_grad_()
+        upstream = self._upstream(step.upstream).tensor.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(
             self.outputs[step.call], self.leaf, upstream, create_graph=True
         )

@@ -32,8 +32,10 @@ OTHER_DTYPES = (
 )
 WIDTH = 1024
 HUGE_ROWS = 2**31 // WIDTH + 9
-MEMORY = 3 * 2 * HUGE_ROWS * WIDTH
-"""Bytes wanted free: the table in a 16-bit dtype, should the target copy it, twice over."""
+MEMORY = 2 * 2 * HUGE_ROWS * WIDTH
+"""Bytes wanted free: the table in a 16-bit dtype, and a copy, should the target make one."""
+NO_MEMORY = ("MemoryError", "allocate memory", "out of memory", "RESOURCE_EXHAUSTED")
+"""What an exception says where there was too little memory for what the target does."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ def _huge(seen: Seen, exact: Array) -> Finding | None:
         reason = f"only {seen.free / 2**30:.1f} GiB are free here, and {wanted}"
         return Finding(reason, reason, refused=True)
     if isinstance(seen, Raised):
-        return Finding(f"raised {seen} for {what}", str(seen), "no exception")
+        short = any(word in str(seen) for word in NO_MEMORY)
+        return Finding(f"raised {seen} for {what}", str(seen), "no exception", refused=short)
     return _compare(what, f"ids {HUGE_IDS.tolist()} of {what}", seen, exact)
 
 

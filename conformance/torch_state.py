@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeAlias
-
-import numpy as np
 
 from embconform.conformance.claims import Must, judge_records
 from embconform.conformance.lazy_torch import torch
@@ -53,8 +50,6 @@ def _as_it_was(lab: Lab) -> Iterator[Trial]:
         ids = lab.draw.integers(0, 5, size)
         for options in lab.choices(ids, 6, "padding_idx", "scale_grad_by_freq", "max_norm"):
             yield partial(_passes, lab, Lookup(ids, lab.table(6, 3), options, lab.profile))
-    lookup = Lookup(np.array([1, 6]), lab.table(6, 3), {}, lab.profile)
-    yield partial(_refused, lab, lookup)
 
 
 def _passes(lab: Lab, lookup: Lookup) -> Claims:
@@ -68,16 +63,6 @@ def _passes(lab: Lab, lookup: Lookup) -> Claims:
             torch.autograd.backward([out], [upstream])
 
     yield from _unchanged(passes, f"a call for {lookup}")
-
-
-def _refused(lab: Lab, lookup: Lookup) -> Claims:
-    weight, ids = lab.tensor(lookup.table), lab.tensor(lookup.ids)
-
-    def refused() -> None:
-        with contextlib.suppress(Exception):
-            lab.bind(lookup)(ids, weight)
-
-    yield from _unchanged(refused, f"a call for {lookup} that must be refused")
 
 
 def _unchanged(call: Callable[[], None], what: str) -> Claims:

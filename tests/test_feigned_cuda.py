@@ -29,8 +29,12 @@ NOT_FEIGNED = {
     "sparse.optimiser-steps": "a sparse tensor can't be marked",
     "training.sparse-adam-step": "a sparse tensor can't be marked",
     "gradient.non-leaf-table": "a table that is computed loses its mark",
+    "gradient.recomputed": "a checkpoint keeps the state of a device that is not there",
     "module.deepcopy": "torch copies no subclass as it copies a plain tensor",
     "module.pickle": "torch pickles no subclass as it pickles a plain tensor",
+    "module.tied": "its models are copied and pickled",
+    "module.freezing": "its modules are copied and pickled",
+    "module.table-kept": "its modules are copied and pickled",
 }
 CASES = (
     "lookup.*,gradient.*,padding.*,max-norm.*,sparse.*,errors.*,"
@@ -91,8 +95,8 @@ def test_indices_left_on_the_cpu_are_noticed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_upstream_gradient_left_on_the_cpu_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stays(self: Any, placed: Any) -> torch.Tensor:
-        return observe._Tensor(placed, "cpu").tensor
+    def stays(self: Any, placed: Any) -> observe._Tensor:
+        return observe._Tensor(placed, "cpu")
 
     monkeypatch.setattr(observe.Observer, "_upstream", stays)
     with feigned(monkeypatch):

@@ -120,7 +120,7 @@ class TestRecords:
             ('"functional"', '"other"'),
             ('"float32"', '"object"'),
             ('"is": "Call"', '"is": "Path"'),
-            ('"format": 1', '"format": 2'),
+            ('"format": 2', '"format": 3'),
         ],
     )
     def test_odd_values_are_refused(self, good: bytes, before: str, after: str) -> None:

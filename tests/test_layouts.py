@@ -19,7 +19,7 @@ from embconform.conformance.layouts import (
     without_repeats,
 )
 from embconform.conformance.observe import to_numpy, to_torch
-from embconform.conformance.structure import INDEX_LAYOUTS, UPSTREAM_LAYOUTS, WEIGHT_LAYOUTS
+from embconform.conformance.structure import INDEX_LAYOUTS, ROW_SLICE, UPSTREAM_LAYOUTS
 from embconform.reference.dtypes import Array, bits
 
 SHAPES = ((), (1,), (5,), (0,), (2, 3), (3, 1), (1, 4), (0, 3), (3, 0), (2, 3, 4), (2, 0, 3))
@@ -108,6 +108,7 @@ class TestWhatTheyAre:
             "broadcast": (0, 0),
             "swapped": (1, 3),
             "windows": (1, 1),
+            "rows": (4, 1),
         }
 
     def test_only_the_last_two_axes_are_swapped(self) -> None:
@@ -120,7 +121,7 @@ class TestWhatTheyAre:
         assert strides("windows", (2, 3, 4)) == (6, 1, 1)
 
     def test_every_layout_is_listed(self) -> None:
-        assert set(LAYOUTS) == {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, *WEIGHT_LAYOUTS}
+        assert set(LAYOUTS) == {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE}
 
     @pytest.mark.parametrize("layout", SHARING)
     def test_shared_elements_are_counted_once(self, layout: Layout) -> None:

@@ -25,7 +25,7 @@ RANKS = {
     for clause in registry()
     for rank, bug in enumerate(bug for bug in PLAIN if bug.clause == clause)
 }
-MOST = 3
+MOST = 2
 """Bugs of a clause in each test run; the self-test and the slow tests run the others."""
 COSTLY = ("ScalesBeforeTheMask", "CachedWidening", "BlockTailNotRenormed", "ThreeSamples")
 """Bugs that take thousands of cases; each clause of theirs has others that don't."""

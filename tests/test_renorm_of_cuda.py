@@ -34,7 +34,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def test_the_kernel_breaks_what_is_declared_of_cuda() -> None:
-    options = RunOptions(Profile.TORCH, budget="quick", select=SELECT, seed=1)
+    options = RunOptions(Profile.TORCH, budget="quick", select=SELECT, seed=0)
     report = run(BACKEND, options, target="renorm of cuda")
     broken = {result.clause.id for result in report.clauses if result.status is Status.FAIL}
     declared = {row.clause for row in load(Path("cuda")) if "#max_norm-on-cuda" in row.link}

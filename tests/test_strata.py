@@ -161,7 +161,7 @@ class TestBackends:
         lean = Capabilities(dtypes=("float32",), index_dtypes=("int64",), strided=False)
         found = self.needs(lean, functional=EAGER.functional)
         assert {(s.dtype, s.index_dtype) for s in found} == {("float32", "int64")}
-        assert {s.weight_layout for s in found} == {"contiguous", "offset"}
+        assert {s.weight_layout for s in found} == {"contiguous", "offset", "rows"}
 
     @pytest.mark.parametrize("form", ["functional", "module"])
     def test_one_entry_point_gets_the_others_structures(self, form: str) -> None:
