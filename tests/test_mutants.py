@@ -27,7 +27,13 @@ RANKS = {
 }
 MOST = 2
 """Bugs of a clause in each test run; the self-test and the slow tests run the others."""
-COSTLY = ("ScalesBeforeTheMask", "CachedWidening", "BlockTailNotRenormed", "ThreeSamples")
+COSTLY = (
+    "ScalesBeforeTheMask",
+    "ShortPadding",
+    "CachedWidening",
+    "BlockTailNotRenormed",
+    "ThreeSamples",
+)
 """Bugs that take thousands of cases; each clause of theirs has others that don't."""
 IN_ORDER = ("SparseSticks",)
 """Bugs that remember calls which their own clause says nothing about."""
