@@ -111,6 +111,7 @@ DIRECTED: Final = (
     *(Structure(bound="p2", dtype="float64", size="some", table=t) for t in ("plain", "spike")),
     Structure(program="served", index_dtype="int32"),
     *(Structure(size=size, dtype="bfloat16") for size in ("many", "hot")),
+    Structure(size="hot", dtype="float64"),
     Structure(size="vast"),
     Structure(size="vast", index_dtype="int32", rank=2),
     *(Structure(size="vast", padding="zero", gradient=kind) for kind in ("dense", "sparse")),
