@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd.graph import saved_tensors_hooks
 
 from embconform.backends.backend import Backend
+from embconform.backends.hooks import without_the_callers_hooks
 from embconform.reference.clause import Profile
 
 _one_at_a_time = threading.Lock()  # torch.export is not made for several threads
@@ -21,10 +21,6 @@ class _Lookup(torch.nn.Module):
 
     def forward(self, indices: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.embedding(indices, weight, **self.options)
-
-
-def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
 
 
 @cache
@@ -43,7 +39,7 @@ def _exported(example: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) ->
         for s in (shape, table)
     )
     # what a checkpoint counts around the call that exports would be missed when it is run again
-    with _one_at_a_time, saved_tensors_hooks(_as_it_is, _as_it_is):
+    with _one_at_a_time, without_the_callers_hooks():
         program = torch.export.export(_Lookup(dict(options)), arguments, dynamic_shapes=dynamic)
         return program.module()
 

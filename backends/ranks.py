@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
-from torch.autograd.graph import saved_tensors_hooks
+
+from embconform.backends.hooks import without_the_callers_hooks
 
 _IDLE: Final = timedelta(days=1)
 _BUSY: Final = timedelta(seconds=30)
@@ -69,11 +70,6 @@ class Backward:
 
 
 Request = Forward | Backward | None
-
-
-def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
-    """Save a tensor in spite of the caller's hooks, whose recomputation the ranks can't join."""
-    return tensor
 
 
 class RanksHungError(RuntimeError):
@@ -175,7 +171,8 @@ class Rank:
         rows, width = table.shape
         module = torch.nn.Embedding(rows, width, _weight=table, **request.options)
         parallelize_module(module, mesh, styles[request.style])
-        with torch.enable_grad(), saved_tensors_hooks(_as_it_is, _as_it_is):
+        # the ranks can't join in what a checkpoint of the caller recomputes
+        with torch.enable_grad(), without_the_callers_hooks():
             output = module(request.indices.to(request.device))
         self._kept[request.ticket] = (module.weight, output)
         return output.detach().clone()  # type: ignore[no-any-return]

@@ -91,9 +91,10 @@ class _Tensor:
         base = to_numpy(self.base)
         return np.array(self.laid.view(base), copy=True), self.laid.outside_intact(base)
 
-    def kept(self) -> bool:
-        """Tell whether the values kept their bits."""
-        return np.array_equal(bits(self.read()[0]), bits(self.laid.view(self.laid.base)))
+    def kept(self) -> tuple[bool, bool]:
+        """Tell whether the values kept their bits, and whether the memory around them did."""
+        values, around = self.read()
+        return np.array_equal(bits(values), bits(self.laid.view(self.laid.base))), around
 
 
 def grad_context(mode: GradMode) -> AbstractContextManager[Any]:
@@ -256,10 +257,8 @@ class Observer:
         upstream = [each.tensor for each in given]
         torch.autograd.backward(outputs, upstream, retain_graph=step.retain_graph)
         self.settle()
-        return {
-            "upstream_kept": tuple(each.kept() for each in given),
-            "outside_upstream": tuple(each.read()[1] for each in given),
-        }
+        kept, around = zip(*(each.kept() for each in given), strict=True)
+        return {"upstream_kept": kept, "outside_upstream": around}
 
     def _double_backward(self, step: DoubleBackward) -> GradientSeen | None:
         upstream = self._upstream(step.upstream).tensor.detach().requires_grad_()

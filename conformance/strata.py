@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache, lru_cache
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from allpairspy import AllPairs, pairs_storage
 
@@ -26,6 +26,7 @@ from embconform.conformance.structure import (
     PADDINGS,
     UPSTREAM_LAYOUTS,
     WEIGHT_LAYOUTS,
+    Program,
     Structure,
 )
 from embconform.reference.clause import Profile
@@ -66,18 +67,7 @@ _WITHOUT_GRADIENT: Final[Mapping[str, Sequence[Any]]] = {
     },
 }
 _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
-    "program": (
-        "repeat",
-        "accumulate",
-        "retain",
-        "two-uses",
-        "update-weight",
-        "update-indices",
-        "stale-backward",
-        "double-backward",
-        "served",
-        "steps",
-    ),
+    "program": tuple(one for one in get_args(Program) if one not in ("single", "error")),
     **{key: _SINGLE[key] for key in ("entry", "dtype", "index_dtype", "padding", "gradient")},
     "rank": (1, 2, 0, 3),
     "size": ("tiny", "some", "many", "block"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from embconform.conformance.case import Entry, GradMode, Layout
 
@@ -55,15 +55,8 @@ class Structure:
 
 
 PLAIN: Final = Structure()
-WEIGHT_LAYOUTS: Final = (
-    "contiguous",
-    "transposed",
-    "sliced",
-    "stepped",
-    "offset",
-    "expanded",
-    "spread",
-    "broadcast",
+WEIGHT_LAYOUTS: Final[tuple[Layout, ...]] = tuple(
+    one for one in get_args(Layout) if one not in ("swapped", "windows", "rows")
 )
 ROW_SLICE: Final[Layout] = "rows"
 """A layout of tables that takes no part in the pairs: it differs from offset by where it starts."""

@@ -17,31 +17,35 @@ _CLAUSE: Final = "state.torch-as-it-was"
 THREADED: Final = 1500
 """Indices of the largest call: beyond where kernels change their number of threads."""
 State: TypeAlias = "dict[str, Any]"
+Settings: TypeAlias = "dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]"
+
+
+def _settings() -> Settings:
+    """List what is to stay, and how it is read and set."""
+    return {
+        "the random state": (
+            lambda: torch.get_rng_state().tolist(),
+            lambda state: torch.set_rng_state(torch.tensor(state, dtype=torch.uint8)),
+        ),
+        "the number of threads": (torch.get_num_threads, torch.set_num_threads),
+        "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+        "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
+        "whether algorithms are deterministic": (
+            torch.are_deterministic_algorithms_enabled,
+            torch.use_deterministic_algorithms,
+        ),
+    }
 
 
 def _state() -> State:
-    return {
-        "the random state": torch.get_rng_state().tolist(),
-        "the number of threads": torch.get_num_threads(),
-        "the default dtype": torch.get_default_dtype(),
-        "whether gradients are recorded": torch.is_grad_enabled(),
-        "whether algorithms are deterministic": torch.are_deterministic_algorithms_enabled(),
-    }
+    return {name: read() for name, (read, _) in _settings().items()}
 
 
 def _restore(state: State) -> None:
     """Put back what is not as it was; some of it takes seconds to set, Inductor being told."""
-    now = _state()
-    restore: dict[str, Callable[[Any], object]] = {
-        "the random state": lambda s: torch.set_rng_state(torch.tensor(s, dtype=torch.uint8)),
-        "the number of threads": torch.set_num_threads,
-        "the default dtype": torch.set_default_dtype,
-        "whether gradients are recorded": torch.set_grad_enabled,
-        "whether algorithms are deterministic": torch.use_deterministic_algorithms,
-    }
-    for name, value in state.items():
-        if now[name] != value:
-            restore[name](value)
+    for name, (read, write) in _settings().items():
+        if read() != state[name]:
+            write(state[name])
 
 
 def _as_it_was(lab: Lab) -> Iterator[Trial]:
@@ -53,29 +57,21 @@ def _as_it_was(lab: Lab) -> Iterator[Trial]:
 
 
 def _passes(lab: Lab, lookup: Lookup) -> Claims:
+    """Compare torch before and after both passes, and put it back, whoever changed it."""
     weight, ids = lab.tensor(lookup.table), lab.tensor(lookup.ids)
     weight.requires_grad_("gradient" in lab.able)
     upstream = lab.tensor(lab.upstream(*lookup.shape))
-
-    def passes() -> None:
-        out = lab.bind(lookup)(ids, weight)
-        if weight.requires_grad:
-            torch.autograd.backward([out], [upstream])
-
-    yield from _unchanged(passes, f"a call for {lookup}")
-
-
-def _unchanged(call: Callable[[], None], what: str) -> Claims:
-    """Compare torch before and after a call, and put it back, whoever changed it."""
     with torch_threads(2):  # with one there would be nothing to take away
         before = _state()
         try:
-            call()
+            out = lab.bind(lookup)(ids, weight)
+            if weight.requires_grad:
+                torch.autograd.backward([out], [upstream])
             after = _state()
         finally:
             _restore(before)
     for name, value in before.items():
-        yield Must(after[name] == value, f"{what} changed {name}")
+        yield Must(after[name] == value, f"a call for {lookup} changed {name}")
 
 
 TORCH_STATE_PROBE: Final = Probe(

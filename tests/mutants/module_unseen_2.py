@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from embconform.backends.backend import OPTIONS
-from embconform.mutants.kernel import Kernel
+from embconform.mutants.kernel import Kernel, Options
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import planted
 
@@ -283,22 +283,11 @@ def _rescaled(ids: Tensor, rows: int, top: int) -> Callable[[Tensor], Tensor]:
 class CountsInTheDefaultDtype(Kernel):
     """Frequencies are sums of ones that have the default dtype: in bfloat16 they stop at 256."""
 
-    def __call__(  # noqa: PLR0917
-        self,
-        input: Tensor,  # noqa: A002
-        weight: Tensor,
-        padding_idx: int | None = None,
-        max_norm: float | None = None,
-        norm_type: float = 2.0,
-        scale_grad_by_freq: bool = False,
-        sparse: bool = False,
-    ) -> Tensor:
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         top = _counts_to(torch.get_default_dtype())
-        rows = super().__call__(
-            input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse
-        )
-        if scale_grad_by_freq and rows.requires_grad and top:
-            rows.register_hook(_rescaled(input, len(weight), top))
+        rows = super().forward(indices, weight, options)
+        if options.scale_grad_by_freq and rows.requires_grad and top:
+            rows.register_hook(_rescaled(indices, len(weight), top))
         return rows
 
 
