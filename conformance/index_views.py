@@ -11,9 +11,15 @@ from embconform.conformance.claims import judge_records
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.probes import Probe
-from embconform.conformance.recording import read, read_dense
-from embconform.conformance.transforms_claims import GradientOf, Lookup, Rows
-from embconform.conformance.transforms_common import Claims, Lab, Trial, observe_check
+from embconform.conformance.recording import read
+from embconform.conformance.transforms_claims import Lookup, Rows
+from embconform.conformance.transforms_common import (
+    Claims,
+    Lab,
+    Trial,
+    observe_check,
+    rows_and_gradient,
+)
 
 _CLAUSE: Final = "lookup.views-apart"
 View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
@@ -56,16 +62,13 @@ def _one_after_the_other(lab: Lab, mode: GradMode) -> Claims:
 
 
 def _called(lab: Lab, told: str, mode: GradMode, given: tuple[Any, Any], lookup: Lookup) -> Claims:
-    ids, weight = given
-    with grad_context(mode):
-        out = lab.bind(lookup)(ids, weight)
     what = f"{told} {MODE_WORDS[mode]}, ids being a 4 x 4 tensor"
-    yield Rows(f"the output for {what}", read(out), lookup)
-    if mode != "grad":
+    if mode == "grad":
+        yield from rows_and_gradient(lab, what, lookup, *given)
         return
-    upstream, weight.grad = lab.upstream(*lookup.shape), None
-    torch.autograd.backward([out], [lab.tensor(upstream)])
-    yield GradientOf(f"weight.grad for {what}", read_dense(weight.grad), lookup, upstream)
+    with grad_context(mode):
+        out = lab.bind(lookup)(*given)
+    yield Rows(f"the output for {what}", read(out), lookup)
 
 
 VIEWS_PROBE: Final = Probe(

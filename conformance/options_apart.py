@@ -13,9 +13,15 @@ from embconform.conformance.claims import SameBits, judge_records
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.probes import Probe
-from embconform.conformance.recording import read, read_dense
-from embconform.conformance.transforms_claims import Bounded, GradientOf, Lookup, Rows
-from embconform.conformance.transforms_common import Claims, Lab, Trial, observe_check
+from embconform.conformance.recording import read
+from embconform.conformance.transforms_claims import Bounded, Lookup, Rows
+from embconform.conformance.transforms_common import (
+    Claims,
+    Lab,
+    Trial,
+    observe_check,
+    rows_and_gradient,
+)
 
 _CLAUSE: Final = "state.options-apart"
 _IDS: Final = np.array([[3, 1, 3], [0, 1, 3]])
@@ -75,13 +81,7 @@ def _gradients(lab: Lab) -> Claims:
             continue
         lookup = Lookup(_IDS, table, options, lab.profile)
         told = f"{lookup}, after a call with {before or 'no options'}"
-        weight.grad = None
-        out = lab.bind(lookup)(ids, weight)
-        yield Rows(f"the output for {told}", read(out), lookup)
-        upstream = lab.upstream(*lookup.shape)
-        torch.autograd.backward([out], [lab.tensor(upstream)])
-        seen = read_dense(weight.grad)
-        yield GradientOf(f"weight.grad for {told}", seen, lookup, upstream)
+        yield from rows_and_gradient(lab, told, lookup, ids, weight)
         before = options
 
 

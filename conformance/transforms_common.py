@@ -13,9 +13,9 @@ from embconform.backends.backend import Backend
 from embconform.conformance.claims import Claim, Record, Unfinished
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
-from embconform.conformance.recording import record
+from embconform.conformance.recording import read, read_dense, record
 from embconform.conformance.settling import Settling
-from embconform.conformance.transforms_claims import Lookup
+from embconform.conformance.transforms_claims import GradientOf, Lookup, Rows
 from embconform.reference.clause import Profile, registry
 from embconform.reference.dtypes import Array
 
@@ -122,6 +122,17 @@ class Lab:
         module.to(self.device)
         module.weight = torch.nn.Parameter(self.tensor(lookup.table))
         return module
+
+
+def rows_and_gradient(
+    lab: Lab, what: str, lookup: Lookup, ids: torch.Tensor, weight: torch.Tensor
+) -> Claims:
+    """Look up and differentiate, whatever the table's gradient was before."""
+    out = lab.bind(lookup)(ids, weight)
+    yield Rows(f"the output for {what}", read(out), lookup)
+    upstream, weight.grad = lab.upstream(*lookup.shape), None
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    yield GradientOf(f"weight.grad for {what}", read_dense(weight.grad), lookup, upstream)
 
 
 def members(lookups: Sequence[Lookup], name: str) -> Array:
