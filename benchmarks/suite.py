@@ -37,9 +37,9 @@ class Suite:
 def _judge(cases):
     from embconform.backends.deviations import active, load
     from embconform.backends.targets import resolve
-    from embconform.conformance.engine import run
     from embconform.conformance.options import RunOptions
     from embconform.conformance.quiet import captured_output
+    from embconform.conformance.running.engine import run
 
     backend = resolve("eager")
     options = RunOptions(
@@ -63,7 +63,7 @@ class Import:
 
     def track_import_engine(self):
         """Track the import of everything that a run needs, torch included."""
-        return _import_seconds("embconform.conformance.engine")
+        return _import_seconds("embconform.conformance.running.engine")
 
     track_import_embconform.unit = "seconds"
     track_import_engine.unit = "seconds"

@@ -74,8 +74,8 @@ def accuracy(
 def _measured(names: list[str], most: int, seed: int) -> Accuracy:
     """Measure each target in a process of its own."""
     from embconform.conformance.accuracy import joined, measure
-    from embconform.conformance.interrupt import Interruptible
     from embconform.conformance.isolation.isolated import Isolated
+    from embconform.conformance.running.interrupt import Interruptible
 
     parts = []
     with Interruptible() as stop:

@@ -284,9 +284,9 @@ def _judged(name: str, backend: Backend, request: Request) -> tuple[dict[str, fr
     from hypothesis.configuration import set_hypothesis_home_dir
 
     from embconform.backends.deviations import active, load
-    from embconform.conformance.engine import run
     from embconform.conformance.options import RunOptions
     from embconform.conformance.report import BROKEN
+    from embconform.conformance.running.engine import run
 
     chosen = _clauses(backend, request)
     options = RunOptions(

@@ -82,7 +82,7 @@ def run_on_cluster(
     click.UsageError
         If the cluster, or a target on it, can't be used.
     """
-    from embconform.conformance.merging import MergeError, merged
+    from embconform.conformance.running.merging import MergeError, merged
 
     client = _connect(address)
     try:

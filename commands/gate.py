@@ -94,7 +94,7 @@ def gate(
     inconclusive or void.
     """
     from embconform.commands.gate_history import drift, need_asv
-    from embconform.conformance.interrupt import Interruptible
+    from embconform.conformance.running.interrupt import Interruptible
     from embconform.performance.gate.revisions import RevisionError
     from embconform.performance.gate.workers import SideError
 

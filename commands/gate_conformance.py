@@ -126,9 +126,9 @@ def _judge(side: Side, search_path: tuple[str, ...], seed: int, select: str) -> 
         return _by_itself(side, seed, select)
     from hypothesis.configuration import set_hypothesis_home_dir
 
-    from embconform.conformance.engine import run
     from embconform.conformance.isolation.isolated import Isolated
     from embconform.conformance.options import RunOptions
+    from embconform.conformance.running.engine import run
 
     path = tuple(dict.fromkeys((*side.roots, *search_path)))
     isolated = Isolated(side.target, "cpu", search_path=path, folder=side.folder)

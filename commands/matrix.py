@@ -19,7 +19,7 @@ from embconform.commands.request import Request
 from embconform.commands.show import show
 from embconform.commands.values import MOST_EXAMPLES, SECONDS, FilePath
 from embconform.commands.written import write_text
-from embconform.conformance.interrupt import Interruptible
+from embconform.conformance.running.interrupt import Interruptible
 from embconform.reference.clause import Profile
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _judge(targets: Sequence[str], request: Request) -> dict[str, Report]:
     """Judge each target in a process of its own, once where it is named twice."""
     from embconform.commands.database import open_database
     from embconform.commands.running import run_plan
-    from embconform.conformance.crew import preparing
+    from embconform.conformance.running.crew import preparing
 
     if not targets:
         return {}

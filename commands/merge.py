@@ -41,7 +41,7 @@ def merge(
 
     Exit codes: as validate.
     """
-    from embconform.conformance.merging import MergeError, merged
+    from embconform.conformance.running.merging import MergeError, merged
 
     outputs = Outputs(json_, junit, markdown, repro_dir, baseline)
     outputs.check()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from embconform.conformance.merging import Piece
     from embconform.conformance.render.matrix.model import Column
+    from embconform.conformance.running.merging import Piece
 
 _LARGEST: Final = 512 * 2**20
 
@@ -32,8 +32,8 @@ def read_pieces(path: Path) -> list[Piece]:
     click.UsageError
         If it can't be read, or holds something else; one line.
     """
-    from embconform.conformance.merging import Piece
-    from embconform.conformance.part_record import RecordError, read
+    from embconform.conformance.running.merging import Piece
+    from embconform.conformance.running.part_record import RecordError, read
 
     documents = _documents(path)
     pieces = []

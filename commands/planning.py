@@ -162,7 +162,8 @@ def _found(
 
 def _get_ready() -> None:
     """Make what every run needs, while torch is imported in the target's process."""
-    from embconform.conformance import judging, strata
+    from embconform.conformance import judging
+    from embconform.conformance.cases import strata
 
     judging.judges()
     strata.pairs()

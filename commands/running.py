@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from hypothesis.database import ExampleDatabase
     from rich.console import Console
 
-    from embconform.conformance.course import Progress
-    from embconform.conformance.engine import Helpers, Spread
-    from embconform.conformance.known_failures import KnownFailures
-    from embconform.conformance.merging import Piece
     from embconform.conformance.options import RunOptions
     from embconform.conformance.report import Report
-    from embconform.conformance.rounds import Beat
+    from embconform.conformance.running.course import Progress
+    from embconform.conformance.running.engine import Helpers, Spread
+    from embconform.conformance.running.known_failures import KnownFailures
+    from embconform.conformance.running.merging import Piece
+    from embconform.conformance.running.rounds import Beat
 
 _HEAD: Final = 200
 """Characters of what a target printed that a part of a run keeps."""
@@ -109,9 +109,9 @@ def run_plan(
     stop: Callable[[], bool],
 ) -> Report:
     """Run one target, its output kept away; parameters as in :func:`run_all`."""
-    from embconform.conformance.known_failures import KnownFailures
     from embconform.conformance.options import RunOptions
     from embconform.conformance.results import printed_note
+    from embconform.conformance.running.known_failures import KnownFailures
 
     asked, request = request, replace(request, device=plan.device)
     options = RunOptions(
@@ -167,9 +167,9 @@ Ran = tuple["Report", int, str]
 
 def _run_apart(work: _Work) -> Ran:
     """Run a target in the process that it has, and in those of helpers."""
-    from embconform.conformance.crew import Crew
-    from embconform.conformance.engine import run
-    from embconform.conformance.helper_process import Assignment
+    from embconform.conformance.running.crew import Crew
+    from embconform.conformance.running.engine import run
+    from embconform.conformance.running.helper_process import Assignment
 
     plan, request, isolated, stop = work.plan, work.request, work.plan.subject, work.stop
     assert not isinstance(isolated, Backend)
@@ -192,7 +192,7 @@ def _run_apart(work: _Work) -> Ran:
 
 def _run_here(work: _Work) -> Ran:
     """Run a target in this process."""
-    from embconform.conformance.engine import Alone, run
+    from embconform.conformance.running.engine import Alone, run
 
     plan = work.plan
     assert isinstance(plan.subject, Backend)
@@ -221,10 +221,10 @@ def _run_here(work: _Work) -> Ran:
 
 def _spread(work: _Work, helpers: Helpers, say: Callable[[str], None]) -> Spread:
     """Say how a run is spread, and refuse to go on with another one."""
-    from embconform.conformance.engine import Spread
-    from embconform.conformance.merging import MergeError, Piece, check_same
     from embconform.conformance.results import Found
-    from embconform.conformance.rounds import Rounds
+    from embconform.conformance.running.engine import Spread
+    from embconform.conformance.running.merging import MergeError, Piece, check_same
+    from embconform.conformance.running.rounds import Rounds
 
     before = work.before
 

@@ -19,11 +19,11 @@ from embconform.commands.request import Request
 from embconform.commands.running import run_all, show_all
 from embconform.commands.shard import Shard
 from embconform.commands.values import GIB, MOST_EXAMPLES, SECONDS, FilePath
-from embconform.conformance.interrupt import Interruptible
+from embconform.conformance.running.interrupt import Interruptible
 from embconform.reference.clause import Profile
 
 if TYPE_CHECKING:
-    from embconform.conformance.merging import Piece
+    from embconform.conformance.running.merging import Piece
 
 _FILE = FilePath()
 
@@ -144,7 +144,7 @@ def validate(
     Exit codes: 0 conformant, 1 not conformant, 2 the call or the target can't be used, 3
     embconform itself failed, 130 interrupted (what was found until then is written).
     """
-    from embconform.conformance.crew import preparing
+    from embconform.conformance.running.crew import preparing
 
     outputs = Outputs(json_, junit, markdown, repro_dir, baseline)
     request = Request(profile=Profile(profile) if profile else None, **options)

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embconform.backends.backend import Description
-from embconform.conformance.case import Backward, Call, Case, Placed
+from embconform.conformance.cases.case import Backward, Call, Case, Placed
 from embconform.conformance.judging import rule
 from embconform.conformance.outcome import Outcome
-from embconform.conformance.runner import Runner
+from embconform.conformance.running.runner import Runner
 from embconform.conformance.views import BackwardView, CallView, views
 from embconform.reference.clause import Level, registry
 from embconform.reference.dtypes import Array, format_of, ulp

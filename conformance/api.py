@@ -18,11 +18,11 @@ from embconform.backends.backend import Backend, Description, TargetError
 from embconform.backends.deviations import active, load
 from embconform.backends.devices import check_device
 from embconform.backends.targets import resolve
-from embconform.conformance.engine import run
 from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.render.text import failure_text
 from embconform.conformance.report import BROKEN, ClauseResult, Report, Status
+from embconform.conformance.running.engine import run
 from embconform.reference.clause import Clause, Profile, select
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from importlib import import_module
 from time import perf_counter
 from typing import Any, TypeVar
 
-from embconform.conformance.case import Case
+from embconform.conformance.cases.case import Case
 from embconform.conformance.finding import Check, Finding
 from embconform.conformance.outcome import Lost, Outcome
 from embconform.conformance.views import CallView, DoubleBackwardView, FaultView, View, views

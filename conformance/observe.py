@@ -13,7 +13,7 @@ import numpy as np
 
 from embconform.backends.backend import Backend
 from embconform.conformance import marker
-from embconform.conformance.case import (
+from embconform.conformance.cases.case import (
     FROZEN,
     Backward,
     Call,
@@ -26,7 +26,7 @@ from embconform.conformance.case import (
     WriteWeight,
     keyword_options,
 )
-from embconform.conformance.layouts import Laid, lay_out
+from embconform.conformance.cases.layouts import Laid, lay_out
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.outcome import (
     GradientSeen,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embconform.backends.deviations import Deviation
-from embconform.conformance.directed import is_directed
-from embconform.conformance.structure import Structure
+from embconform.conformance.cases.directed import is_directed
+from embconform.conformance.cases.structure import Structure
 from embconform.reference.clause import Profile
 
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from embconform.conformance import marker
-from embconform.conformance.claims import Claim, MustRaise, Odd, Record, Returned
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.outcome import Raised, raised_from
+from embconform.conformance.probes.claims import Claim, MustRaise, Odd, Record, Returned
 from embconform.conformance.settling import Settling
 
 MOST: Final = 2**22
@@ -122,7 +122,7 @@ def plain(value: object) -> Any:
     Returns
     -------
     object
-        An :class:`~embconform.conformance.claims.Odd` for anything else.
+        An :class:`~embconform.conformance.probes.claims.Odd` for anything else.
     """
     if isinstance(value, np.generic):
         return value.item()

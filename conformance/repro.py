@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from embconform.backends.backend import Described
-from embconform.conformance.case import (
+from embconform.conformance.cases.case import (
     FROZEN,
     Backward,
     Call,
@@ -20,9 +20,9 @@ from embconform.conformance.case import (
     WriteWeight,
     keyword_options,
 )
+from embconform.conformance.cases.layouts import lay_out
+from embconform.conformance.cases.literals import tensor_code
 from embconform.conformance.finding import Check, Finding
-from embconform.conformance.layouts import lay_out
-from embconform.conformance.literals import tensor_code
 
 _MODES = {
     "no_grad": "torch.no_grad()",

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from embconform.backends.backend import Described
 from embconform.conformance.options import RunOptions
-from embconform.conformance.part import MOST_SHRUNK, Part
-from embconform.conformance.probes import probes
+from embconform.conformance.probes.registry import probes
 from embconform.conformance.report import ClauseResult, Failure, Report, Status
 from embconform.conformance.repro import script, snippet
-from embconform.conformance.tally import Smallest, Tally, Told
+from embconform.conformance.running.part import MOST_SHRUNK, Part
+from embconform.conformance.running.tally import Smallest, Tally, Told
 from embconform.reference.clause import Clause, select
 
 

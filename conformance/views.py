@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from embconform.conformance.case import (
+from embconform.conformance.cases.case import (
     Backward,
     Call,
     Case,

@@ -18,8 +18,8 @@ from rich.console import Console
 from embconform.backends.targets import resolve
 from embconform.conformance import accuracy
 from embconform.conformance.accuracy import DTYPES, NORMS, Accuracy, Sample, joined, measure
-from embconform.conformance.in_process import InProcess
 from embconform.conformance.render import accuracy as pictures
+from embconform.conformance.running.in_process import InProcess
 
 cli, folder = cli_support.cli, cli_support.folder
 Cli = Callable[..., tuple[int, str, str]]

@@ -12,9 +12,9 @@ import torch
 
 from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.foreign import AS_IT_IS, NUMPY, Exchange, bridge, with_autograd
-from embconform.conformance.engine import run
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import BROKEN, Status
+from embconform.conformance.running.engine import run
 from embconform.reference.clause import Profile
 
 Pull = Callable[[Any, Any, Any, int | None], Any]

@@ -6,10 +6,10 @@ import pytest
 
 from embconform.backends.catalogue import catalogue, reason_not_to_run
 from embconform.backends.deviations import active, load
-from embconform.conformance.engine import run
 from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import BROKEN, Report, Status
+from embconform.conformance.running.engine import run
 
 QUICK = (
     *("module", "index-select", "advanced-indexing", "one-hot", "func", "vmap", "trace", "script"),

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from embconform.conformance.engine import run
 from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import Report
+from embconform.conformance.running.engine import run
 from embconform.mutants import cheats
 from embconform.mutants.cheats.harness import HARNESS
 from embconform.reference.clause import Profile

@@ -9,7 +9,7 @@ import pytest
 
 from embconform.backends.backend import Backend
 from embconform.conformance.judging import judge, judges
-from embconform.conformance.probes import probes
+from embconform.conformance.probes.registry import probes
 from embconform.conformance.views import CallView
 from embconform.reference.clause import Clause, Level, Profile, registry, select
 

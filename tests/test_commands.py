@@ -16,8 +16,8 @@ from cli_support import GOOD, MUST, one_line, process  # noqa: E402
 
 from embconform.backends.deviations import Deviation  # noqa: E402
 from embconform.commands import main  # noqa: E402
-from embconform.conformance import engine  # noqa: E402
 from embconform.conformance.report import Status  # noqa: E402
+from embconform.conformance.running import engine  # noqa: E402
 from embconform.reference.clause import Profile, select  # noqa: E402
 
 cli, folder, runs = cli_support.cli, cli_support.folder, cli_support.runs

@@ -8,9 +8,9 @@ import pytest
 
 from embconform.backends.compile import BACKEND
 from embconform.backends.deviations import active, load
-from embconform.conformance.engine import run
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import BROKEN, Status
+from embconform.conformance.running.engine import run
 from embconform.reference.clause import Profile
 
 pytestmark = pytest.mark.skipif(

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import Phase
 
 from embconform.backends.eager import BACKEND as EAGER
-from embconform.conformance.case import (
+from embconform.conformance.cases.case import (
     Backward,
     Call,
     Case,
@@ -24,11 +24,11 @@ from embconform.conformance.case import (
     WriteIndices,
     WriteWeight,
 )
-from embconform.conformance.driver import Driver
-from embconform.conformance.layouts import lay_out, without_repeats
-from embconform.conformance.strata import strata
-from embconform.conformance.structure import PLAIN, Structure
-from embconform.conformance.work import Draws
+from embconform.conformance.cases.layouts import lay_out, without_repeats
+from embconform.conformance.cases.strata import strata
+from embconform.conformance.cases.structure import PLAIN, Structure
+from embconform.conformance.running.driver import Driver
+from embconform.conformance.running.work import Draws
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, bits
 

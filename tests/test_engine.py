@@ -16,8 +16,8 @@ from embconform.backends.adapt import as_backend
 from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.deviations import Deviation
 from embconform.backends.eager import BACKEND as EAGER
-from embconform.conformance.engine import RunOptions, run
 from embconform.conformance.report import ClauseResult, Report, Status
+from embconform.conformance.running.engine import RunOptions, run
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile, registry
 

@@ -17,10 +17,10 @@ from embconform.backends.backend import Backend
 from embconform.backends.deviations import active, load
 from embconform.backends.eager import BACKEND
 from embconform.conformance import observe
-from embconform.conformance.engine import run
 from embconform.conformance.options import RunOptions
+from embconform.conformance.probes.transforms.common import Lab
 from embconform.conformance.report import Report, Status
-from embconform.conformance.transforms_common import Lab
+from embconform.conformance.running.engine import run
 from embconform.mutants.on_cuda import looks_up_on_the_host
 from embconform.reference.clause import DEVICES, Profile
 

@@ -9,13 +9,13 @@ import torch
 
 from embconform.backends import compile_static, textbook, tinygrad
 from embconform.backends.backend import Backend, Capabilities
-from embconform.conformance import fewest
-from embconform.conformance.explorer import Explorer
-from embconform.conformance.in_process import InProcess
+from embconform.conformance.cases import fewest
+from embconform.conformance.cases.strata import strata
 from embconform.conformance.judging import judged
 from embconform.conformance.options import RunOptions
-from embconform.conformance.strata import strata
-from embconform.conformance.work import Draws
+from embconform.conformance.running.explorer import Explorer
+from embconform.conformance.running.in_process import InProcess
+from embconform.conformance.running.work import Draws
 from embconform.reference.clause import Profile
 
 PLAIN = Capabilities(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embconform.conformance.fills import TABLE_FILLS, UPSTREAM_FILLS
+from embconform.conformance.cases.fills import TABLE_FILLS, UPSTREAM_FILLS
 from embconform.reference.dtypes import Array, bits, format_of
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")

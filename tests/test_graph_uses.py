@@ -13,9 +13,9 @@ from torch.nn import functional
 from embconform.backends.adapt import as_backend
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.claims import Returned
-from embconform.conformance.graph_uses import GRAPH_PROBES
-from embconform.conformance.transforms_claims import Lookup, TiedGradient
+from embconform.conformance.probes.claims import Returned
+from embconform.conformance.probes.graph_uses import GRAPH_PROBES
+from embconform.conformance.probes.transforms.claims import Lookup, TiedGradient
 from embconform.mutants.kernel import Kernel
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import Planted, all_planted

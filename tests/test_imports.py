@@ -76,7 +76,7 @@ def test_our_tests_and_the_clauses_in_one_run(look: Any) -> None:
     assert code == 0, out
     assert "embconform.conformance::lookup.rows\n" in out
     assert "test_commands.py::test_clauses_lists_all\n" in out
-    wanted = ("conformance.engine", "reference.oracle", "mutants.lookup", "right.by_gather")
+    wanted = ("conformance.running.engine", "reference.oracle", "mutants.lookup", "right.by_gather")
     assert {f"embconform.{name}" for name in wanted} <= modules.keys()
     one_name_a_file(modules)
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from embconform.commands import main
-from embconform.conformance import explorer
-from embconform.conformance.interrupt import Interruptible, finished
+from embconform.conformance.running import explorer
+from embconform.conformance.running.interrupt import Interruptible, finished
 
 TARGET = """
 def embed(input, weight):

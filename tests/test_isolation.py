@@ -16,13 +16,13 @@ import psutil
 import pytest
 
 from embconform.backends.backend import TargetError
-from embconform.conformance.case import Call, Case, Placed
-from embconform.conformance.engine import run
+from embconform.conformance.cases.case import Call, Case, Placed
 from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.isolation.limits import GIB, Limits
 from embconform.conformance.judging import rule
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import ClauseResult, Report, Status
+from embconform.conformance.running.engine import run
 from embconform.reference.clause import Profile
 from embconform.reference.oracle import Options
 

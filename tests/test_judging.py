@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from embconform.backends.backend import Backend
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.case import Backward, Call, Case, Placed
-from embconform.conformance.driver import Driver
+from embconform.conformance.cases.case import Backward, Call, Case, Placed
+from embconform.conformance.cases.strata import strata
 from embconform.conformance.judging import Ruling, rule
 from embconform.conformance.observe import observe
 from embconform.conformance.outcome import GradientSeen, Outcome, Raised, StepSeen, TensorSeen
 from embconform.conformance.repro import script, snippet
-from embconform.conformance.strata import strata
-from embconform.conformance.work import Draws
+from embconform.conformance.running.driver import Driver
+from embconform.conformance.running.work import Draws
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options

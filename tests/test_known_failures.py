@@ -21,15 +21,15 @@ from hypothesis.database import InMemoryExampleDatabase
 from embconform.backends.adapt import as_backend
 from embconform.commands import main
 from embconform.commands.database import default_folder
-from embconform.conformance.case import Case
-from embconform.conformance.case_record import CaseRecordError, KnownFailure, pack, unpack
-from embconform.conformance.engine import RunOptions, Spread, run
-from embconform.conformance.explorer import Explorer
-from embconform.conformance.in_process import InProcess
-from embconform.conformance.known_failures import KnownFailures
+from embconform.conformance.cases.case import Case
+from embconform.conformance.cases.case_record import CaseRecordError, KnownFailure, pack, unpack
+from embconform.conformance.cases.structure import Structure
 from embconform.conformance.report import Report, Status
-from embconform.conformance.structure import Structure
-from embconform.conformance.work import Draws
+from embconform.conformance.running.engine import RunOptions, Spread, run
+from embconform.conformance.running.explorer import Explorer
+from embconform.conformance.running.in_process import InProcess
+from embconform.conformance.running.known_failures import KnownFailures
+from embconform.conformance.running.work import Draws
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from embconform.conformance.case import Layout, Placed
-from embconform.conformance.layouts import (
+from embconform.conformance.cases.case import Layout, Placed
+from embconform.conformance.cases.layouts import (
     GUARD_VALUE,
     SHARING,
     Laid,
@@ -18,8 +18,8 @@ from embconform.conformance.layouts import (
     repeated,
     without_repeats,
 )
+from embconform.conformance.cases.structure import INDEX_LAYOUTS, ROW_SLICE, UPSTREAM_LAYOUTS
 from embconform.conformance.observe import to_numpy, to_torch
-from embconform.conformance.structure import INDEX_LAYOUTS, ROW_SLICE, UPSTREAM_LAYOUTS
 from embconform.reference.dtypes import Array, bits
 
 SHAPES = ((), (1,), (5,), (0,), (2, 3), (3, 1), (1, 4), (0, 3), (3, 0), (2, 3, 4), (2, 0, 3))

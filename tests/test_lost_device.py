@@ -19,11 +19,8 @@ import torch
 from torch.nn.functional import embedding
 
 from embconform.backends.backend import Backend, TargetError
-from embconform.conformance.case import Backward, Call, Case, Placed
-from embconform.conformance.claims import MustRaise, Record, Unfinished
-from embconform.conformance.engine import run
-from embconform.conformance.explorer import Explorer
-from embconform.conformance.in_process import InProcess
+from embconform.conformance.cases.case import Backward, Call, Case, Placed
+from embconform.conformance.cases.structure import OUT_OF_RANGE
 from embconform.conformance.isolation import isolated as isolated_module
 from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.isolation.messages import Seen, Unusable
@@ -31,13 +28,16 @@ from embconform.conformance.judging import rule
 from embconform.conformance.observe import observe
 from embconform.conformance.options import RunOptions
 from embconform.conformance.outcome import Outcome
-from embconform.conformance.part import Part
+from embconform.conformance.probes.claims import MustRaise, Record, Unfinished
+from embconform.conformance.probes.transforms.common import observe_check
 from embconform.conformance.recording import attempt, record
 from embconform.conformance.report import ClauseResult, Report, Status
+from embconform.conformance.running.engine import run
+from embconform.conformance.running.explorer import Explorer
+from embconform.conformance.running.in_process import InProcess
+from embconform.conformance.running.part import Part
+from embconform.conformance.running.work import Draws
 from embconform.conformance.settling import Settling
-from embconform.conformance.structure import OUT_OF_RANGE
-from embconform.conformance.transforms_common import observe_check
-from embconform.conformance.work import Draws
 from embconform.reference.clause import Profile
 from embconform.reference.oracle import Options
 

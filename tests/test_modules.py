@@ -14,11 +14,11 @@ from embconform.backends.adapt import as_backend
 from embconform.backends.backend import OPTIONS, Backend
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance import modules_draws
-from embconform.conformance.engine import RunOptions, run
-from embconform.conformance.modules import CHECKS, MODULE_PROBES
-from embconform.conformance.modules_common import Subject
+from embconform.conformance.probes.modules import draws as modules_draws
+from embconform.conformance.probes.modules.common import Subject
+from embconform.conformance.probes.modules.registry import CHECKS, MODULE_PROBES
 from embconform.conformance.report import Status
+from embconform.conformance.running.engine import RunOptions, run
 from embconform.mutants.module import Layer
 from embconform.reference.clause import Profile, registry
 from embconform.right import RIGHT

@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from embconform.backends.adapt import as_backend
-from embconform.conformance.engine import run
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import Status
+from embconform.conformance.running.engine import run
 from embconform.mutants.registry import Planted, all_planted
 from embconform.proof.hunt import hunt
 from embconform.reference.clause import Level, Profile, registry

@@ -14,7 +14,7 @@ from embconform.backends.adapt import as_backend
 from embconform.backends.backend import Backend
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.optimisers import (
+from embconform.conformance.probes.optimisers import (
     OPTIMISER_PROBE,
     Stepper,
     judge_padding,

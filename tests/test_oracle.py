@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embconform.conformance.case import Backward, Call, Case, Placed
+from embconform.conformance.cases.case import Backward, Call, Case, Placed
 from embconform.conformance.outcome import MemorySeen, Outcome, StepSeen
 from embconform.conformance.views import CallView, views
 from embconform.reference.clause import Profile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from embconform.conformance.patterns import ORDERS, PATTERNS, ordered, sprinkled
+from embconform.conformance.cases.patterns import ORDERS, PATTERNS, ordered, sprinkled
 
 
 @pytest.mark.parametrize("seed", range(3))

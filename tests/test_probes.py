@@ -19,22 +19,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from embconform.backends.adapt import as_backend
 from embconform.backends.backend import Backend
 from embconform.backends.eager import BACKEND as EAGER
-from embconform.conformance import (
-    claims,
-    modules_claims,
-    optimisers,
-    tables,
-    transforms_claims,
-)
-from embconform.conformance.claims import Claim, Record, Returned
 from embconform.conformance.judging import Ruling
-from embconform.conformance.modules import MODULE_PROBES
-from embconform.conformance.optimisers import OPTIMISER_PROBE
-from embconform.conformance.probes import Probe, probes
-from embconform.conformance.tables import TABLE_PROBES
-from embconform.conformance.threads import THREAD_PROBE
-from embconform.conformance.training import TRAINING_PROBE
-from embconform.conformance.transforms import TRANSFORM_PROBES
+from embconform.conformance.probes import claims, optimisers, tables
+from embconform.conformance.probes.claims import Claim, Record, Returned
+from embconform.conformance.probes.modules import claims as modules_claims
+from embconform.conformance.probes.modules.registry import MODULE_PROBES
+from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
+from embconform.conformance.probes.registry import Probe, probes
+from embconform.conformance.probes.tables import TABLE_PROBES
+from embconform.conformance.probes.threads import THREAD_PROBE
+from embconform.conformance.probes.training import TRAINING_PROBE
+from embconform.conformance.probes.transforms import claims as transforms_claims
+from embconform.conformance.probes.transforms.eager import TRANSFORM_PROBES
 from embconform.mutants.registry import all_planted
 from embconform.reference import skipgram, text
 from embconform.reference.clause import Profile, registry, spoken_of
@@ -135,7 +131,7 @@ def test_an_observation_that_is_not_plain_is_noticed() -> None:
 
 
 def test_claims_are_judged_without_torch() -> None:
-    names = ["claims", "modules_claims", "modules_draws", "transforms_claims"]
+    names = ["claims", "modules.claims", "modules.draws", "transforms.claims"]
     code = (
         "import importlib, sys\n"
         f"for name in {names!r}: importlib.import_module(f'embconform.conformance.{{name}}')\n"
@@ -379,7 +375,7 @@ def test_an_unreadable_tensor_of_the_right_kind_is_a_refusal() -> None:
 LIMITED = """
 import resource
 from embconform.backends.adapt import as_backend
-from embconform.conformance import tables
+from embconform.conformance.probes import tables
 from embconform.reference.clause import Profile
 import psutil, torch
 most = psutil.Process().memory_info().vms + 2**31

@@ -13,9 +13,9 @@ import torch
 from renorm_of_cuda import BACKEND
 
 from embconform.backends.deviations import load
-from embconform.conformance.engine import run
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import Status
+from embconform.conformance.running.engine import run
 from embconform.reference.clause import Profile
 
 SELECT = (

@@ -12,9 +12,9 @@ from jsonschema import Draft202012Validator
 from torch import Tensor
 
 from embconform.backends.adapt import as_backend
-from embconform.conformance.engine import run
 from embconform.conformance.options import RunOptions
 from embconform.conformance.render.json import as_dict
+from embconform.conformance.running.engine import run
 from embconform.reference.clause import Profile
 
 SCHEMA = json.loads(

@@ -20,11 +20,11 @@ from torch import Tensor
 from embconform.backends.adapt import as_backend
 from embconform.backends.backend import Backend
 from embconform.backends.targets import resolve
-from embconform.conformance.engine import RunOptions, run
-from embconform.conformance.literals import tensor_code
+from embconform.conformance.cases.literals import tensor_code
 from embconform.conformance.observe import to_numpy
-from embconform.conformance.probes import probes
+from embconform.conformance.probes.registry import probes
 from embconform.conformance.report import Failure
+from embconform.conformance.running.engine import RunOptions, run
 from embconform.mutants.kernel import Kernel
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import Planted, by_name

@@ -10,11 +10,11 @@ import pytest
 
 from embconform.backends.adapt import as_backend
 from embconform.commands import main
-from embconform.conformance.engine import RunOptions, Spread, run
+from embconform.conformance.cases.strata import strata
 from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.report import Report, Status
-from embconform.conformance.rounds import Beat, Rounds
-from embconform.conformance.strata import strata
+from embconform.conformance.running.engine import RunOptions, Spread, run
+from embconform.conformance.running.rounds import Beat, Rounds
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
 

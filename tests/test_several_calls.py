@@ -8,7 +8,7 @@ import torch
 
 from embconform.backends.adapt import as_backend
 from embconform.backends.eager import BACKEND as EAGER
-from embconform.conformance.case import Backward, Call, Case, Placed
+from embconform.conformance.cases.case import Backward, Call, Case, Placed
 from embconform.conformance.judging import rule
 from embconform.conformance.observe import observe
 from embconform.mutants.registry import by_name

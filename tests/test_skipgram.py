@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from embconform.backends.backend import Backend
-from embconform.conformance.training import observe_training
+from embconform.conformance.probes.training import observe_training
 from embconform.reference import text
 from embconform.reference.clause import Profile
 from embconform.reference.skipgram import Plan, Trajectory, make_plan, oracle, upstream

@@ -20,13 +20,13 @@ import pytest
 from embconform.backends.adapt import as_backend
 from embconform.backends.targets import resolve
 from embconform.commands import main
-from embconform.conformance.engine import Spread, run
-from embconform.conformance.explorer import Explorer
-from embconform.conformance.in_process import InProcess
 from embconform.conformance.options import RunOptions
-from embconform.conformance.part import Part
-from embconform.conformance.part_record import read
 from embconform.conformance.render.json import render
+from embconform.conformance.running.engine import Spread, run
+from embconform.conformance.running.explorer import Explorer
+from embconform.conformance.running.in_process import InProcess
+from embconform.conformance.running.part import Part
+from embconform.conformance.running.part_record import read
 from embconform.reference.clause import Profile
 
 PLANTED = """

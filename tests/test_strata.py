@@ -15,13 +15,13 @@ from embconform.backends.backend import Backend, Capabilities
 from embconform.backends.deviations import active, load
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.directed import is_directed
-from embconform.conformance.engine import run
+from embconform.conformance.cases.directed import is_directed
+from embconform.conformance.cases.soundness import fits, is_sound
+from embconform.conformance.cases.strata import FAMILIES, strata
+from embconform.conformance.cases.structure import PLAIN, Structure
 from embconform.conformance.options import BUDGETS, RunOptions
-from embconform.conformance.shrinking import plainer
-from embconform.conformance.soundness import fits, is_sound
-from embconform.conformance.strata import FAMILIES, strata
-from embconform.conformance.structure import PLAIN, Structure
+from embconform.conformance.running.engine import run
+from embconform.conformance.running.shrinking import plainer
 from embconform.reference.clause import Profile
 
 Pair = tuple[tuple[str, Any], tuple[str, Any]]

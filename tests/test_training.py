@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embconform.backends.backend import Backend, Capabilities
 from embconform.conformance.finding import Finding
-from embconform.conformance.training import judge_training, observe_training
+from embconform.conformance.probes.training import judge_training, observe_training
 from embconform.reference import text, textbook
 from embconform.reference.clause import Profile, registry
 from embconform.reference.skipgram import Plan, Trajectory, make_plan, oracle

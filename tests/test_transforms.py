@@ -11,12 +11,12 @@ from torch import Tensor
 
 from embconform.backends.adapt import as_backend
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.engine import RunOptions, run
-from embconform.conformance.probes import Probe
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.transforms.claims import Lookup
+from embconform.conformance.probes.transforms.eager import TRANSFORM_PROBES
+from embconform.conformance.probes.transforms.programs import PROGRAM_PROBES
 from embconform.conformance.report import Report, Status
-from embconform.conformance.transforms import TRANSFORM_PROBES
-from embconform.conformance.transforms_claims import Lookup
-from embconform.conformance.transforms_programs import PROGRAM_PROBES
+from embconform.conformance.running.engine import RunOptions, run
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import Planted, all_planted
 from embconform.mutants.transforms_parts import Parts

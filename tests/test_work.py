@@ -8,12 +8,12 @@ import pytest
 from hypothesis import Phase
 
 from embconform.backends.adapt import as_backend
-from embconform.conformance.case import Case
-from embconform.conformance.directed import is_directed
-from embconform.conformance.driver import Driver
-from embconform.conformance.probes import Probe, probes
-from embconform.conformance.structure import PLAIN, Structure
-from embconform.conformance.work import COSTLY, FIRST, Draws, units
+from embconform.conformance.cases.case import Case
+from embconform.conformance.cases.directed import is_directed
+from embconform.conformance.cases.structure import PLAIN, Structure
+from embconform.conformance.probes.registry import Probe, probes
+from embconform.conformance.running.driver import Driver
+from embconform.conformance.running.work import COSTLY, FIRST, Draws, units
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from embconform.commands.main import run
 from embconform.commands.request import MOST_WORKERS, ROOM, Request
 from embconform.commands.validate import validate
-from embconform.conformance.crew import preparing
+from embconform.conformance.running.crew import preparing
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self, cast
 
 from embconform.backends.backend import Description, TargetError
-from embconform.conformance.case import Case
-from embconform.conformance.claims import Record, Unfinished
+from embconform.conformance.cases.case import Case
 from embconform.conformance.isolation.limits import Limits
 from embconform.conformance.isolation.messages import (
     Ending,
@@ -28,6 +27,7 @@ from embconform.conformance.isolation.messages import (
 )
 from embconform.conformance.isolation.worker import STOPPED, Printed, Worker
 from embconform.conformance.outcome import Lost, MemorySeen, Outcome, StepSeen
+from embconform.conformance.probes.claims import Record, Unfinished
 from embconform.reference.clause import Profile
 
 SPARES: Final = max(1, min(3, (os.cpu_count() or 1) - 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from embconform.backends.backend import Description
-from embconform.conformance.case import Case
+from embconform.conformance.cases.case import Case
 from embconform.reference.clause import Profile
 
 

@@ -27,7 +27,7 @@ from embconform.conformance.isolation.transport import MARK, Channel, Memory
 from embconform.conformance.outcome import Lost
 
 if TYPE_CHECKING:
-    from embconform.conformance.in_process import InProcess
+    from embconform.conformance.running.in_process import InProcess
 
 
 def prepare_to_serve() -> None:
@@ -38,12 +38,7 @@ def prepare_to_serve() -> None:
     """
     import torch.fx.experimental.symbolic_shapes  # noqa: F401 - by torch.autograd.backward
 
-    import embconform.backends.devices
-    import embconform.backends.targets
-    import embconform.conformance.environment
-    import embconform.conformance.in_process
-    import embconform.conformance.isolation.tampering  # noqa: F401
-    from embconform.conformance.probes import probes
+    from embconform.conformance.probes.registry import probes
 
     probes()
 
@@ -71,8 +66,8 @@ def _serve(channel: Channel, hello: Hello) -> None:
     from embconform.backends.backend import TargetError
     from embconform.backends.devices import check_device
     from embconform.backends.targets import resolve
-    from embconform.conformance.in_process import InProcess
     from embconform.conformance.isolation.tampering import Seal
+    from embconform.conformance.running.in_process import InProcess
 
     os.chdir(hello.folder)
     os.environ.clear()

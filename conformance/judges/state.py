@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from embconform.conformance.case import Backward, ClearGradient
+from embconform.conformance.cases.case import Backward, ClearGradient
 from embconform.conformance.finding import Check, Finding, equal, same_bits
 from embconform.conformance.judging import judge
 from embconform.conformance.views import BackwardView, CallView, unchanged

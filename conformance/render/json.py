@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from embconform import __version__
-from embconform.conformance import part_record
 from embconform.conformance.report import ClauseResult, Report
+from embconform.conformance.running import part_record
 
 SCHEMA: Final = 1
 

@@ -13,15 +13,15 @@ from embconform.backends.adapt import as_backend
 from embconform.backends.deviations import load
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.case import Case
-from embconform.conformance.in_process import InProcess
+from embconform.conformance.cases.case import Case
+from embconform.conformance.cases.structure import Structure
 from embconform.conformance.judging import judges
 from embconform.conformance.options import RunOptions
-from embconform.conformance.part import Part
-from embconform.conformance.probes import Probe, probes
-from embconform.conformance.structure import Structure
-from embconform.conformance.tally import Broken
-from embconform.conformance.work import Draws, Unit
+from embconform.conformance.probes.registry import Probe, probes
+from embconform.conformance.running.in_process import InProcess
+from embconform.conformance.running.part import Part
+from embconform.conformance.running.tally import Broken
+from embconform.conformance.running.work import Draws, Unit
 from embconform.mutants.kernel import Kernel
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import Planted

@@ -18,12 +18,12 @@ import click
 
 from embconform.backends.adapt import as_backend
 from embconform.conformance.environment import environment
-from embconform.conformance.explorer import Explorer
-from embconform.conformance.in_process import InProcess
 from embconform.conformance.options import RunOptions
-from embconform.conformance.part import Part
 from embconform.conformance.render.files import write_whole
-from embconform.conformance.tally import Broken
+from embconform.conformance.running.explorer import Explorer
+from embconform.conformance.running.in_process import InProcess
+from embconform.conformance.running.part import Part
+from embconform.conformance.running.tally import Broken
 from embconform.mutants.registry import Planted, by_name
 from embconform.proof.log import commit
 from embconform.reference.clause import Level, Profile, registry

@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 from hypothesis import Phase
 
-from embconform.conformance.case import Case
-from embconform.conformance.driver import Body, Driver
-from embconform.conformance.explorer import Explorer
-from embconform.conformance.structure import Structure
-from embconform.conformance.work import Draws
+from embconform.conformance.cases.case import Case
+from embconform.conformance.cases.structure import Structure
+from embconform.conformance.running.driver import Body, Driver
+from embconform.conformance.running.explorer import Explorer
+from embconform.conformance.running.work import Draws
 from embconform.reference.clause import Profile
 
 MOST: Final = 2**28

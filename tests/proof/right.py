@@ -10,9 +10,9 @@ from typing import Any
 
 from embconform.backends.adapt import as_backend
 from embconform.backends.textbook import BACKEND as TEXTBOOK
-from embconform.conformance.engine import run
 from embconform.conformance.options import RunOptions
 from embconform.conformance.report import BROKEN, Report, Status
+from embconform.conformance.running.engine import run
 from embconform.mutants.kernel import Kernel
 from embconform.mutants.module import Layer
 from embconform.mutants.transforms_parts import Parts

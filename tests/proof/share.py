@@ -17,8 +17,8 @@ from typing import Final
 import click
 
 from embconform.backends.targets import resolve
-from embconform.conformance.engine import run
 from embconform.conformance.options import BUDGETS, RunOptions
+from embconform.conformance.running.engine import run
 
 INTERVAL: Final = 0.001
 """Processor seconds between two looks; as many as the system's clock allows."""

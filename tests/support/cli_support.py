@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from embconform.commands import main  # noqa: E402
-from embconform.conformance import engine  # noqa: E402
 from embconform.conformance.report import ClauseResult, Failure, Report, Status  # noqa: E402
+from embconform.conformance.running import engine  # noqa: E402
 from embconform.reference.clause import select  # noqa: E402
 
 torch.set_num_threads(1)

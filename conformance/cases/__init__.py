@@ -1,0 +1,1 @@
+"""The calls that a target is put through, as plain data, and how they are drawn."""

@@ -1,0 +1,240 @@
+"""Structures that are made for a clause, whatever the pairs are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from embconform.conformance.cases.case import GRAD_MODES
+from embconform.conformance.cases.structure import (
+    BOUNDS,
+    EMPTY,
+    INDEX_LAYOUTS,
+    MIXED,
+    OUT_OF_RANGE,
+    PADDINGS,
+    PLAIN,
+    ROW_SLICE,
+    UPSTREAM_LAYOUTS,
+    WEIGHT_LAYOUTS,
+    Structure,
+)
+
+DIRECTED: Final = (
+    PLAIN,
+    *(Structure(program="error", fault=fault) for fault in OUT_OF_RANGE),
+    *(
+        Structure(program="error", fault="too-large", size=size)
+        for size in ("crowd", "no-columns", "no-rows")
+    ),
+    Structure(program="error", fault="too-large", bound="p2"),
+    Structure(program="error", fault="too-large", padding="zero"),
+    Structure(program="error", fault="too-large", index_dtype="int32"),
+    Structure(program="error", fault="too-large", mode="no_grad"),
+    *(
+        Structure(program="error", fault=fault)
+        for fault in ("index-float32", "index-int8", "weight-1d", "padding-above")
+    ),
+    *(Structure(padding=padding) for padding in PADDINGS[1:]),
+    *(
+        Structure(padding=padding, dtype=dtype)
+        for padding in ("zero", "last")
+        for dtype in ("float64", "bfloat16")
+    ),
+    *(Structure(padding=padding, upstream="nonfinite-padding") for padding in ("zero", "last")),
+    *(Structure(bound=bound, rank=rank) for rank in (1, 2) for bound in BOUNDS[1:]),
+    *(Structure(bound=bound, entry="module") for bound in BOUNDS[1:]),
+    *(Structure(bound="p2", table=table) for table in ("tiny", "huge", "spike", "zero-rows")),
+    *(Structure(bound="p2", dtype=dtype) for dtype in ("float64", "float16", "bfloat16")),
+    *(Structure(bound="p2", table="huge", dtype=dtype) for dtype in ("float16", "bfloat16")),
+    *(Structure(bound="p2", mode=mode) for mode in GRAD_MODES[1:]),
+    *(Structure(weight_layout=layout) for layout in WEIGHT_LAYOUTS[1:]),
+    *(Structure(weight_layout=layout, bound="p2") for layout in WEIGHT_LAYOUTS[1:5]),
+    *(Structure(index_layout=layout, rank=2) for layout in INDEX_LAYOUTS[1:]),
+    *(Structure(index_layout=layout, rank=3, size="some") for layout in ("swapped", "windows")),
+    Structure(index_layout="windows", rank=2, size="many"),
+    *(Structure(upstream_layout=layout, rank=2) for layout in UPSTREAM_LAYOUTS[1:]),
+    *(Structure(upstream_layout="swapped", rank=2, size=size) for size in ("some", "many")),
+    *(Structure(dtype=dtype) for dtype in ("float64", "float16", "bfloat16")),
+    *(Structure(size=size) for size in ("many", "most", "wide", "widest", "tall", "hot", *EMPTY)),
+    *(Structure(size=size, bound="p2") for size in ("most", "widest")),
+    Structure(size="wide", bound="p2", table="spike"),
+    *(
+        Structure(padding=padding, bound="p2", table="zero-rows")
+        for padding in ("zero", "inner", "last")
+    ),
+    *(
+        Structure(program="repeat", bound="p2", gradient=kind, dtype=dtype)
+        for kind, dtype in (("dense", "float32"), ("sparse", "float64"))
+    ),
+    *(Structure(weight_layout=layout, dtype="bfloat16") for layout in WEIGHT_LAYOUTS[1:4]),
+    *(
+        Structure(gradient="sparse", index_layout=layout, rank=2)
+        for layout in ("transposed", "spread")
+    ),
+    Structure(gradient="sparse", upstream_layout="broadcast"),
+    *(Structure(gradient="sparse", upstream="wild", size=size) for size in ("tiny", "some")),
+    *(Structure(program="update-weight", mode=mode) for mode in GRAD_MODES[1:]),
+    *(
+        Structure(program="update-weight", mode=mode, weight_layout=layout)
+        for mode in ("frozen", "no_grad")
+        for layout in ("sliced", "transposed")
+    ),
+    *(Structure(program="served", gradient=kind, upstream="plain") for kind in ("dense", "scaled")),
+    *(
+        Structure(gradient=gradient, padding=padding, deterministic=True)
+        for gradient, padding in (("scaled", "none"), ("dense", "last"), ("sparse", "zero"))
+    ),
+    *(
+        Structure(gradient=gradient, upstream_layout=layout, size="some")
+        for gradient in ("dense", "scaled")
+        for layout in ("transposed", "spread", "expanded")
+    ),
+    *(Structure(size="many", padding="last", gradient=kind) for kind in ("sparse", "scaled")),
+    *(Structure(size="widest", rank=rank) for rank in (1, 2)),
+    *(
+        Structure(weight_layout=ROW_SLICE, size=size, gradient=kind)
+        for size, kind in (("tiny", "dense"), ("some", "dense"), ("some", "sparse"))
+    ),
+    *(Structure(weight_layout=ROW_SLICE, size="some", bound=b) for b in ("p2", "none")),
+    Structure(weight_layout=ROW_SLICE, size="some", program="update-weight", mode="no_grad"),
+    *(
+        Structure(upstream="large", size=size, dtype=dtype)
+        for size in ("some", "many")
+        for dtype in ("float16", "bfloat16", "float32")
+    ),
+    Structure(size="tall", mode="no_grad", dtype="bfloat16", rank=2),
+    Structure(size="tall", mode="frozen", dtype="float16", rank=2),
+    Structure(size="tall", mode="served"),
+    Structure(size="tall", gradient="scaled"),
+    *(Structure(size="most", mode=mode, rank=2) for mode in ("frozen", "no_grad")),
+    *(Structure(bound="p2", dtype="float64", size="some", table=t) for t in ("plain", "spike")),
+    Structure(program="served", index_dtype="int32"),
+    *(Structure(size=size, dtype="bfloat16") for size in ("many", "hot")),
+    Structure(size="hot", dtype="float64"),
+    Structure(size="vast"),
+    Structure(size="vast", index_dtype="int32", rank=2),
+    *(Structure(size="vast", padding="zero", gradient=kind) for kind in ("dense", "sparse")),
+    Structure(size="vast", gradient="scaled"),
+    Structure(size="vast", bound="p2"),
+    *(Structure(upstream="nonfinite", size=size) for size in ("tiny", "some")),
+    *(
+        Structure(upstream="subnormal", size=size, dtype=dtype)
+        for size in ("some", "many")
+        for dtype in ("float32", "float16")
+    ),
+    *(Structure(upstream="wild", size=size) for size in ("some", "many", "block")),
+    *(Structure(program="update-weight", size="block", mode=m) for m in ("frozen", "no_grad")),
+    *(Structure(program="update-indices", size="block", mode=m) for m in ("served", "no_grad")),
+    Structure(upstream="nonfinite", rank=2, padding="zero"),
+    *(Structure(size="many", padding=padding) for padding in ("zero", "last")),
+    *(Structure(size=size, bound=bound) for size in ("many", "wide") for bound in ("p2", "pinf")),
+    Structure(table="special"),
+    Structure(index_dtype="int32"),
+    *(Structure(gradient=gradient) for gradient in ("scaled", "sparse", "sparse-scaled")),
+    *(Structure(gradient="scaled", rank=rank) for rank in (2, 3)),
+    Structure(gradient="scaled", padding="zero"),
+    Structure(gradient="scaled", size="many"),
+    Structure(gradient="scaled", rank=2, size="many"),
+    Structure(gradient="sparse", padding="inner"),
+    Structure(gradient="sparse", rank=0),
+    Structure(gradient="sparse", rank=0, padding="inner"),
+    Structure(gradient="sparse", size="many"),
+    Structure(gradient="sparse", size="no-indices"),
+    *(
+        Structure(program=program, gradient=gradient, mode="grad")
+        for program in ("repeat", "accumulate", "retain", "two-uses")
+        for gradient in ("dense", "sparse")
+    ),
+    *(
+        Structure(program=program, gradient=gradient, padding=padding)
+        for program in ("accumulate", "retain", "two-uses")
+        for gradient, padding in (("scaled", "none"), ("dense", "zero"))
+    ),
+    *(
+        Structure(program="repeat", size="many", upstream="plain", dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    ),
+    *(
+        Structure(program=program, bound=bound)
+        for program in ("update-weight", "update-indices", "repeat")
+        for bound in ("none", "p2")
+    ),
+    *(Structure(program="stale-backward", rank=rank) for rank in (1, 2)),
+    Structure(program="repeat", size="many", upstream="plain", deterministic=True),
+    Structure(program="repeat", deterministic=True),
+    Structure(bound="p2", table="special"),
+    Structure(program="double-backward"),
+    Structure(program="double-backward", padding="zero"),
+    Structure(program="double-backward", gradient="scaled"),
+    *(Structure(size=size, rank=rank) for size in MIXED for rank in (1, 2)),
+    *(Structure(size=size, dtype=d) for size in MIXED for d in ("float64", "float16", "bfloat16")),
+    *(Structure(size="block", index_dtype="int32", mode=mode) for mode in ("grad", "frozen")),
+    *(Structure(size="block", padding=padding) for padding in PADDINGS[1:]),
+    *(Structure(size="some", padding=padding, rank=2) for padding in ("inner", "last")),
+    Structure(size="block", padding="inner", index_dtype="int32", dtype="float16"),
+    *(Structure(size=size, gradient=kind) for size in MIXED for kind in ("scaled", "sparse")),
+    *(Structure(size=size, bound=bound) for size in MIXED for bound in ("p2", "p3")),
+    Structure(size="block", upstream="plain", dtype="float64"),
+    Structure(size="block", table="special"),
+    *(Structure(size="some", bound="p2", table=table) for table in ("spike", "zero-rows")),
+    Structure(bound="p2", table="spike", upstream="plain"),
+    Structure(bound="p2", table="zero-rows", rank=2),
+    *(Structure(bound="zero", dtype=dtype) for dtype in ("float64", "bfloat16")),
+    *(Structure(size="some", rank=4, gradient=kind) for kind in ("dense", "sparse")),
+    *(Structure(gradient="sparse", padding="last", rank=rank) for rank in (1, 2)),
+    Structure(gradient="sparse", padding="last", rank=2, size="some"),
+    *(Structure(gradient="scaled", padding="last", rank=rank) for rank in (1, 2)),
+    *(Structure(size="tall", index_dtype="int32", gradient=g) for g in ("dense", "sparse")),
+    Structure(size="tall", padding="last"),
+    Structure(size="hot", gradient="scaled", dtype="float16"),
+    Structure(size="hot", padding="zero", gradient="scaled"),
+    *(
+        Structure(program="retain", gradient=kind, padding="zero", index_dtype=index_dtype)
+        for kind, index_dtype in (("scaled", "int64"), ("dense", "int32"), ("sparse", "int64"))
+    ),
+    *(
+        Structure(program="accumulate", dtype="float64", gradient=kind, padding=padding)
+        for kind, padding in (("dense", "none"), ("sparse", "last"))
+    ),
+    Structure(program="retain", gradient="sparse", dtype="bfloat16"),
+    Structure(program="two-uses", padding="inner", size="some"),
+    *(Structure(program="update-indices", gradient=kind) for kind in ("scaled", "sparse")),
+    *(
+        Structure(program=program, padding=padding, gradient=kind)
+        for program in ("served", "steps")
+        for padding, kind in (("none", "dense"), ("zero", "dense"), ("last", "sparse"))
+    ),
+    Structure(program="served", gradient="scaled", bound="p2"),
+    Structure(program="steps", gradient="scaled", bound="p2", size="some"),
+    *(
+        Structure(program="error", fault="too-large", weight_layout=layout)
+        for layout in ("offset", "transposed", "sliced")
+    ),
+    Structure(program="error", fault="too-large", padding="zero", gradient="sparse"),
+    Structure(program="error", fault="too-large", padding="zero", bound="p2"),
+    Structure(program="error", fault="too-large", size="some", rank=2, index_dtype="int32"),
+    *(
+        Structure(program="error", fault="negative", padding=padding, mode=mode)
+        for padding in ("last", "negative")
+        for mode in ("grad", "no_grad")
+    ),
+    Structure(program="error", fault="negative", size="block", index_layout="stepped"),
+    Structure(program="repeat", size="many", mode="no_grad"),
+    Structure(program="double-backward", gradient="scaled", rank=2),
+    Structure(size="block", padding="last", dtype="bfloat16"),
+    Structure(size="some", bound="p2", table="spike", rank=2),
+    Structure(program="error", fault="negative", size="some"),
+    Structure(program="error", fault="negative", size="some", index_dtype="int32"),
+    Structure(table="special", size="some", dtype="bfloat16"),
+    Structure(table="special", size="some", dtype="bfloat16", mode="frozen"),
+    Structure(size="some", bound="p2", table="special"),
+)
+
+
+_FUNCTIONAL: Final = frozenset(replace(structure, entry="functional") for structure in DIRECTED)
+
+
+def is_directed(s: Structure) -> bool:
+    """Tell whether a structure is made for a clause, through whichever entry point."""
+    return replace(s, entry="functional") in _FUNCTIONAL

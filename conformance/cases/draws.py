@@ -1,0 +1,345 @@
+"""Draw a case from a stratum with Hypothesis: sizes, indices, seeds of values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, TypeVar
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from embconform.conformance.cases.case import (
+    Call,
+    Case,
+    Placed,
+    Step,
+)
+from embconform.conformance.cases.fills import TABLE_FILLS, UPSTREAM_FILLS
+from embconform.conformance.cases.layouts import repeated, without_repeats
+from embconform.conformance.cases.patterns import ORDERS, PATTERNS, filled_up, ordered, sprinkled
+from embconform.conformance.cases.programs import EITHER, Draw, Programs
+from embconform.conformance.cases.structure import COUNTED, MIXED, Structure
+from embconform.reference.clause import Profile
+from embconform.reference.dtypes import Array, format_of
+from embconform.reference.oracle import Options
+
+T = TypeVar("T")
+Ids = NDArray[np.int64]
+
+COUNTS: Final = (31, 32, 33, 64, 128, 255, 256, 257, 768, 769, 1000, 1001, 1024, 1025, 3072, 3073)
+WIDTHS: Final = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025)
+WIDEST: Final = (1025, 1024, 2500, 4101)
+MOST: Final = (3073, 1025)
+HEIGHTS: Final = (70_001, 65_537, 32_769)
+HOT: Final = (5_000, 5_000, 5_000, 100_000)
+CROWD: Final = (5_000,)
+VAST: Final = (66_001, 65_537)
+FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
+FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
+_MANY_KINDS: Final = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top", "edges")
+_MIXED_KINDS: Final = (
+    *("uniform", "distinct", "lone", "runs", "swapped", "few"),
+    *("skewed", "top", "cyclic", "equal", "distinct", "uniform", "edges", "alike"),
+)
+_KINDS: Final = {"tall": ("top", "uniform", "edges", "alike"), "hot": ("hot",)}
+
+
+# Making a strategy takes as long as drawing from it, and there are few different ones.
+between = lru_cache(1024)(st.integers)
+among = lru_cache(1024)(st.sampled_from)
+SEEDS: Final = between(0, 99)
+
+
+def draw_case(
+    draw: Draw, structure: Structure, profile: Profile, *, salt: int = 0, compiled: bool = False
+) -> Case:
+    """Draw a case from a stratum.
+
+    Shrinks towards few indices, few rows, few columns and readable values.
+
+    Parameters
+    ----------
+    draw : callable
+        Hypothesis's, of a composite strategy.
+    structure : Structure
+    profile : Profile
+    salt : int
+        Makes the random values of one run differ from those of another.
+    compiled : bool
+        Draw no size of 0 or 1 unless the stratum is about it, and one value of max_norm only:
+        compilers specialise on those.
+
+    Returns
+    -------
+    Case
+    """
+    least = 2 if compiled else 1
+    random = _Seeds(draw, salt)
+    rows, width = _draw_table_shape(draw, structure, least)
+    table = _draw_table(random, structure, rows, width)
+    options = _draw_options(draw, structure, table, compiled=compiled)
+    build = _Builder(
+        draw, random=random, structure=structure, options=options, table=table, least=least
+    )
+    steps = build.fault() if structure.program == "error" else build.program()
+    return Case(
+        stratum=structure.name,
+        profile=profile,
+        weight=Placed(build.table, structure.weight_layout),
+        options=build.options,
+        mode=structure.mode,
+        entry=structure.entry,
+        steps=steps,
+        deterministic=structure.deterministic,
+    )
+
+
+def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
+    match s.size:
+        case "wide" | "widest":
+            widths = WIDTHS if s.size == "wide" else WIDEST
+            return draw(between(least, 4)), draw(among(widths))
+        case "tall":
+            return draw(among(HEIGHTS)), draw(between(least, 2))
+        case "no-columns":
+            return draw(between(least, 5)), 0
+        case "no-rows":
+            return 0, draw(between(least, 3))
+        case "one-column":
+            return draw(between(least, 5)), 1
+        case "some":  # vectors of four are loaded where the width allows
+            vectors = among((4, 8, 12, 16, 20, 24)) if draw(EITHER) else between(least, 24)
+            return draw(between(least, 24)), draw(vectors)
+        case "block":
+            rows, most = _log(draw, 2, 3_000), 60_000
+            width = _log(draw, 5, 150) if draw(EITHER) else 150
+            return rows, min(width, max(most // rows, 1))
+        case "many" | "most" if draw(EITHER):  # more distinct rows than a byte counts
+            return draw(between(260, 700)), draw(between(least, 4))
+        case "many" | "most" | "hot" | "vast":  # beside padding there is another row
+            return draw(between(max(least, 1 + (s.padding != "none")), 40)), draw(between(least, 4))
+    floor = 4 if s.fault.startswith("far") else max(least, 1 + (s.padding != "none"))
+    return draw(between(floor, 6)), draw(between(least, 5))
+
+
+def _log(draw: Draw, low: int, high: int) -> int:
+    """Draw a size between the thresholds, small ones as often as large ones, of any residue."""
+    steps = 60
+    size = low * (high / low) ** (draw(between(0, steps)) / steps)
+    return int(size) + int(draw(between(0, 7)))
+
+
+class _Seeds:
+    """Draws seeds for values; 0, the simplest, stays 0."""
+
+    def __init__(self, draw: Draw, salt: int) -> None:
+        self.draw, self.salt = draw, salt
+
+    def __call__(self) -> int:
+        drawn: int = self.draw(SEEDS)
+        return drawn and self.salt * 100 + drawn
+
+
+def _draw_table(random: Callable[[], int], s: Structure, rows: int, width: int) -> Array:
+    shape = without_repeats(s.weight_layout, (rows, width))
+    values = TABLE_FILLS[s.table](shape, s.dtype, random())
+    return np.broadcast_to(values, (rows, width)).copy()
+
+
+def _draw_options(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> Options:
+    return Options(
+        padding_idx=_draw_padding(draw, s, len(table)),
+        max_norm=None if s.bound == "none" else _draw_bound(draw, s, table, compiled=compiled),
+        norm_type=float(s.bound[1:]) if s.bound.startswith("p") else 2.0,
+        scale_grad_by_freq=s.gradient.endswith("scaled"),
+        sparse=s.gradient.startswith("sparse"),
+    )
+
+
+def _draw_padding(draw: Draw, s: Structure, rows: int) -> int | None:
+    if s.fault == "padding-above":
+        return int(rows + draw(between(0, 2)))
+    if s.fault == "padding-below":
+        return int(-rows - draw(between(1, 3)))
+    match s.padding:
+        case "zero":
+            return 0
+        case "last":
+            return rows - 1
+        case "inner":
+            least = min(1, rows - 1)
+            return int(draw(between(least, max(rows - 2, least))))
+        case "negative":
+            return int(-draw(between(1, rows)))
+    return None
+
+
+def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> float:
+    if s.bound == "zero":
+        return 0.0
+    if s.table == "spike":
+        if compiled:
+            return 4.0
+        if draw(between(0, 3)) == 3:
+            return float(draw(between(1, 9)))
+        row = table[draw(between(0, len(table) - 1))]
+        return float(np.abs(row.astype(np.float64)).max())  # the norm of a row, whatever p
+    ordinary = 1.0 if compiled else draw(among((1.0, 0.5, 2.0, 0.25, 4.0, 0.3, 1.7)))
+    return float(ordinary * 2.0**-12 if s.table == "tiny" else ordinary)
+
+
+class _Builder(Programs):
+    """Draws the steps of one case."""
+
+    def __init__(
+        self,
+        draw: Draw,
+        *,
+        random: _Seeds,
+        structure: Structure,
+        options: Options,
+        table: Array,
+        least: int,
+    ) -> None:
+        self.draw, self.random, self.least = draw, random, least
+        self.s, self.options, self.table = structure, options, table
+        self.rows, self.width = table.shape
+
+    def fresh_table(self) -> Array:
+        """Draw the values of another table of this shape."""
+        return _draw_table(self.random, self.s, self.rows, self.width)
+
+    def shape(self) -> tuple[int, ...]:
+        """Draw the shape of the indices."""
+        s, draw = self.s, self.draw
+        if s.size in ("no-indices", "no-rows"):
+            return {1: (0,), 2: (2, 0), 3: (0, 2, 3)}.get(s.rank, (0,))
+        if s.size in COUNTED:
+            counts = {"many": COUNTS, "most": MOST, "vast": VAST, "hot": HOT}.get(s.size, CROWD)
+            count = draw(among(counts))
+            lead = (1,) * max(s.rank - 2, 0)
+            if s.rank == 1:
+                return (count,)
+            if s.size == "vast":  # more rows of indices than a grid has
+                return (*lead, count, 1)
+            return (*lead, draw(between(2, 4)), count if s.size != "vast" else count // 2)
+        if s.size == "some":
+            most = {1: (36,), 2: (6, 8), 3: (3, 4, 4), 4: (2, 3, 4, 2)}.get(s.rank, ())
+            return tuple(draw(between(self.least, length)) for length in most)
+        if s.size == "block" and s.rank:
+            count = min(_log(draw, 20, 1_100), max(40_000 // self.width, 20))
+            inner = (draw(between(2, 9)), 2, 3)[: s.rank - 1]
+            return (max(count // math.prod(inner), self.least), *inner)
+        if s.rank == 1:  # beside padding there is room for another index
+            least = max(self.least, 1 + (s.padding != "none"))
+            return (draw(between(least, 6)),)
+        return tuple(draw(between(self.least, 3)) for _ in range(s.rank))
+
+    def indices(self, shape: tuple[int, ...] | None = None) -> Placed:
+        """Draw legal indices."""
+        shape = self.shape() if shape is None else shape
+        layout = self.s.index_layout
+        drawn = without_repeats(layout, shape)
+        count = math.prod(drawn)
+        if self.rows == 0:
+            values = np.zeros(0, np.int64)
+        elif self.s.size in COUNTED or self.s.size in MIXED or self.s.size == "tall":
+            values = self._many_ids(count)
+        else:
+            values = self._few_ids(count)
+        full = repeated(layout, values.reshape(drawn), shape)
+        return Placed(full.astype(self.s.index_dtype), layout)
+
+    def _few_ids(self, count: int) -> Ids:
+        padding = self.options.normalised(self.rows).padding_idx
+        legal = padding is not None and 0 <= padding < self.rows
+        share = self.draw(among(("some", "free", "some", "all"))) if legal else "free"
+        if share == "all" and padding is not None:
+            return np.full(count, padding, np.int64)
+        one = between(0, self.rows - 1)
+        ids = np.array([self.draw(one) for _ in range(count)], np.int64)
+        if share == "some" and padding is not None:
+            if count > 1 and ids[0] == padding:
+                ids[0] = (padding + 1) % self.rows
+            ids[count // 2 : count // 2 + 1] = padding
+        return ids
+
+    def _many_ids(self, count: int) -> Ids:
+        kinds = _MIXED_KINDS if self.s.size in MIXED else _KINDS.get(self.s.size, _MANY_KINDS)
+        if self.s.size == "tall" and self.s.gradient.endswith("scaled"):
+            kinds = ("alike",)  # what is counted is counted by a part of the index
+        kind = self.draw(among(kinds))
+        order = self.draw(among(ORDERS if self.s.size != "hot" else ORDERS[:1]))
+        rng = np.random.default_rng(self.random() + 1)
+        if not count:
+            return np.zeros(0, np.int64)
+        ids = PATTERNS[kind](count, self.rows, rng)
+        padding = self.options.normalised(self.rows).padding_idx
+        if padding is None or not 0 <= padding < self.rows:
+            return ordered(ids, self.rows, order)
+        if self.s.size in MIXED:
+            ids = sprinkled(ids, self.rows, padding, rng)
+        ids = ordered(ids, self.rows, order)
+        return filled_up(ids, padding, rng) if self.s.size in ("many", "most") else ids
+
+    def upstream(self, indices: Placed) -> Placed:
+        """Draw the upstream gradient of a call's output."""
+        shape = (*indices.values.shape, self.width)
+        layout = self.s.upstream_layout
+        drawn = without_repeats(layout, shape)
+        one = UPSTREAM_FILLS[self.s.upstream](drawn, self.s.dtype, self.random())
+        values = np.broadcast_to(one, shape).copy()
+        if self.s.upstream == "nonfinite-padding":
+            padded = indices.values == self.options.normalised(self.rows).padding_idx
+            values[padded] = np.array(self.draw(among((np.inf, np.nan, -np.inf))))
+        return Placed(values, layout)
+
+    def fault(self) -> tuple[Step, ...]:
+        """Draw a call that must be refused, then one that must work."""
+        fault = self.s.fault
+        if fault.startswith("weight"):
+            shape = {"0d": (), "1d": (3,), "3d": (3, 2, 2)}[fault[7:]]
+            self.table = np.ones(shape, format_of(self.s.dtype).dtype)
+            return (Call(Placed(np.array([0])), must_raise=True),)
+        if fault.startswith("padding"):
+            return (Call(self.indices(), must_raise=True),)
+        if fault.startswith("index"):
+            good = self.indices()
+            return self._refused_first(good.values.astype(fault[6:]), good)
+        good = self.indices() if self.rows else self._zeros()
+        return self._refused_first(self._with_bad(good.values), good)
+
+    def _refused_first(self, bad: Ids, good: Placed) -> tuple[Step, ...]:
+        refused = Call(Placed(bad, good.layout), must_raise=True)
+        if self.rows == 0:
+            return (refused,)
+        again = Call(good if self.draw(EITHER) else self.indices(good.values.shape))
+        after: tuple[Step, ...] = (refused, again)
+        # a check that is made once for a table and a shape has been made by then
+        passed = (Call(good), *after) if self.draw(EITHER) else after
+        return (*passed, *self.backward(len(passed) - 1, again))
+
+    def _with_bad(self, good: Ids) -> Ids:
+        faults: dict[str, Callable[[], int]] = {
+            "too-large": lambda: self.rows + self.draw(among((0, 1, 7))),
+            "negative": self._negative,
+            "far-positive": lambda: self.draw(among(FAR)),
+            "far-negative": lambda: self.draw(among(FAR_BELOW)),
+        }
+        bad, values = faults[self.s.fault](), good.copy()
+        flat = values.reshape(-1)
+        flat[self.draw(among((0, -1, flat.size // 2)))] = bad
+        return values
+
+    def _negative(self) -> int:
+        padding = self.options.padding_idx
+        if padding is not None and padding < 0 and self.draw(EITHER):
+            return padding
+        return -int(self.draw(between(1, self.rows + 1)))
+
+    def _zeros(self) -> Placed:
+        shape = {0: (), 1: (2,), 2: (2, 2)}.get(self.s.rank, (2, 1, 2))
+        return Placed(np.zeros(shape, self.s.index_dtype), self.s.index_layout)

@@ -1,0 +1,237 @@
+"""The strata: which structures of a call are forced to appear.
+
+A stratum fixes everything about a call but sizes and values. All pairs of its factors occur
+(allpairspy); more budget means as many rows again by chance, hence more triples.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cache, lru_cache
+from typing import Any, Final, get_args
+
+from allpairspy import AllPairs, pairs_storage
+
+from embconform.backends.backend import Described
+from embconform.conformance.cases.case import GRAD_MODES, Entry
+from embconform.conformance.cases.directed import DIRECTED
+from embconform.conformance.cases.soundness import fits, is_sound
+from embconform.conformance.cases.structure import (
+    BOUNDS,
+    EMPTY,
+    INDEX_LAYOUTS,
+    OUT_OF_RANGE,
+    PADDINGS,
+    UPSTREAM_LAYOUTS,
+    WEIGHT_LAYOUTS,
+    Program,
+    Structure,
+)
+from embconform.reference.clause import Profile
+
+_SINGLE: Final[Mapping[str, Sequence[Any]]] = {
+    "entry": ("functional", "module"),
+    "dtype": ("float32", "float64", "float16", "bfloat16"),
+    "index_dtype": ("int64", "int32"),
+    "rank": (1, 2, 0, 3, 4),
+    "size": ("tiny", "block", "some", "many", "wide", "one-column", "most", "widest"),
+    "weight_layout": WEIGHT_LAYOUTS,
+    "index_layout": INDEX_LAYOUTS,
+    "upstream_layout": UPSTREAM_LAYOUTS,
+    "padding": PADDINGS,
+    "bound": BOUNDS,
+    "gradient": ("dense", "sparse", "scaled", "sparse-scaled"),
+    "table": ("plain", "special", "tiny", "huge", "spike", "zero-rows"),
+    "upstream": ("units", "plain", "ones", "wild", "subnormal", "nonfinite-padding", "nonfinite"),
+    "deterministic": (False, True),
+}
+_MODES: Final = GRAD_MODES
+_EMPTIES: Final[Mapping[str, Sequence[Any]]] = {
+    "size": EMPTY,
+    "rank": (1, 2, 3),
+    "mode": _MODES,
+    **{
+        key: _SINGLE[key]
+        for key in ("entry", "dtype", "index_dtype", "weight_layout", "padding", "gradient")
+    },
+    "bound": ("none", "p2"),
+}
+_WITHOUT_GRADIENT: Final[Mapping[str, Sequence[Any]]] = {
+    "mode": _MODES[1:],
+    **{
+        key: values
+        for key, values in _SINGLE.items()
+        if key not in ("upstream_layout", "gradient", "upstream", "deterministic")
+    },
+}
+_SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
+    "program": tuple(one for one in get_args(Program) if one not in ("single", "error")),
+    **{key: _SINGLE[key] for key in ("entry", "dtype", "index_dtype", "padding", "gradient")},
+    "rank": (1, 2, 0, 3),
+    "size": ("tiny", "some", "many", "block"),
+    "weight_layout": ("contiguous", "sliced", "transposed"),
+    "index_layout": ("contiguous", "stepped", "transposed"),
+    "upstream_layout": ("contiguous", "transposed", "expanded"),
+    "bound": ("none", "p2", "p1"),
+    "mode": ("grad", "grad", "no_grad", "frozen", "served"),
+    "upstream": ("units", "plain", "wild"),
+}
+_FAULTS: Final[Mapping[str, Sequence[Any]]] = {
+    "program": ("error",),
+    "fault": OUT_OF_RANGE,
+    "entry": _SINGLE["entry"],
+    "dtype": _SINGLE["dtype"],
+    "index_dtype": _SINGLE["index_dtype"],
+    "rank": (1, 2, 0, 3),
+    "size": ("tiny", "some", "block", "crowd", "no-columns", "no-rows"),
+    "weight_layout": ("contiguous", "sliced", "transposed", "offset"),
+    "index_layout": ("contiguous", "stepped", "transposed"),
+    "padding": ("none", "zero", "inner", "last", "negative"),
+    "bound": ("none", "p2"),
+    "gradient": ("dense", "sparse", "scaled"),
+    "mode": _MODES,
+}
+_REFUSED: Final[Mapping[str, Sequence[Any]]] = {
+    "program": ("error",),
+    "fault": (
+        *(f"index-{dtype}" for dtype in ("float32", "bool", "int8", "int16", "uint8")),
+        "weight-0d",
+        "weight-1d",
+        "weight-3d",
+        "padding-above",
+        "padding-below",
+    ),
+    "entry": _SINGLE["entry"],
+    "padding": ("none", "zero"),
+    "bound": ("none", "p2"),
+    "mode": ("grad", "no_grad"),
+}
+_COMPILED: Final[Mapping[str, Sequence[Any]]] = {
+    **{key: _SINGLE[key] for key in ("entry", "dtype", "index_dtype")},
+    "rank": (1, 2, 0),
+    "weight_layout": ("contiguous", "transposed", "sliced"),
+    "index_layout": ("contiguous", "stepped"),
+    "padding": ("none", "zero", "inner"),
+    "bound": ("none", "p2"),
+    "gradient": ("dense", "scaled", "sparse"),
+    "mode": ("grad", "no_grad"),
+}
+"""What the structures of a compiled backend are paired from: each costs seconds."""
+FAMILIES: Final = (_SINGLE, _WITHOUT_GRADIENT, _EMPTIES, _SEQUENCES, _FAULTS, _REFUSED)
+
+
+def _pairs(family: Mapping[str, Sequence[Any]]) -> Iterable[Structure]:
+    """Cover all pairs of a family's factors."""
+    keys = list(family)
+    values = [list(dict.fromkeys(family[key])) for key in keys]
+
+    def sound_so_far(row: Sequence[Any]) -> bool:
+        return _sound_prefix(dict(zip(keys, row, strict=False)))
+
+    for row in AllPairs(values, filter_func=sound_so_far):
+        yield Structure(**dict(zip(keys, row, strict=True)))
+
+
+def _sound_prefix(chosen: dict[str, Any]) -> bool:
+    """Judge a partial choice: rules only bite on factors that are away from their plainest."""
+    given = Structure(**chosen)
+    if is_sound(given):
+        return True
+    if len(chosen) == len(fields(Structure)):
+        return False
+    escapes: tuple[dict[str, Any], ...] = (
+        {"fault": "too-large"},
+        {"bound": "p2"},
+        {"table": "plain"},
+        {"padding": "zero"},
+        {"mode": "grad"},
+    )
+    return any(
+        is_sound(replace(given, **{key: value}))
+        for escape in escapes
+        for key, value in escape.items()
+        if key not in chosen
+    )
+
+
+def _by_chance(
+    family: Mapping[str, Sequence[Any]], count: int, rng: random.Random
+) -> Iterator[Structure]:
+    """Choose sound structures: they meet triples as well as more arrays do, at next to no cost."""
+    found = 0
+    while found < count:
+        one = Structure(**{key: rng.choice(values) for key, values in family.items()})
+        if is_sound(one):
+            found += 1
+            yield one
+
+
+def _worth_compiling(s: Structure) -> bool:
+    """Tell whether a directed structure adds more than a dtype to another one."""
+    odd = s.weight_layout != "contiguous" or s.padding != "none" or s.bound != "none"
+    return s.dtype in ("float32", "bfloat16" if s.bound == "p2" else "") or not odd
+
+
+def _families(compiled: bool) -> tuple[Mapping[str, Sequence[Any]], ...]:
+    return (_COMPILED,) if compiled else FAMILIES
+
+
+@cache
+def pairs(*, compiled: bool = False) -> tuple[tuple[Structure, ...], ...]:
+    """Cover all pairs of the factors of each family; the same for every seed."""
+    made = tuple(tuple(filter(is_sound, _pairs(family))) for family in _families(compiled))
+    pairs_storage.key_cache.clear()  # it would keep every pair that was ever made
+    return made
+
+
+@lru_cache(1)  # a run in rounds has many seeds, one after the other
+def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, ...]:
+    found: dict[Structure, None] = dict.fromkeys(s for s in DIRECTED if is_sound(s))
+    if compiled:
+        found = dict.fromkeys(s for s in found if _worth_compiling(s))
+        arrays = max(arrays // 16, 1)
+    rng, paired = random.Random(seed), pairs(compiled=compiled)
+    for rows in paired:
+        found.update(dict.fromkeys(rows))
+    more = [
+        structure
+        for family, rows in zip(_families(compiled), paired, strict=True)
+        for structure in _by_chance(family, len(rows) * (arrays - 1), rng)
+    ]
+    rng.shuffle(more)
+    found.update(dict.fromkeys(more))
+    return tuple(found)
+
+
+def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> list[Structure]:
+    """List the structures to draw cases from.
+
+    Parameters
+    ----------
+    backend : Described
+        A backend with only one entry point gets the other's structures through it.
+    profile : Profile
+    arrays : int
+        The first holds all pairs, and is the same for every seed; instead of more, as many
+        structures are chosen by chance.
+    seed : int
+        Orders the others.
+
+    Returns
+    -------
+    list of Structure
+        Without repetition, the plainest first.
+    """
+    chosen: dict[Structure, None] = {}
+    for structure in _all_structures(arrays, seed, backend.compiled):
+        fitted = structure
+        if fitted.entry not in backend.able:
+            other: Entry = "module" if fitted.entry == "functional" else "functional"
+            fitted = replace(fitted, entry=other)
+        if "gradient" not in backend.able and fitted.program.startswith(("repeat", "update")):
+            fitted = replace(fitted, mode="frozen")  # else it ends at its first backward pass
+        if fits(fitted, backend, profile):
+            chosen[fitted] = None
+    return list(chosen)

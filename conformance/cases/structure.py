@@ -1,0 +1,84 @@
+"""The structure of a call: one value for each factor, and the values that factors take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Final, Literal, get_args
+
+from embconform.conformance.cases.case import Entry, GradMode, Layout
+
+Program = Literal[
+    "single",
+    "repeat",
+    "accumulate",
+    "retain",
+    "two-uses",
+    "update-weight",
+    "update-indices",
+    "stale-backward",
+    "double-backward",
+    "served",
+    "steps",
+    "error",
+]
+
+
+@dataclass(frozen=True, order=True)
+class Structure:
+    """One value for each factor; the defaults are the plainest call."""
+
+    program: Program = "single"
+    fault: str = "none"
+    entry: Entry = "functional"
+    dtype: str = "float32"
+    index_dtype: str = "int64"
+    rank: int = 1
+    size: str = "tiny"
+    weight_layout: Layout = "contiguous"
+    index_layout: Layout = "contiguous"
+    upstream_layout: Layout = "contiguous"
+    padding: str = "none"
+    bound: str = "none"
+    gradient: str = "dense"
+    mode: GradMode = "grad"
+    table: str = "plain"
+    upstream: str = "units"
+    deterministic: bool = False
+
+    @cached_property
+    def name(self) -> str:
+        """The factors that are not at their plainest, as ``factor=value``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = [f"{key}={v}" for key, v in values.items() if v != getattr(PLAIN, key)]
+        return " ".join(parts) or "plain"
+
+
+PLAIN: Final = Structure()
+WEIGHT_LAYOUTS: Final[tuple[Layout, ...]] = tuple(
+    one for one in get_args(Layout) if one not in ("swapped", "windows", "rows")
+)
+ROW_SLICE: Final[Layout] = "rows"
+"""A layout of tables that takes no part in the pairs: it differs from offset by where it starts."""
+INDEX_LAYOUTS: Final = (*WEIGHT_LAYOUTS, "swapped", "windows")
+UPSTREAM_LAYOUTS: Final[tuple[Layout, ...]] = (
+    *(one for one in WEIGHT_LAYOUTS if one != "offset"),
+    "swapped",
+)
+BOUNDS: Final = ("none", "p2", "p1", "p0.5", "p3", "pinf", "zero")
+PADDINGS: Final = ("none", "zero", "inner", "last", "negative")
+EMPTY: Final = ("no-indices", "no-columns", "no-rows")
+BACKWARD_ONLY: Final = (
+    "accumulate",
+    "retain",
+    "two-uses",
+    "stale-backward",
+    "double-backward",
+    "served",
+    "steps",
+)
+OUT_OF_RANGE: Final = ("too-large", "negative", "far-positive", "far-negative")
+"""Faults of the indices' values, which a device may find only when it is too late."""
+COUNTED: Final = ("many", "most", "hot", "crowd", "vast")
+MIXED: Final = ("some", "block")
+"""Sizes that lie anywhere between the thresholds, indices, rows and columns at once."""

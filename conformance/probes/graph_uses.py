@@ -1,0 +1,407 @@
+"""Lookups amid other steps of an autograd graph: computed and tied tables, writes in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import cycle
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.probes.claims import Must, Refused, judge_records
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.transforms.claims import (
+    Bounded,
+    GradientOf,
+    Lookup,
+    Rows,
+    TiedGradient,
+)
+from embconform.conformance.probes.transforms.common import (
+    Check,
+    Claims,
+    Function,
+    Lab,
+    Trial,
+    observe_check,
+)
+from embconform.conformance.recording import read, read_dense
+from embconform.reference.clause import Profile
+from embconform.reference.dtypes import Array
+
+FACTOR: Final = 2.0
+"""What tables and outputs are multiplied by: a power of two, so that nothing rounds."""
+WIDTH: Final = 5
+FEW: Final = 5
+HIDDEN: Final = 4
+"""Positions that a tied output layer sees."""
+
+
+LookupCheck: TypeAlias = Callable[[Lab, Lookup], Claims]
+OfIndices: TypeAlias = "Callable[[torch.Tensor], Any]"
+
+
+def _lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
+    """Make lookups; those with max_norm only where the gradient passes its scale unchanged."""
+    if lab.backend.compiled:  # each lookup costs seconds there
+        names = ()
+    elif lab.profile is Profile.TORCH:
+        names = (*names, "max_norm")
+    for lookup in lab.lookups("padding_idx", *names):
+        table = lab.table(len(lookup.table), WIDTH)
+        table[table == 0] = 1.0  # the sign of a zero is for other clauses
+        yield lookup.into(table)
+
+
+def _trained(lab: Lab, lookup: Lookup) -> tuple[torch.Tensor, OfIndices]:
+    """Make a table that is a leaf, and ``f(ids)`` of the backend that looks it up."""
+    functional, options = lab.backend.functional, lookup.options
+    if functional is None:
+        module = lab.module(lookup)
+        return module.weight, module
+    weight = lab.leaf(lookup.table)
+    return weight, lambda ids: functional(ids, weight, **options)
+
+
+# Computed tables
+
+
+def _product(base: torch.Tensor) -> torch.Tensor:
+    return base * FACTOR
+
+
+def _halves(base: torch.Tensor) -> torch.Tensor:
+    return torch.cat([base[:1], base[1:]]) * FACTOR
+
+
+def _slice(base: torch.Tensor) -> torch.Tensor:
+    """Keep a table behind two rows of ones, as special tokens are kept apart."""
+    return (torch.cat([torch.ones_like(base[:1]).expand(2, -1), base]) * FACTOR)[2:]
+
+
+def _transposed(base: torch.Tensor) -> torch.Tensor:
+    """Keep a table of one column for each index, as a tied output layer may."""
+    return (base.t().contiguous() * FACTOR).t()
+
+
+def _columns(base: torch.Tensor) -> torch.Tensor:
+    """Keep a table beside a column of ones."""
+    return (torch.cat([base, torch.ones_like(base[:, :1])], 1) * FACTOR)[:, :-1]
+
+
+Computation: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+COMPUTED: Final[dict[str, Computation]] = {
+    "a product": _product,
+    "a concatenation": _halves,
+    "a slice of one": _slice,
+}
+VIEWS: Final[dict[str, Computation]] = {
+    "the transpose of a product": _transposed,
+    "columns of a concatenation": _columns,
+}
+
+
+def _computed_table(lab: Lab) -> Iterator[Trial]:
+    tables = COMPUTED | (VIEWS if "strided" in lab.able else {})
+    turns = cycle(tables)
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        for name in [next(turns)] if lab.backend.compiled else tables:
+            check = partial(_gradient_of_base, name, tables[name])
+            yield partial(_passed_in, lab, lookup, check)
+        if "strided" in lab.able:
+            yield partial(_passed_in, lab, lookup, _gradient_of_viewed)
+
+
+def _passed_in(lab: Lab, lookup: Lookup, check: Callable[..., Claims]) -> Claims:
+    """Check calls that are given a table; a module that keeps to its own can't be."""
+    try:
+        f = lab.bind(lookup)
+    except RuntimeError as error:
+        yield Refused(str(error))
+    else:
+        yield from check(lab, lookup, f)
+
+
+def _gradient_of_base(
+    name: str, compute: Computation, lab: Lab, lookup: Lookup, f: Function
+) -> Claims:
+    """Look up in a table that is computed, and differentiate by what it is computed from."""
+    base, upstream = lab.leaf(lookup.table / np.float32(FACTOR)), lab.upstream(*lookup.shape)
+    table = compute(base)
+    out = f(lab.tensor(lookup.ids), table)
+    what = f"for {lookup}, the table being {name}"
+    if "max_norm" in lookup.options:
+        yield Bounded(f"a call {what}", read(out), read(table), lookup)
+    else:
+        yield Rows(f"the output {what}", read(out), lookup)
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    whole = upstream * np.float32(FACTOR)
+    what = f"the gradient of what the table is computed from {what}"
+    yield GradientOf(what, read_dense(base.grad), lookup, whole)
+
+
+def _gradient_of_viewed(lab: Lab, lookup: Lookup, f: Function) -> Claims:
+    """Look up in the transpose of a leaf, as in the weight of a tied layer."""
+    stored, upstream = lab.leaf(lookup.table.T), lab.upstream(*lookup.shape)
+    out = f(lab.tensor(lookup.ids), stored.t())
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    what = f"the transposed gradient for {lookup}, the table being the transpose of a leaf"
+    got: Any = stored.grad
+    yield GradientOf(what, read_dense(got if got is None else got.t()), lookup, upstream)
+
+
+# Tied tables
+
+
+def _tied_table(lab: Lab) -> Iterator[Trial]:
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        yield partial(_gradient_of_both, lab, lookup, False)
+        if "max_norm" not in lookup.options:  # it writes to what a product has saved
+            yield partial(_gradient_of_both, lab, lookup, True)
+
+
+def _gradient_of_both(lab: Lab, lookup: Lookup, layer_first: bool) -> Claims:
+    """Use the table in a lookup and in a linear layer, and differentiate both at once."""
+    height, width = lookup.table.shape
+    hidden, above = lab.upstream(HIDDEN, width), lab.upstream(HIDDEN, height)
+    upstream = lab.upstream(*lookup.shape)
+    (weight, f), ids = _trained(lab, lookup), lab.tensor(lookup.ids)
+    if layer_first:
+        given = lab.tensor(hidden) @ weight.t()
+        out = f(ids)
+    else:
+        out = f(ids)
+        given = lab.tensor(hidden) @ weight.t()
+    torch.autograd.backward([out, given], [lab.tensor(upstream), lab.tensor(above)])
+    order = "after" if layer_first else "before"
+    what = f"weight.grad for {lookup}, called {order} a linear layer of the same table"
+    yield TiedGradient(what, read_dense(weight.grad), lookup, upstream, hidden, above)
+
+
+# Writes between the passes
+
+
+def _where_allowed(
+    lab: Lab, lookup: Lookup, check: LookupCheck, plain: LookupCheck | None = None
+) -> Claims:
+    """Check, unless autograd refuses the same to few indices without options, which is loud."""
+    few = lookup.ids[:FEW] if lookup.ids.ndim else lookup.ids
+    try:
+        for _ in (plain or check)(lab, replace(lookup, ids=few, options={})):
+            pass
+    except RuntimeError as error:
+        yield Refused(f"without options it raises {error}")
+    else:
+        yield from check(lab, lookup)
+
+
+def _double(out: torch.Tensor, upstream: Array) -> Array:
+    out.mul_(FACTOR)
+    return upstream * np.float32(FACTOR)
+
+
+def _shift(out: torch.Tensor, upstream: Array) -> Array:
+    out.add_(1.0)
+    return upstream
+
+
+def _rectify(out: torch.Tensor, upstream: Array) -> Array:
+    positive = np.asarray(out.detach().cpu().numpy() > 0)
+    out.relu_()
+    return upstream * positive
+
+
+def _drop(out: torch.Tensor, upstream: Array) -> Array:
+    """Write zeros to a column, and double the rest, as a dropout in place does."""
+    out[..., 0] = 0.0
+    kept = upstream.copy()
+    kept[..., 0] = 0.0
+    return _double(out, kept)
+
+
+OUTPUT_WRITES: Final = {"mul_": _double, "add_": _shift, "relu_": _rectify, "a dropout": _drop}
+
+
+def _written_output(lab: Lab) -> Iterator[Trial]:
+    turns = cycle(OUTPUT_WRITES)
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        for name in [next(turns)] if lab.backend.compiled else OUTPUT_WRITES:
+            yield partial(_where_allowed, lab, lookup, partial(_gradient_after_write, name))
+
+
+def _gradient_after_write(name: str, lab: Lab, lookup: Lookup) -> Claims:
+    """Change the output in place, then differentiate."""
+    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    out = f(lab.tensor(lookup.ids))
+    through = OUTPUT_WRITES[name](out, upstream)
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    what = f"weight.grad for {lookup}, the output being changed by {name} before"
+    yield GradientOf(what, read_dense(weight.grad), lookup, through)
+
+
+def _step(weight: torch.Tensor) -> None:
+    weight.sub_(torch.ones_like(weight))
+
+
+def _ruin(weight: torch.Tensor) -> None:
+    weight.fill_(float("nan"))
+
+
+TABLE_WRITES: Final = {"a step": _step, "NaN": _ruin}
+
+
+def _written_table(lab: Lab) -> Iterator[Trial]:
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        for write in list(TABLE_WRITES)[: 1 if lab.backend.compiled else None]:
+            yield partial(_where_allowed, lab, lookup, partial(_gradient_of_the_past, write))
+        if "max_norm" in lookup.options:
+            plain = partial(_gradient_of_the_past, "a step")
+            yield partial(_where_allowed, lab, lookup, _gradient_before_a_bound, plain)
+    if "sparse" in lab.able and not lab.backend.compiled:
+        for lookup in _lookups(lab):
+            sparse = replace(lookup, options=lookup.options | {"sparse": True})
+            for write in TABLE_WRITES if lookup.ids.ndim else ():  # see sparse.scalar-index
+                yield partial(_where_allowed, lab, sparse, partial(_gradient_of_the_past, write))
+
+
+def _gradient_of_the_past(write: str, lab: Lab, lookup: Lookup) -> Claims:
+    """Write to the table between the forward and the backward pass."""
+    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    out = f(lab.tensor(lookup.ids))
+    with torch.no_grad():
+        TABLE_WRITES[write](weight)
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    what = f"weight.grad for {lookup}, the table being written over by {write} before"
+    yield GradientOf(what, read_dense(weight.grad), lookup, upstream)
+
+
+def _gradient_before_a_bound(lab: Lab, lookup: Lookup) -> Claims:
+    """Look up twice before the backward passes; the second call scales rows of the table."""
+    weight, f = _trained(lab, lookup.into(lookup.table * np.float32(8)))
+    first = f(lab.tensor(lookup.ids))
+    others = replace(lookup, ids=np.arange(len(lookup.table)))
+    second = f(lab.tensor(others.ids))
+    for name, out, one in (("first", first, lookup), ("second", second, others)):
+        upstream = lab.upstream(*one.shape)
+        (got,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
+        what = f"the gradient of the {name} of two calls for {one}"
+        yield GradientOf(what, read_dense(got), one, upstream)
+
+
+# Two tables
+
+
+def _two_tables(lab: Lab) -> Iterator[Trial]:
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        yield partial(_gradients_of_two, lab, lookup)
+
+
+def _gradients_of_two(lab: Lab, lookup: Lookup) -> Claims:
+    """Look up in two tables of one shape, and differentiate both at once."""
+    ids = lookup.ids[::-1].copy() if lookup.ids.ndim else lookup.ids
+    other = replace(lookup.into(lab.table(*lookup.table.shape)), ids=ids)
+    given, outs = [], []
+    for one in (lookup, other):
+        weight, f = _trained(lab, one)
+        upstream = lab.upstream(*one.shape)
+        given.append((one, weight, upstream))
+        outs.append(f(lab.tensor(one.ids)))
+    torch.autograd.backward(outs, [lab.tensor(upstream) for _, _, upstream in given])
+    for name, (one, weight, upstream) in zip(("first", "second"), given, strict=True):
+        what = f"weight.grad of the {name} of two tables of one shape for {one}"
+        yield GradientOf(what, read_dense(weight.grad), one, upstream)
+
+
+# Hooks
+
+
+def _hooked(lab: Lab) -> Iterator[Trial]:
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        yield partial(_gradient_through_hook, lab, lookup)
+        yield partial(_gradient_not_accumulated, lab, lookup)
+
+
+def _gradient_through_hook(lab: Lab, lookup: Lookup) -> Claims:
+    """Let a hook of the table double its gradient, as recipes for frozen rows do."""
+    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    seen: list[Any] = []
+
+    def hook(gradient: torch.Tensor) -> torch.Tensor:
+        seen.append(read_dense(gradient))
+        return gradient * FACTOR
+
+    handle = weight.register_hook(hook)  # type: ignore[no-untyped-call]
+    torch.autograd.backward([f(lab.tensor(lookup.ids))], [lab.tensor(upstream)])
+    handle.remove()
+    what = f"for {lookup}, the table having a hook that doubles"
+    for each in seen:
+        yield GradientOf(f"what the hook is given {what}", each, lookup, upstream)
+    whole = upstream * np.float32(FACTOR)
+    yield GradientOf(f"weight.grad {what}", read_dense(weight.grad), lookup, whole)
+
+
+def _gradient_not_accumulated(lab: Lab, lookup: Lookup) -> Claims:
+    """Ask for the gradient by torch.autograd.grad, which leaves .grad alone."""
+    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    weight.grad = torch.ones_like(weight)
+    out = f(lab.tensor(lookup.ids))
+    (got,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
+    yield GradientOf(f"torch.autograd.grad for {lookup}", read_dense(got), lookup, upstream)
+    kept = bool((weight.grad == 1).all())
+    yield Must(kept, f"torch.autograd.grad for {lookup} wrote to weight.grad")
+
+
+# Recomputed outputs
+
+
+def _recomputed(lab: Lab) -> Iterator[Trial]:
+    for lookup in _lookups(lab, "scale_grad_by_freq"):
+        if "max_norm" not in lookup.options:
+            for reentrant in (False, True):
+                yield partial(_gradient_of_recomputed, lab, lookup, reentrant)
+
+
+def _gradient_of_recomputed(lab: Lab, lookup: Lookup, reentrant: bool) -> Claims:
+    """Look up in a checkpoint: once in the forward pass, again when its gradient is due."""
+    from torch.utils.checkpoint import checkpoint
+
+    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    ids, factor = lab.tensor(lookup.ids), lab.leaf(np.ones((), np.float32))
+    recomputed: list[Any] = []
+
+    def scaled(factor: torch.Tensor) -> Any:
+        out = f(ids)
+        recomputed[:] = [read(out)]
+        return out * (factor * FACTOR)
+
+    out = checkpoint(scaled, factor, use_reentrant=reentrant, preserve_rng_state=False)
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    what = f"for {lookup}, in a checkpoint with use_reentrant={reentrant}"
+    yield Rows(f"the output {what}, recomputed", recomputed[0], lookup)
+    whole = upstream * np.float32(FACTOR)
+    yield GradientOf(f"weight.grad {what}", read_dense(weight.grad), lookup, whole)
+
+
+CHECKS: Final[dict[str, Check]] = {
+    "gradient.recomputed": _recomputed,
+    "gradient.two-tables": _two_tables,
+    "gradient.table-hooks": _hooked,
+    "gradient.non-leaf-table": _computed_table,
+    "gradient.tied-table": _tied_table,
+    "gradient.output-written": _written_output,
+    "gradient.table-written": _written_table,
+}
+
+GRAPH_PROBES: Final = tuple(
+    Probe(
+        clause,
+        frozenset({clause}),
+        frozenset({"gradient"}),
+        partial(observe_check, (clause, check)),
+        judge_records,
+    )
+    for clause, check in CHECKS.items()
+)

@@ -1,0 +1,80 @@
+"""Views of one index tensor, looked up one after the other: same address, other indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import grad_context, to_numpy
+from embconform.conformance.probes.claims import judge_records
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.transforms.claims import Lookup, Rows
+from embconform.conformance.probes.transforms.common import (
+    Claims,
+    Lab,
+    Trial,
+    observe_check,
+    rows_and_gradient,
+)
+from embconform.conformance.recording import read
+
+_CLAUSE: Final = "lookup.views-apart"
+View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+_CONTIGUOUS: Final[dict[str, View]] = {
+    "ids": lambda ids: ids,
+    "ids.view(2, 8)": lambda ids: ids.view(2, 8),
+    "ids[:2]": lambda ids: ids[:2],
+    "ids.view(-1)": lambda ids: ids.view(-1),
+    "ids[1:]": lambda ids: ids[1:],
+}
+_STRIDED: Final[dict[str, View]] = {
+    "ids.t()": lambda ids: ids.t(),
+    "ids[:, :2]": lambda ids: ids[:, :2],
+    "ids[:, ::2]": lambda ids: ids[:, ::2],
+    "ids[:2].t()": lambda ids: ids[:2].t(),
+    "ids[:1].expand(4, 4)": lambda ids: ids[:1].expand(4, 4),
+}
+
+
+def _views_apart(lab: Lab) -> Iterator[Trial]:
+    modes: tuple[GradMode, ...] = ("no_grad", "served")
+    if "gradient" in lab.able:
+        modes = ("grad", *modes)
+    for mode in modes[:1] if lab.backend.compiled else modes:
+        yield partial(_one_after_the_other, lab, mode)
+
+
+def _one_after_the_other(lab: Lab, mode: GradMode) -> Claims:
+    """Look up every view, and the whole before and after each."""
+    views = _CONTIGUOUS | (_STRIDED if "strided" in lab.able else {})
+    table = lab.table(7, 3)
+    base = lab.tensor(lab.draw.integers(0, 7, (4, 4)))
+    weight = lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+    before = "nothing"
+    for name, view in views.items():
+        for told, ids in (("ids", base), (name, view(base))):
+            lookup = Lookup(to_numpy(ids), table, {}, lab.profile)
+            yield from _called(lab, f"{told} after {before}", mode, (ids, weight), lookup)
+            before = told
+
+
+def _called(lab: Lab, told: str, mode: GradMode, given: tuple[Any, Any], lookup: Lookup) -> Claims:
+    what = f"{told} {MODE_WORDS[mode]}, ids being a 4 x 4 tensor"
+    if mode == "grad":
+        yield from rows_and_gradient(lab, what, lookup, *given)
+        return
+    with grad_context(mode):
+        out = lab.bind(lookup)(*given)
+    yield Rows(f"the output for {what}", read(out), lookup)
+
+
+VIEWS_PROBE: Final = Probe(
+    _CLAUSE,
+    frozenset({_CLAUSE}),
+    frozenset({"functional"}),
+    partial(observe_check, (_CLAUSE, _views_apart)),
+    judge_records,
+)

@@ -1,0 +1,119 @@
+"""More calls on one table than a counter, a pool or a warm-up is made for, all outputs held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import combinations
+from typing import Any, Final
+
+import ml_dtypes
+import numpy as np
+
+from embconform.backends.backend import TABLE_DTYPES
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import grad_context
+from embconform.conformance.probes.claims import Claim, judge_records
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.recording import read, read_dense
+from embconform.reference.dtypes import Array
+
+_CLAUSE: Final = "state.many-calls"
+CALLS: Final = 130
+"""Over 128, so that a counter of seven bits comes round."""
+FEW: Final = 24
+EACH: Final = 16
+"""Calls from one gradient to the next."""
+HEIGHT, WIDTH = 61, 3
+Call = tuple[Lookup, Any, Any]
+"""What was looked up, the indices and the output."""
+
+
+def _often(lab: Lab) -> Iterator[Trial]:
+    yield partial(_held, lab, "no_grad", CALLS)
+    if lab.backend.compiled or lab.backend.interpreter:
+        return  # each structure costs seconds there, or each call a good part of one
+    yield partial(_held, lab, "inference", FEW)
+    yield partial(_held, lab, "frozen", FEW)
+    if "gradient" in lab.able:
+        yield partial(_held, lab, "grad", CALLS)
+    if len(_dtypes(lab)) > 1:
+        yield partial(_in_turn, lab)
+
+
+def _table(lab: Lab, dtype: Any = np.float32) -> Array:
+    """Draw a table that no smaller dtype holds, without -0 that a product with one-hot rows loses.
+
+    Its last column is beyond float16, in bfloat16 too, and beyond float32 in float64.
+    """
+    values = lab.draw.standard_normal((HEIGHT, WIDTH))
+    values[:, -1] *= {np.float16: 1.0, np.float64: 2.0**200}.get(dtype, 2.0**60)
+    return np.asarray(values.astype(dtype))
+
+
+def _size(lab: Lab) -> int:
+    """Draw how many indices each call has: enough for a path for many."""
+    return int(lab.draw.integers(64, 71))
+
+
+def _held(lab: Lab, mode: GradMode, calls: int) -> Claims:
+    """Look other rows up in one table again and again, and read everything at the end."""
+    table, size = _table(lab), _size(lab)
+    weight = lab.tensor(table).requires_grad_(mode == "grad")
+    call = lab.bind(Lookup(np.zeros(size, np.int64), table, {}, lab.profile))
+    kept: list[Call] = []
+    gradients: list[tuple[int, Lookup, Array, Any]] = []
+    with grad_context(mode):
+        for turn in range(calls):
+            lookup = Lookup(lab.draw.integers(0, HEIGHT, size), table, {}, lab.profile)
+            ids = lab.tensor(lookup.ids)  # kept, or the next lie where they lay
+            out = call(ids, weight)
+            kept.append((lookup, ids, out))
+            if weight.requires_grad and turn % EACH == 1:
+                upstream, weight.grad = lab.upstream(size, WIDTH), None
+                torch.autograd.backward([out], [lab.tensor(upstream)])
+                gradients.append((turn, lookup, upstream, weight.grad))
+    yield from _rows(kept, MODE_WORDS[mode])
+    for turn, lookup, upstream, gradient in gradients:
+        what = f"weight.grad for call {turn}, read after call {calls - 1}"
+        yield GradientOf(what, read_dense(gradient), lookup, upstream)
+
+
+def _rows(kept: list[Call], how: str) -> Iterator[Claim]:
+    for turn, (lookup, _, out) in enumerate(kept):
+        told = f"{how}, {lookup.ids.size} indices each, read after the last of {len(kept)}"
+        yield Rows(f"the output of call {turn} {told}", read(out), lookup)
+
+
+def _dtypes(lab: Lab) -> list[Any]:
+    """List the dtypes of tables that the backend has, as NumPy's scalar types."""
+    names = [name for name in TABLE_DTYPES if name in lab.backend.known_dtypes]
+    return [ml_dtypes.bfloat16 if name == "bfloat16" else getattr(np, name) for name in names]
+
+
+def _in_turn(lab: Lab) -> Iterator[Claim]:
+    """Look up in tables of one shape, of one dtype after another in every order of two."""
+    size, kinds = _size(lab), _dtypes(lab)
+    tables = [_table(lab, kind) for kind in kinds]
+    order = [k for first, last in combinations(range(len(kinds)), 2) for k in (first, last, first)]
+    for trained in (False, True) if "gradient" in lab.able else (False,):
+        weights = [lab.tensor(table).requires_grad_(trained) for table in tables]
+        kept: list[Call] = []
+        for which in order:
+            lookup = Lookup(lab.draw.integers(0, HEIGHT, size), tables[which], {}, lab.profile)
+            ids = lab.tensor(lookup.ids)
+            kept.append((lookup, ids, lab.bind(lookup)(ids, weights[which])))
+        kind = "trained" if trained else "frozen"
+        yield from _rows(kept, f"of {kind} tables of one shape and other dtypes")
+
+
+MANY_CALLS_PROBE: Final = Probe(
+    _CLAUSE,
+    frozenset({_CLAUSE}),
+    frozenset({"functional"}),
+    partial(observe_check, (_CLAUSE, _often)),
+    judge_records,
+)

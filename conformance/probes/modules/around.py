@@ -1,0 +1,172 @@
+"""What torch hangs on a module from outside: hooks, and a parametrization of its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from typing import Any, Final
+
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import to_numpy
+from embconform.conformance.probes.claims import Equal, SameBits
+from embconform.conformance.probes.modules.claims import SameBehaviour
+from embconform.conformance.probes.modules.common import (
+    IDS,
+    PADDING,
+    Claims,
+    Subject,
+    described,
+    run,
+    upstream_of,
+)
+from embconform.reference.dtypes import Array
+
+FACTOR: Final = 2.0
+"""What hooks and parametrizations multiply by: a power of two, so that nothing rounds."""
+OTHER_IDS: Final = ((2, 4, 2), (0, 4, 1))
+"""What a pre-hook gives in the place of the indices."""
+Call = Callable[[Any, Any], Any]
+
+
+def hooks(subject: Subject) -> Claims:
+    """See forward hooks and backward hooks, in both modes and in every way to call."""
+    plain = subject.filled()
+    own, new = (to_numpy(plain(subject.ids(ids))) for ids in (IDS, OTHER_IDS))
+    for mode in ("train", "eval"):
+        for way, call in _calls(subject):
+            module = subject.filled().train(mode == "train")
+            yield from _forward(subject, module, f"{way} in {mode} mode", call, own, new)
+        if "gradient" in subject.able:
+            yield from _backward(subject, mode)
+
+
+def _calls(subject: Subject) -> Iterator[tuple[str, Call]]:
+    """List ways to call a module; each may cost a compiled one seconds."""
+    yield "a call", lambda module, ids: module(ids)
+    yield "functional_call", _with_another_table
+    if not subject.backend.compiled:
+        yield "a call under no_grad", partial(_within, torch.no_grad)
+        yield "a call under inference_mode", partial(_within, torch.inference_mode)
+        yield "a frozen call", lambda module, ids: module.requires_grad_(False)(ids)
+
+
+def _within(manager: Callable[[], AbstractContextManager[Any]], module: Any, ids: Any) -> Any:
+    with manager():
+        return module(ids)
+
+
+def _with_another_table(module: Any, ids: Any) -> Any:
+    table = module.weight.detach().clone()
+    return torch.func.functional_call(module, {"weight": table}, (ids,))
+
+
+def _forward(  # noqa: PLR0917
+    subject: Subject, module: Any, way: str, call: Call, own: Array, new: Array
+) -> Claims:
+    """Register hooks that change the indices and the output, call, remove them and call again.
+
+    A module without hooks gave `own` for its indices and `new` for those of the pre-hook.
+    """
+    other = subject.ids(OTHER_IDS)
+    ran: list[str] = []
+    given: list[Any] = []
+
+    def note(which: str, owner: Any, *_: Any) -> None:
+        if owner is module:
+            ran.append(which)
+
+    def change_ids(*_: Any) -> Any:
+        ran.append("forward pre-hook")
+        return (other,)
+
+    def change_output(_: Any, arguments: Any, output: Any) -> Any:
+        ran.append("forward hook")
+        given.extend((to_numpy(arguments[0]), to_numpy(output)))
+        return output * FACTOR
+
+    everywhere = torch.nn.modules.module
+    what = f"{way} with hooks"
+    with ExitStack() as hung:
+        for handle in (
+            everywhere.register_module_forward_pre_hook(partial(note, "global forward pre-hook")),
+            everywhere.register_module_forward_hook(partial(note, "global forward hook")),
+            module.register_forward_pre_hook(change_ids),
+            module.register_forward_hook(change_output),
+        ):
+            hung.callback(handle.remove)
+        output = to_numpy(call(module, subject.ids()))
+    every = ["forward hook", "forward pre-hook", "global forward hook", "global forward pre-hook"]
+    yield Equal(f"the hooks that ran in {what}", sorted(ran), every)
+    yield SameBits(f"the indices that the forward hook saw in {what}", given[0], to_numpy(other))
+    yield SameBits(f"the output that the forward hook saw in {what}", given[1], new)
+    yield SameBits(f"the output of {what}", output, new * FACTOR)
+    ran.clear()
+    output = to_numpy(call(module, subject.ids()))
+    yield Equal(f"the hooks that ran after they were removed in {what}", ran, [])
+    yield SameBits(f"the output of {what} that were removed", output, own)
+
+
+def _backward(subject: Subject, mode: str) -> Claims:
+    """Register hooks of the backward pass, one of which changes the upstream gradient."""
+    for options in ({}, subject.richest()):
+        module, plain = (subject.filled(**options).train(mode == "train") for _ in range(2))
+        ran: list[str] = []
+
+        def change(_: Any, upstream: Any, ran: list[str] = ran) -> Any:
+            ran.append("full backward pre-hook")
+            return (upstream[0] * FACTOR,)
+
+        def see(*_: Any, ran: list[str] = ran) -> None:
+            ran.append("full backward hook")
+
+        module.register_full_backward_pre_hook(change)
+        module.register_full_backward_hook(see)
+        got, wanted = run(module, subject.ids()), run(plain, subject.ids())
+        what = f"a pass in {mode} mode with backward hooks{described(options)}"
+        yield Equal(
+            f"the hooks that ran in {what}", ran, ["full backward pre-hook", "full backward hook"]
+        )
+        doubled = wanted["the gradient"] * FACTOR
+        yield SameBits(f"the gradient of {what}", got["the gradient"], doubled)
+
+
+def parametrized(subject: Subject) -> Claims:
+    """Double the weight by a parametrization, look up, go backward, write, and remove it."""
+    options = {"padding_idx": PADDING, "scale_grad_by_freq": True}
+    able = {name: value for name, value in options.items() if name in subject.able}
+    yield from _doubled(subject, "train", {})
+    yield from _doubled(subject, "eval", able)
+
+
+def _doubled(subject: Subject, mode: str, options: dict[str, Any]) -> Claims:
+    ids = subject.ids()
+    module, plain = (subject.filled(**options).train(mode == "train") for _ in range(2))
+    module(ids)  # something to cache
+    plain.weight.data.mul_(FACTOR)
+    wanted = run(plain, ids)
+    torch.nn.utils.parametrize.register_parametrization(module, "weight", _doubling())
+    original = module.parametrizations.weight.original
+    what = f"a module in {mode} mode with a parametrized weight{described(options)}"
+    output = module(ids)
+    yield SameBits(f"the output of {what}", to_numpy(output), wanted["the output"])
+    if "gradient" in subject.able:
+        output.backward(upstream_of(output))
+        gradient = wanted["the gradient"] * FACTOR
+        yield SameBits(f"the gradient of {what}", to_numpy(original.grad), gradient)
+    original.data.fill_(0.125)
+    changed = subject.constant(FACTOR * 0.125, trainable=True, **options)
+    seen = to_numpy(module(ids))
+    yield SameBits(f"the output of {what} that changed", seen, changed["the output"])
+    torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
+    yield SameBehaviour(f"{what} until now", run(module, ids), changed)
+
+
+def _doubling() -> torch.nn.Module:
+    """Make a parametrization; torch is not there yet when this file is read."""
+
+    class Doubled(torch.nn.Module):
+        def forward(self, table: torch.Tensor) -> torch.Tensor:
+            return table * FACTOR
+
+    return Doubled()

@@ -1,0 +1,188 @@
+"""What the checks of modules share: making one, and writing down what it does."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+
+from embconform.backends.backend import Backend
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import to_numpy
+from embconform.conformance.probes.claims import Claim
+from embconform.conformance.probes.modules.claims import Behaviour
+from embconform.conformance.recording import plain
+from embconform.reference.clause import Profile
+from embconform.reference.dtypes import Array
+
+ROWS: Final = 5
+WIDTH: Final = 4
+PADDING: Final = 1
+IDS: Final = ((3, PADDING, 3), (0, PADDING, 3))
+"""Row 3 three times and not in a run, padding twice; rows 2 and 4 not at all."""
+
+_OPTION_SETS: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"padding_idx": PADDING},
+    {"padding_idx": 0},
+    {"max_norm": 1.0},
+    {"max_norm": 1.5, "norm_type": 1.0},
+    {"scale_grad_by_freq": True},
+    {"padding_idx": PADDING - ROWS, "sparse": True},
+    {"padding_idx": 0, "max_norm": 2.0, "sparse": True},
+    {"padding_idx": PADDING, "max_norm": 2.0, "scale_grad_by_freq": True},
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The module form of a backend, with what a check needs to draw.
+
+    Attributes
+    ----------
+    backend : Backend
+        With a module form.
+    profile : Profile
+    seed : int
+    """
+
+    backend: Backend
+    profile: Profile
+    seed: int
+
+    @property
+    def able(self) -> frozenset[str]:
+        """Names of everything the backend can do."""
+        return self.backend.able
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32, or the first dtype that the backend takes."""
+        taken = self.backend.capabilities.dtypes
+        name = "float32" if "float32" in taken else taken[0]
+        found: torch.dtype = getattr(torch, name)
+        return found
+
+    def make(self, rows: int = ROWS, width: int = WIDTH, **options: Any) -> Any:
+        """Call the constructor."""
+        assert self.backend.module is not None
+        return self.backend.module(rows, width, **options)
+
+    def filled(self, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
+        """Make a module whose table holds :meth:`values`."""
+        wanted = dtype or self.dtype
+        if wanted is not torch.get_default_dtype():
+            options["dtype"] = wanted
+        module = self.make(**options)
+        module.weight.data.copy_(self.values(wanted))
+        return module
+
+    def values(self, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Draw a table of signed values without a zero, each row longer than any bound."""
+        return torch.tensor(_drawn(self.seed)).to(dtype or self.dtype)
+
+    def constant(self, value: float, *, trainable: bool, **options: Any) -> Behaviour:
+        """Run a fresh module whose table holds one value everywhere."""
+        module = self.filled(**options)
+        module.weight.data.fill_(value)
+        module.weight.requires_grad_(trainable)
+        return run(module, self.ids())
+
+    def ids(self, values: Any = IDS) -> torch.Tensor:
+        """Make indices of a dtype that the backend takes."""
+        taken = self.backend.capabilities.index_dtypes
+        dtype = torch.int64 if "int64" in taken else getattr(torch, taken[0])
+        return torch.tensor(values, dtype=dtype)
+
+    def option_sets(self) -> Iterator[dict[str, Any]]:
+        """List combinations of options that the backend has, from none to three.
+
+        A compiled backend has none and the richest, since each combination costs seconds.
+        """
+        wished = [_OPTION_SETS[0], _OPTION_SETS[-1]] if self.backend.compiled else _OPTION_SETS
+        for options in wished:
+            if options.keys() <= self.able:
+                yield dict(options)
+
+    def richest(self) -> dict[str, Any]:
+        """Give the last of :meth:`option_sets`: with max_norm, where the backend has it."""
+        *_, options = self.option_sets()
+        return options
+
+
+@lru_cache(maxsize=1)
+def _drawn(seed: int) -> Array:
+    """Draw in float32 what :meth:`Subject.values` copies, some thousand times a run."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.uniform(1, 2, (ROWS, WIDTH)) * rng.choice([-1.0, 1.0], (ROWS, WIDTH))
+    return np.asarray(drawn, np.float32)
+
+
+Claims = Iterator[Claim]
+Check = Callable[[Subject], Claims]
+
+
+def takes(make: Callable[..., Any], *names: str) -> bool:
+    """Tell whether a constructor has arguments of these names."""
+    parameters = inspect.signature(make).parameters.values()
+    named = {parameter.name for parameter in parameters}
+    return set(names) <= named or any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def described(options: dict[str, Any]) -> str:
+    """Write options as in a call, with the word that leads to them."""
+    shown = ", ".join(f"{name}={value}" for name, value in options.items())
+    return f" with {shown}" if shown else ""
+
+
+def table_of(module: Any) -> Array:
+    """Copy a module's table out."""
+    return to_numpy(module.weight)
+
+
+def upstream_of(output: torch.Tensor) -> torch.Tensor:
+    """Make an upstream gradient for an output.
+
+    It consists of small powers of two, so that its sums are exact in every dtype and order, and
+    right modules differ in no bit.
+    """
+    steps = torch.arange(output.numel(), device=output.device).reshape(output.shape) % 3
+    powers = torch.tensor([1.0, 2.0, 4.0], dtype=output.dtype, device=output.device)
+    return powers[steps]
+
+
+def run(module: Any, ids: torch.Tensor) -> Behaviour:
+    """Look up, go backward where that is possible, and write down all that can be seen.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    ids : torch.Tensor
+
+    Returns
+    -------
+    dict
+        A behaviour.
+    """
+    module.weight.grad = None
+    output = module(ids)
+    seen: Behaviour = {
+        "the output": to_numpy(output),
+        "the dtype of the output": str(output.dtype),
+        "requires_grad of the output": plain(output.requires_grad),
+        "requires_grad of the table": plain(module.weight.requires_grad),
+    }
+    gradient = None
+    if output.requires_grad:
+        output.backward(upstream_of(output))
+        gradient = module.weight.grad
+    if gradient is not None:
+        seen["the layout of the gradient"] = str(gradient.layout)
+        seen["the dtype of the gradient"] = str(gradient.dtype)
+        seen["the gradient"] = to_numpy(gradient.to_dense())
+    module.weight.grad = None
+    return {**seen, "the table after the call": table_of(module)}

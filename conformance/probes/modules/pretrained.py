@@ -1,0 +1,133 @@
+"""from_pretrained, of the modules whose class has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from typing import Any
+
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import to_numpy
+from embconform.conformance.probes.claims import Equal, Refused, SameBits
+from embconform.conformance.probes.modules.claims import SameBehaviour
+from embconform.conformance.probes.modules.common import (
+    PADDING,
+    Check,
+    Claims,
+    Subject,
+    described,
+    run,
+    table_of,
+    takes,
+)
+from embconform.conformance.recording import attempt, plain
+
+Maker = Callable[..., Any]
+
+
+def _where_offered(check: Callable[[Subject, Maker], Claims]) -> Check:
+    """Refuse where the class has no from_pretrained."""
+
+    @wraps(check)
+    def checked(subject: Subject) -> Claims:
+        cls = type(subject.make())
+        make = getattr(cls, "from_pretrained", None)
+        if callable(make):
+            yield from check(subject, make)
+        else:
+            yield Refused(f"{cls.__name__} has no from_pretrained")
+
+    return checked
+
+
+@_where_offered
+def holds_the_rows(subject: Subject, make: Maker) -> Claims:
+    """See that the given rows are looked up and kept, the padding row included."""
+    every = subject.ids(range(5))
+    for name in ("float32", "float64"):
+        if name not in subject.backend.capabilities.dtypes:
+            continue
+        for options in ({}, {"padding_idx": PADDING}):
+            if not options.keys() <= subject.able or not takes(make, *options):
+                continue
+            given = subject.values(getattr(torch, name))
+            before = to_numpy(given)
+            module = make(given, **options)
+            which = f"from_pretrained{described(options)}"
+            yield SameBits(f"the output of {which}", to_numpy(module(every)), before)
+            yield SameBits(f"the table of {which}", table_of(module), before)
+            yield SameBits(f"the tensor given to {which}", to_numpy(given), before)
+
+
+@_where_offered
+def shares(subject: Subject, make: Maker) -> Claims:
+    """See that weight and the given tensor are one memory, also where that is a view."""
+    for freeze in (True, False):
+        for kind, given in _tables(subject):
+            module = make(given, freeze=freeze) if not freeze else make(given)
+            every = subject.ids(range(5))
+            module(every)
+            given[2] = 8.0
+            with torch.no_grad():
+                module.weight[3] = -8.0
+            found = float(module(every)[2, 0])
+            what = f"what the module looks up after the given {kind} changed to 8.0"
+            yield Equal(what, found, 8.0)
+            what = f"the given {kind} after module.weight changed to -8.0"
+            yield Equal(what, float(given[3, 0]), -8.0)
+
+
+def _tables(subject: Subject) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name a tensor of its own, and views, if the backend takes them."""
+    table = subject.values()
+    yield "tensor", table.clone()
+    if "strided" in subject.able:
+        yield "columns of a wider tensor", torch.cat([table, table], dim=1)[:, : table.shape[1]]
+        yield "rows of a taller tensor", torch.cat([table, table])[len(table) :]
+        yield "transposed tensor", table.t().contiguous().t()
+
+
+@_where_offered
+def freezes(subject: Subject, make: Maker) -> Claims:
+    """See the argument freeze, True by default, and that a frozen module can be set free."""
+    for options in subject.option_sets():
+        if not takes(make, *options):
+            continue
+        for arguments in ({}, {"freeze": True}, {"freeze": False}):
+            module = make(subject.values(), **arguments, **options)
+            call = f"from_pretrained(table{_written(arguments | options)})"
+            seen, wanted = plain(module.weight.requires_grad), not arguments.get("freeze", True)
+            yield Equal(f"weight.requires_grad of {call}", seen, wanted)
+            if "gradient" in subject.able:
+                seen = plain(module(subject.ids()).requires_grad)
+                yield Equal(f"requires_grad of what a module of {call} looks up", seen, wanted)
+        if "gradient" in subject.able:
+            free = run(make(subject.values(), **options).requires_grad_(True), subject.ids())
+            which = f"a module of from_pretrained, trainable since,{described(options)}"
+            yield SameBehaviour(which, free, run(subject.filled(**options), subject.ids()))
+
+
+def _written(arguments: dict[str, Any]) -> str:
+    return "".join(f", {name}={value}" for name, value in arguments.items())
+
+
+@_where_offered
+def keeps_options(subject: Subject, make: Maker) -> Claims:
+    """See that options mean what they mean to the constructor."""
+    if "gradient" not in subject.able:
+        yield Refused(f"{subject.backend.name} has no gradient to show the options by")
+        return
+    for options in subject.option_sets():
+        if takes(make, *options):
+            wanted = run(subject.filled(**options), subject.ids())
+            got = run(make(subject.values(), freeze=False, **options), subject.ids())
+            yield SameBehaviour(f"from_pretrained{described(options)}", got, wanted)
+
+
+@_where_offered
+def checks_rank(subject: Subject, make: Maker) -> Claims:
+    """See that a tensor of another rank than 2 is refused."""
+    del subject
+    for shape in ((4,), (2, 3, 4)):
+        call = f"from_pretrained of a tensor of shape {shape}"
+        yield attempt(call, partial(make, torch.ones(shape)))

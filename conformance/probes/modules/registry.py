@@ -1,0 +1,86 @@
+"""The checks of a backend's module form: what its class makes, takes, and does with its table."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from embconform.backends.backend import Backend
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.probes.claims import Record, judge_records
+from embconform.conformance.probes.modules import (
+    around,
+    contexts,
+    copies,
+    later,
+    made,
+    pretrained,
+    tied,
+    use,
+)
+from embconform.conformance.probes.modules.common import Check, Subject
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.recording import record
+from embconform.conformance.settling import Settling
+from embconform.reference.clause import Profile, registry
+
+CHECKS: Final[dict[str, Check]] = {
+    "module.weight-is-parameter": made.parameter,
+    "module.init-normal": made.drawn,
+    "module.init-scaled-normal": made.drawn,
+    "module.padding-row-zeroed": made.padding_row,
+    "module.padding-row-drawn": made.padding_row,
+    "module.seeded-init": made.seeded,
+    "module.reset-parameters": made.redrawn,
+    "module.dtype": made.dtype_argument,
+    "module.default-dtype": contexts.dtype_by_default,
+    "module.device-context": contexts.device_by_context,
+    "module.meta": contexts.meta,
+    "module.padding-out-of-range": made.padding_out_of_range,
+    "module.weight-argument": made.weight_shape,
+    "module.argument-names": made.argument_names,
+    "module.attributes": made.attributes,
+    "module.padding-normalised": made.padding_normalised,
+    "module.padding-fixed": use.padding_fixed,
+    "module.options-later": later.options_later,
+    "module.repr": made.shown,
+    "module.from-pretrained": pretrained.holds_the_rows,
+    "module.from-pretrained-shares": pretrained.shares,
+    "module.from-pretrained-freezes": pretrained.freezes,
+    "module.from-pretrained-options": pretrained.keeps_options,
+    "module.from-pretrained-rank": pretrained.checks_rank,
+    "module.state-dict": copies.state,
+    "module.load-copies": copies.load_copies,
+    "module.load-strict": copies.load_strict,
+    "module.cast": copies.cast,
+    "module.deepcopy": copies.deepcopy,
+    "module.pickle": copies.pickled,
+    "module.tied": tied.tied,
+    "module.table-kept": use.table_kept,
+    "module.eval-mode": use.eval_mode,
+    "module.zero-grad": use.zero_grad,
+    "module.freezing": use.freezing,
+    "module.hooks": around.hooks,
+    "module.parametrized": around.parametrized,
+}
+
+
+def _observe(
+    clause: str, backend: Backend, profile: Profile, seed: int, device: str
+) -> tuple[Record, ...]:
+    """Run a check, if profile and backend have its clause."""
+    entry = registry()[clause]
+    if profile not in entry.profiles or not entry.needs <= backend.able:
+        return ()
+    check = partial(CHECKS[clause], Subject(backend, profile, seed))
+    with torch.device(device):
+        return (record(clause, check, Settling(backend, device)),)
+
+
+MODULE_PROBES = tuple(
+    Probe(
+        clause, frozenset({clause}), frozenset({"module"}), partial(_observe, clause), judge_records
+    )
+    for clause in CHECKS
+)
+"""One a clause: a target that crashes in one of them has the others judged."""

@@ -1,0 +1,221 @@
+"""What a module's modes, switches and other tables do to its lookups."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import to_numpy
+from embconform.conformance.probes.claims import Equal, Must, Refused, SameBits, SameValues
+from embconform.conformance.probes.modules.claims import Behaviour, SameBehaviour
+from embconform.conformance.probes.modules.common import (
+    IDS,
+    PADDING,
+    ROWS,
+    WIDTH,
+    Claims,
+    Subject,
+    described,
+    run,
+    table_of,
+)
+from embconform.conformance.recording import plain
+
+
+def eval_mode(subject: Subject) -> Claims:
+    """See that eval() changes nothing, and train() nothing back."""
+    ids = subject.ids()
+    for options in subject.option_sets():
+        yield _frozen_in_eval(subject, ids, options)
+        yield _served_from_elsewhere(subject, options)
+        wanted, served = run(subject.filled(**options), ids), _serve(subject.filled(**options), ids)
+        module = subject.filled(**options).eval()
+        which = f"a module in eval mode under no_grad{described(options)}"
+        yield SameBehaviour(which, _serve(module, ids), served)
+        module = subject.filled(**options)
+        which = f"a module in eval mode{described(options)}"
+        yield Must(module.eval() is module, "module.eval() does not return the module")
+        yield SameBehaviour(which, run(module, ids), wanted)
+        module.weight.data.fill_(0.125)
+        seen, other = run(module, ids), subject.constant(0.125, trainable=True, **options)
+        yield SameBehaviour(f"{which}, its table written anew,", seen, other)
+        module.weight.data.copy_(subject.values())
+        which = f"a module back in train mode{described(options)}"
+        yield SameBehaviour(which, run(module.train(), ids), wanted)
+
+
+def _frozen_in_eval(subject: Subject, ids: torch.Tensor, options: dict[str, Any]) -> SameBehaviour:
+    """Compare frozen modules in eval mode and in train mode."""
+    trained, served = (subject.filled(**options).requires_grad_(False) for _ in range(2))
+    which = f"a frozen module in eval mode{described(options)}"
+    return SameBehaviour(which, run(served.eval(), ids), run(trained, ids))
+
+
+def _served_from_elsewhere(subject: Subject, options: dict[str, Any]) -> SameBehaviour:
+    """Move the table of a module that serves, then write to it."""
+    moved, fresh = (subject.filled(**options).eval() for _ in range(2))
+    ids = subject.ids(IDS * 7)  # enough for what is only worth it for many
+    _serve(moved, ids)
+    moved.weight.data = moved.weight.data.clone()
+    for module in (moved, fresh):
+        module.weight.data.fill_(0.125)
+    which = f"a module in eval mode whose table moved and changed{described(options)}"
+    return SameBehaviour(which, _serve(moved, ids), _serve(fresh, ids))
+
+
+def _serve(module: Any, ids: torch.Tensor) -> Behaviour:
+    """Look up as a trained model does."""
+    with torch.no_grad():
+        return run(module, ids)
+
+
+def zero_grad(subject: Subject) -> Claims:
+    """See that zero_grad forgets the gradient, by dropping it or by filling it with zeros."""
+    for options in subject.option_sets():
+        if "max_norm" in options:
+            continue
+        module = subject.filled(**options)
+        _backward(module, subject.ids([0, 2, 2]))
+        wanted = to_numpy(module.weight.grad.to_dense())
+        for forget in (True, False):
+            module.weight.grad = None
+            _backward(module, subject.ids([4, 2, 3]))
+            module.zero_grad(set_to_none=forget)
+            call = f"zero_grad(set_to_none={forget}){described(options)}"
+            left = module.weight.grad
+            if forget:
+                yield Must(left is None, f"after {call} the table still has a gradient")
+            else:
+                values = np.ones(1) if left is None else to_numpy(left.to_dense())
+                wrong = f"after {call} the gradient is not zeros"
+                yield SameValues(values, np.zeros_like(values), wrong)
+            _backward(module, subject.ids([0, 2, 2]))
+            got = to_numpy(module.weight.grad.to_dense())
+            yield SameBits(f"the gradient of the pass after {call}", got, wanted)
+
+
+def _backward(module: Any, ids: torch.Tensor) -> None:
+    module(ids).sum().backward()
+
+
+def freezing(subject: Subject) -> Claims:
+    """See requires_grad_(False), and True again."""
+    ids = subject.ids()
+    for options in subject.option_sets():
+        wanted = run(subject.filled(**options), ids)
+        still = subject.constant(0.125, trainable=False, **options)
+        module = subject.filled(**options)
+        module(ids)
+        module.requires_grad_(False)
+        which = f"a module after requires_grad_(False){described(options)}"
+        module.weight.data.fill_(0.125)
+        yield SameBehaviour(which, run(module, ids), still)
+        module.weight.data.copy_(subject.values())
+        module.requires_grad_(True)
+        which = f"a module trainable again{described(options)}"
+        yield SameBehaviour(which, run(module, ids), wanted)
+    yield from _left_alone(subject)
+
+
+Put = Callable[[Any, "torch.Tensor"], None]
+NO_WRITES: Final[dict[str, Callable[[Any], Any]]] = {
+    "state_dict()": lambda module: module.state_dict(),
+    "state_dict(keep_vars=True)": lambda module: module.state_dict(keep_vars=True),
+    "parameters()": lambda module: list(module.parameters()),
+    "repr": repr,
+    "copy.copy": copy.copy,
+    "copy.deepcopy": copy.deepcopy,
+    "apply": lambda module: module.apply(lambda _: None),
+    "eval()": lambda module: module.eval(),
+    "train()": lambda module: module.train(),
+    "requires_grad_(False)": lambda module: module.requires_grad_(False),
+    "requires_grad_(True)": lambda module: module.requires_grad_(True),
+    "zero_grad()": lambda module: module.zero_grad(),
+    "to(its own dtype)": lambda module: module.to(module.weight.dtype),
+}
+"""What can be asked of a module that has nothing to write to its table."""
+
+
+def _left_alone(subject: Subject) -> Claims:
+    """See that a module stays frozen or trainable, whatever it is asked but requires_grad_."""
+    dtypes = [getattr(torch, name) for name in subject.backend.capabilities.dtypes]
+    calls: dict[str, Callable[[Any], Any]] = {
+        **{call: make for call, make in NO_WRITES.items() if "requires_grad" not in call},
+        "load_state_dict()": lambda module: module.load_state_dict(module.state_dict()),
+        **{f"to({dtype})": partial(_cast, dtype) for dtype in dtypes},
+        "eval() and train() of a model": lambda module: torch.nn.Sequential(module).eval().train(),
+        "apply of train()": lambda module: module.apply(lambda each: each.train()),
+    }
+    for options in ({}, subject.richest()):
+        for call, make in calls.items():
+            for trainable in (False,) if options else (False, True):
+                module = subject.filled(**options)
+                module.weight.requires_grad_(trainable)
+                made = make(module)
+                for which in (module, made) if "deepcopy" in call else (module,):
+                    seen = plain(which.weight.requires_grad)
+                    before = "a trainable" if trainable else "a frozen"
+                    what = f"requires_grad of {before} table after {call}{described(options)}"
+                    yield Equal(what, seen, trainable)
+
+
+def _cast(dtype: torch.dtype, module: Any) -> Any:
+    return module.to(dtype)
+
+
+def table_kept(subject: Subject) -> Claims:
+    """See that the rows are as they were after all that is no lookup, also those over a bound."""
+    ids, before = subject.ids(), to_numpy(subject.values())
+    bound: dict[str, Any] = {"max_norm": 1.5, "norm_type": 1.0}
+    for options in (bound if bound.keys() <= subject.able else {}, subject.richest()):
+        module = subject.filled(**options)
+        for call, make in NO_WRITES.items():
+            make(module)
+            yield SameBits(f"the table after {call}{described(options)}", table_of(module), before)
+        which = f"a module after {', '.join(NO_WRITES)}{described(options)}"
+        yield SameBehaviour(which, run(module, ids), run(subject.filled(**options), ids))
+
+
+def padding_fixed(subject: Subject) -> Claims:
+    """Put a table of twice as many rows in the place of a module's own, by either way."""
+    rows = subject.values()
+    taller = torch.cat([rows, -rows])
+    trials: tuple[tuple[int, Put, dict[str, Any]], ...] = (
+        (PADDING - ROWS, _put_parameter, {}),
+        (PADDING, _put_data, {}),
+        (PADDING - ROWS, _put_data, {"sparse": True}),
+        (PADDING - ROWS, _put_parameter, {"max_norm": 1.0, "scale_grad_by_freq": True}),
+    )
+    for padding, put, options in trials[: 1 if subject.backend.compiled else None]:
+        if options.keys() <= subject.able:
+            yield _grown(subject, taller, put, {"padding_idx": padding, **options})
+
+
+def _grown(
+    subject: Subject, taller: torch.Tensor, put: Put, options: dict[str, Any]
+) -> SameBehaviour | Refused:
+    """Compare a module whose table was replaced with one that was made as tall."""
+    ids, module = subject.ids(), subject.filled(**options)
+    try:
+        put(module, taller.clone())
+        seen = run(module, ids)
+    except Exception as error:
+        return Refused(f"a table of more rows in the place of weight raises {error}")
+    same = {**options, "padding_idx": PADDING}
+    wanted = subject.make(2 * ROWS, WIDTH, dtype=subject.dtype, **same)
+    wanted.weight.data.copy_(taller)
+    which = f"a module of {ROWS} rows{described(options)}, once it was given {2 * ROWS} rows,"
+    return SameBehaviour(which, seen, run(wanted, ids))
+
+
+def _put_parameter(module: Any, table: torch.Tensor) -> None:
+    module.weight = torch.nn.Parameter(table)
+
+
+def _put_data(module: Any, table: torch.Tensor) -> None:
+    module.weight.data = table

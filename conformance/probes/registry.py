@@ -1,0 +1,104 @@
+"""Checks that are not a sequence of calls on one table: new modules, training on real text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from embconform.backends.backend import Backend, Described
+from embconform.conformance.judging import Ruling
+from embconform.reference.clause import Profile
+
+Observe = Callable[..., Any]
+Judge = Callable[[Any, Described, Profile, int], list[Ruling]]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A check that calls the backend by itself and rules on several clauses.
+
+    Attributes
+    ----------
+    name : str
+    clauses : frozenset of str
+        Clause ids that it can rule on.
+    needs : frozenset of str
+        Capabilities without which it can't run.
+    observe : callable
+        ``observe(backend, profile, seed, device)`` calls the target and returns what was seen:
+        plain data that can be pickled and hold no expected value. An exception of the target is
+        part of them. One that gives an Unfinished also takes how many trials to skip.
+    judge : callable
+        ``judge(observation, described, profile, seed)`` returns the rulings; it neither has the
+        target nor calls torch.
+    budgets : frozenset of str
+        The budgets that it runs in.
+    """
+
+    name: str
+    clauses: frozenset[str]
+    needs: frozenset[str]
+    observe: Observe
+    judge: Judge
+    budgets: frozenset[str] = frozenset({"quick", "default", "thorough"})
+
+    def fits(self, described: Described, wanted: frozenset[str]) -> bool:
+        """Tell whether the probe can run and anybody wants to know."""
+        return self.needs <= described.able and bool(self.clauses & wanted)
+
+    def run(self, backend: Backend, profile: Profile, seed: int, device: str) -> list[Ruling]:
+        """Observe and judge in one process."""
+        observation = self.observe(backend, profile, seed, device)
+        return self.judge(observation, backend, profile, seed)
+
+
+@cache
+def probes() -> tuple[Probe, ...]:
+    """List the probes."""
+    from embconform.conformance.probes.aftermath import AFTERMATH_PROBE
+    from embconform.conformance.probes.default_dtype import DEFAULT_DTYPE_PROBE
+    from embconform.conformance.probes.graph_uses import GRAPH_PROBES
+    from embconform.conformance.probes.index_views import VIEWS_PROBE
+    from embconform.conformance.probes.many_calls import MANY_CALLS_PROBE
+    from embconform.conformance.probes.modules.registry import MODULE_PROBES
+    from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
+    from embconform.conformance.probes.options_apart import OPTIONS_PROBE
+    from embconform.conformance.probes.streams import STREAM_PROBES
+    from embconform.conformance.probes.tables import TABLE_PROBES
+    from embconform.conformance.probes.thread_count import THREAD_COUNT_PROBE
+    from embconform.conformance.probes.threads import HANDED_OVER_PROBE, THREAD_PROBE
+    from embconform.conformance.probes.torch_state import TORCH_STATE_PROBE
+    from embconform.conformance.probes.training import TRAINING_PROBE
+    from embconform.conformance.probes.transforms.eager import TRANSFORM_PROBES
+    from embconform.conformance.probes.transforms.programs import PROGRAM_PROBES
+    from embconform.conformance.probes.whole_numbers import WHOLE_NUMBERS_PROBE
+    from embconform.conformance.probes.written_tables import WRITES_PROBE
+
+    return (
+        THREAD_PROBE,
+        HANDED_OVER_PROBE,
+        *STREAM_PROBES,
+        *TABLE_PROBES,
+        *MODULE_PROBES,
+        TRAINING_PROBE,
+        OPTIMISER_PROBE,
+        AFTERMATH_PROBE,
+        OPTIONS_PROBE,
+        VIEWS_PROBE,
+        TORCH_STATE_PROBE,
+        WRITES_PROBE,
+        WHOLE_NUMBERS_PROBE,
+        *GRAPH_PROBES,
+        MANY_CALLS_PROBE,
+        THREAD_COUNT_PROBE,
+        DEFAULT_DTYPE_PROBE,
+        *TRANSFORM_PROBES,
+        *PROGRAM_PROBES,
+    )
+
+
+def probe_named(name: str) -> Probe:
+    """Find a probe by its name."""
+    return next(probe for probe in probes() if probe.name == name)

@@ -1,0 +1,68 @@
+"""Lookups with other numbers of threads inside an operator, that the work can't be shared by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.probes.claims import Refused, judge_records
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.torch_threads import torch_threads
+from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.recording import read, read_dense
+from embconform.reference.dtypes import Array
+
+_CLAUSE: Final = "state.thread-count"
+COUNTS: Final = (1, 2, 3)
+HEIGHT, WIDTH = 37, 5
+
+
+def _shared_out(lab: Lab) -> Iterator[Trial]:
+    most = lab.backend.threads or max(COUNTS)
+    counts = [count for count in COUNTS if count <= most]
+    if len(counts) == 1:
+        yield partial(_refused, counts[0])
+        return
+    for count in counts[-1:] if lab.backend.compiled else counts:  # each is compiled anew
+        yield partial(_with_threads, lab, count, _ids(lab))
+
+
+def _refused(count: int) -> Claims:
+    yield Refused(f"the backend is run with {count} thread alone")
+
+
+def _ids(lab: Lab) -> Array:
+    """Draw indices, more than 1,024 and a number that neither 2 nor 3 divides."""
+    size = 6 * int(lab.draw.integers(171, 200)) + int(lab.draw.choice([1, 5]))
+    return lab.draw.integers(0, HEIGHT, size)
+
+
+def _with_threads(lab: Lab, count: int, ids: Array) -> Claims:
+    """Look up, and differentiate where the backend does."""
+    table = lab.draw.standard_normal((HEIGHT, WIDTH)).astype(np.float32)
+    lookup = Lookup(ids, table, {}, lab.profile)
+    trained = "gradient" in lab.able
+    weight = lab.tensor(table).requires_grad_(trained)
+    told = f"{ids.size} indices with torch.set_num_threads({count})"
+    upstream = lab.upstream(*lookup.shape)
+    with torch_threads(count):
+        out = lab.bind(lookup)(lab.tensor(ids), weight)
+        if trained:
+            torch.autograd.backward([out], [lab.tensor(upstream)])
+    yield Rows(f"the output for {told}", read(out), lookup)
+    if trained:
+        yield GradientOf(f"weight.grad for {told}", read_dense(weight.grad), lookup, upstream)
+
+
+THREAD_COUNT_PROBE: Final = Probe(
+    _CLAUSE,
+    frozenset({_CLAUSE}),
+    frozenset({"functional"}),
+    partial(observe_check, (_CLAUSE, _shared_out)),
+    judge_records,
+)

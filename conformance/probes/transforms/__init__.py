@@ -1,0 +1,1 @@
+"""The checks of lookups under torch's transforms."""

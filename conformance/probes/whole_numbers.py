@@ -1,0 +1,48 @@
+"""max_norm and norm_type given as int, as people write them: max_norm=1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from embconform.conformance.probes.claims import judge_refusable
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.transforms.claims import Bounded, Lookup
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.recording import read
+
+_CLAUSE: Final = "max-norm.whole-number"
+_IDS: Final = np.array([[3, 1, 3], [0, 1, 3]])
+_OPTIONS: Final[tuple[dict[str, Any], ...]] = (
+    {"max_norm": 1},
+    {"max_norm": 2, "norm_type": 1},
+    {"max_norm": 1, "norm_type": 2},
+    {"max_norm": 1.5, "norm_type": 3},
+)
+
+
+def _whole_numbers(lab: Lab) -> Iterator[Trial]:
+    for options in _OPTIONS[: 1 if lab.backend.compiled else None]:
+        if options.keys() <= lab.able:
+            for trained in {False, "gradient" in lab.able}:
+                yield partial(_bounded, lab, options, trained)
+
+
+def _bounded(lab: Lab, options: dict[str, Any], trained: bool) -> Claims:
+    table = lab.table(5, 7) * np.float32(3)
+    lookup = Lookup(_IDS, table, options, lab.profile)
+    weight = lab.tensor(table).requires_grad_(trained)
+    out = lab.bind(lookup)(lab.tensor(_IDS), weight)
+    yield Bounded(f"a call for {lookup}", read(out), read(weight), lookup)
+
+
+WHOLE_NUMBERS_PROBE: Final = Probe(
+    _CLAUSE,
+    frozenset({_CLAUSE}),
+    frozenset({"functional", "max_norm"}),
+    partial(observe_check, (_CLAUSE, _whole_numbers)),
+    judge_refusable,
+)

@@ -1,0 +1,105 @@
+"""Every way in which a table is written between calls, few and many rows being looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import grad_context, to_numpy
+from embconform.conformance.probes.claims import SameBits, judge_records
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.transforms.claims import Lookup, Rows
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.recording import read
+from embconform.reference.dtypes import Array
+
+_CLAUSE: Final = "lookup.sees-every-write"
+HEIGHT, WIDTH = 301, 3
+Write: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], None]"
+
+
+def _copy(weight: torch.Tensor, values: torch.Tensor) -> None:
+    weight.copy_(values)
+
+
+def _copy_of_data(weight: torch.Tensor, values: torch.Tensor) -> None:
+    weight.data.copy_(values)
+
+
+def _data(weight: torch.Tensor, values: torch.Tensor) -> None:
+    weight.data = values
+
+
+def _step(weight: torch.Tensor, values: torch.Tensor) -> None:
+    weight.mul_(0.0).add_(values)
+
+
+def _rows(weight: torch.Tensor, values: torch.Tensor) -> None:
+    weight[:8] = values[:8]
+
+
+def _one_element(weight: torch.Tensor, values: torch.Tensor) -> None:
+    weight.detach()[3, 1].fill_(values[3, 1].item())
+
+
+WRITES: Final[dict[str, Write]] = {
+    "weight.copy_(new)": _copy,
+    "weight.data.copy_(new)": _copy_of_data,
+    "weight.data = new": _data,
+    "weight.mul_(0).add_(new)": _step,
+    "weight[:8] = new[:8]": _rows,
+    "a write to one element of weight.detach()": _one_element,
+}
+
+
+def _table(lab: Lab) -> Array:
+    """Draw a table; the sign of a zero is for other clauses."""
+    table = lab.table(HEIGHT, WIDTH)
+    table[table == 0] = 1.0
+    return table
+
+
+def _every_write(lab: Lab) -> Iterator[Trial]:
+    modes: tuple[GradMode, ...] = ("grad", "no_grad", "frozen")
+    for mode in ("no_grad",) if lab.backend.compiled else modes:
+        for name in WRITES:
+            yield partial(_written, lab, mode, name)
+
+
+def _written(lab: Lab, mode: GradMode, name: str) -> Claims:
+    """Look up few rows, write, look up many others and the few again; twice over."""
+    few, many = np.arange(8), np.arange(20, HEIGHT)
+    trained = "gradient" in lab.able and mode not in FROZEN
+    weight = lab.tensor(_table(lab)).requires_grad_(trained)
+    for told, ids in (("few rows", few), ("few rows again", few)):
+        yield from _called(lab, mode, weight, ids, told)
+    for turn in ("first", "second"):
+        with torch.no_grad():
+            WRITES[name](weight, lab.tensor(_table(lab)))
+        what = f"after the {turn} {name}"
+        for told, ids in (("the same rows", few), ("many others", many), ("the same rows", few)):
+            yield from _called(lab, mode, weight, ids, f"{told} {what}")
+
+
+def _called(lab: Lab, mode: GradMode, weight: torch.Tensor, ids: Array, what: str) -> Claims:
+    table = to_numpy(weight)
+    lookup = Lookup(ids, table, {}, lab.profile)
+    with grad_context(mode):
+        out = lab.bind(lookup)(lab.tensor(ids), weight)
+    told = f"{what}, {MODE_WORDS[mode]}"
+    yield Rows(f"the output for {told}", read(out), lookup)
+    yield SameBits(f"the table after a call for {told}", to_numpy(weight), table)
+
+
+WRITES_PROBE: Final = Probe(
+    _CLAUSE,
+    frozenset({_CLAUSE}),
+    frozenset({"functional"}),
+    partial(observe_check, (_CLAUSE, _every_write)),
+    judge_records,
+)

@@ -1,0 +1,1 @@
+"""A run: what is done in which order, by which processes, and what was counted."""
