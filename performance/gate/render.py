@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict
 from typing import Any, Final
 from xml.etree import ElementTree as ET
@@ -24,6 +25,8 @@ _COLOUR: Final = {
     Verdict.INCONCLUSIVE: "yellow",
     Verdict.VOID: "yellow",
 }
+_NOTHING: Final = "\u200b"
+"""A space of no width: after it no forge takes @ for a person, # for an issue or :// for a link."""
 _HEADS: Final = ("benchmark", "base", "head", "change", "95% interval", "matters from", "verdict")
 
 
@@ -64,13 +67,14 @@ def markdown(report: GateReport) -> str:
     sign = {"fine": "✅", "regression": "❌"}.get(report.verdict.value, "⚠️")
     lines = [f"### {sign} embconform gate: {report.verdict.value}", ""]
     lines += [f"- {_plain(line)}" for line in report.reasons]
-    lines += ["", f"`{report.target}`: {report.head.said} against {report.base.said}", ""]
+    head, base = _plain(report.head.said), _plain(report.base.said)
+    lines += ["", f"{_code(report.target)}: {head} against {base}", ""]
     if report.rows:
         lines += [f"| {' | '.join(_HEADS)} |", "|---|---:|---:|---:|---:|---:|---|"]
         lines += [f"| {' | '.join(map(_plain, _cells(row)))} |" for row in report.rows]
         lines.append("")
     lines += [f"- {_plain(line)}" for line in _facts(report)]
-    lines += ["", f"Repeat: `{report.command}`", ""]
+    lines += ["", f"Repeat: {_code(report.command)}", ""]
     return "\n".join(lines)
 
 
@@ -272,5 +276,14 @@ def _time(seconds: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Keep a text from being read as Markdown."""
+    """Keep a text from being read as Markdown, and from calling people and issues."""
+    text = re.sub(r"[@#]|:(?=//)", lambda found: found[0] + _NOTHING, " ".join(text.split()))
     return "".join(f"\\{char}" if char in "|*_<>`[]\\" else char for char in text)
+
+
+def _code(text: str) -> str:
+    """Write inline code, whatever backticks it holds."""
+    text = " ".join(text.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if "`" in text else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
