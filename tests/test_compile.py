@@ -24,13 +24,13 @@ def options(**given: object) -> RunOptions:
     return RunOptions(Profile.TORCH, deviations=active(load(BACKEND.deviations)), **given)  # type: ignore[arg-type]
 
 
-PLAINEST = "lookup.*,padding.*,max-norm.value,gradient.sum,gradient.frozen,errors.too-large"
+PLAINEST = "lookup.*,padding.*,gradient.sum,gradient.frozen,errors.too-large"
 """Clauses that cases alone judge: each probe compiles for seconds."""
 
 
 @pytest.mark.parametrize("select", [PLAINEST, pytest.param("*", marks=pytest.mark.slow)])
 def test_the_plainest_structures_conform(select: str) -> None:
-    report = run(BACKEND, options(max_examples=16, select=select), target="compile")
+    report = run(BACKEND, options(max_examples=10, select=select), target="compile")
     assert report.with_status(*BROKEN) == []
     assert len(report.with_status(Status.PASS)) > 10
 

@@ -250,7 +250,7 @@ PLANTED = [
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        pytest.param(*each, marks=pytest.mark.slow if turn > 2 else ())
+        pytest.param(*each, marks=pytest.mark.slow if turn else ())
         for turn, each in enumerate(PLANTED)
     ],
 )

@@ -168,7 +168,7 @@ def test_tampering_is_seen() -> None:
 
 
 def test_nothing_is_tampered_with_by_right_targets() -> None:
-    options = RunOptions(Profile.TORCH, budget="quick")
+    options = RunOptions(Profile.TORCH, budget="quick", max_examples=300)
     with Isolated("eager") as target:
         run(target, options, target="eager")
         assert target.finish() == ()
@@ -177,7 +177,8 @@ def test_nothing_is_tampered_with_by_right_targets() -> None:
 def test_the_same_report_as_in_this_process() -> None:
     from embconform.backends.eager import BACKEND
 
-    options = RunOptions(Profile.TORCH, budget="quick", select="l*,p*,module.*,transforms.vmap-*")
+    select = "l*,p*,module.*,transforms.vmap-*"
+    options = RunOptions(Profile.TORCH, budget="quick", max_examples=300, select=select)
     with Isolated("eager") as target:
         apart = run(target, options, target="eager")
     here = run(BACKEND, options, target="eager")

@@ -19,14 +19,6 @@ HARD = [bug for bug in PLANTED if ".hard_" in bug.module]
 """Bugs that meet two or three conditions at once, written without a look at the strata."""
 PLAIN = [bug for bug in PLANTED if bug not in HARD]
 
-
-RANKS = {
-    bug.name: rank
-    for clause in registry()
-    for rank, bug in enumerate(bug for bug in PLAIN if bug.clause == clause)
-}
-MOST = 2
-"""Bugs of a clause in each test run; the self-test and the slow tests run the others."""
 COSTLY = (
     "ScalesBeforeTheMask",
     "ShortPadding",
@@ -35,6 +27,13 @@ COSTLY = (
     "ThreeSamples",
 )
 """Bugs that take thousands of cases; each clause of theirs has others that don't."""
+RANKS = {
+    bug.name: rank
+    for clause in registry()
+    for rank, bug in enumerate(b for b in PLAIN if b.clause == clause and b.name not in COSTLY)
+}
+"""The place of a bug among those of its clause; the first runs in each test run, the others in the
+self-test and in the slow tests."""
 IN_ORDER = ("SparseSticks",)
 """Bugs that remember calls which their own clause says nothing about."""
 
@@ -45,7 +44,7 @@ IN_ORDER = ("SparseSticks",)
         pytest.param(
             bug,
             id=f"{bug.clause}-{bug.name}",
-            marks=[pytest.mark.slow] * (bug.name in COSTLY or RANKS[bug.name] >= MOST),
+            marks=[pytest.mark.slow] * (RANKS.get(bug.name) != 0),
         )
         for bug in PLAIN
     ],

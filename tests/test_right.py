@@ -6,8 +6,17 @@ import pytest
 
 from embconform.proof.right import accept, right
 
+COSTLY = ("by_native_autograd",)
+"""Those that take half a minute."""
 
-@pytest.mark.parametrize(("seed", "name"), list(enumerate(right())))
+
+@pytest.mark.parametrize(
+    ("seed", "name"),
+    [
+        pytest.param(seed, name, marks=[pytest.mark.slow] * (name in COSTLY))
+        for seed, name in enumerate(right())
+    ],
+)
 def test_right_embedding_is_accepted(name: str, seed: int) -> None:
     assert accept(name, seed=seed).refused == {}
 

@@ -45,9 +45,9 @@ ENOUGH = 100
 """Calls after which a run is at work: more than preparation takes, and far from all."""
 LOOKUP = "lookup.[!h]*,lookup.half-precision"
 """All but the huge table, which is refused while others leave less than 12 GiB of memory."""
-EAGER = ("eager", "--budget", "quick", "--max-examples", "600", "--select",
+EAGER = ("eager", "--budget", "quick", "--max-examples", "400", "--select",
          f"{LOOKUP},padding.*,gradient.*")  # fmt: skip
-BROKEN = ("planted.py:embed", "--budget", "quick", "--max-examples", "300", "--select",
+BROKEN = ("planted.py:embed", "--budget", "quick", "--max-examples", "200", "--select",
           f"{LOOKUP},padding.*,gradient.*,module.*")  # fmt: skip
 SHORT = ("planted.py:embed", "--budget", "quick", "--max-examples", "150", "--select", "padding.*")
 

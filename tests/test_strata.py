@@ -207,7 +207,7 @@ class TestShrinking:
         assert plainer(start, lambda _: True) == Structure(program="error", fault="negative")
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2))])
 @pytest.mark.parametrize("profile", list(Profile))
 def test_the_quick_budget_exercises_every_clause(profile: Profile, seed: int) -> None:
     backend = BACKENDS[profile]
