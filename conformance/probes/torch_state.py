@@ -1,10 +1,13 @@
-"""What of torch is the same after a call as before: random state, threads, default dtype, mode."""
+"""What of torch, NumPy and random is the same after a call as before: random states, modes."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeAlias
+
+import numpy as np
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Must, judge_records
@@ -16,6 +19,9 @@ from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, 
 _CLAUSE: Final = "state.torch-as-it-was"
 THREADED: Final = 1500
 """Indices of the largest call: beyond where kernels change their number of threads."""
+SIZES: Final = ((3, 3), (70, 48), (THREADED, 3))
+"""Numbers of indices and of columns."""
+SUBNORMAL: Final = 2.0**-140
 State: TypeAlias = "dict[str, Any]"
 Settings: TypeAlias = "dict[str, tuple[Callable[[], Any], Callable[[Any], object]]]"
 
@@ -27,6 +33,22 @@ def _settings() -> Settings:
             lambda: torch.get_rng_state().tolist(),
             lambda state: torch.set_rng_state(torch.tensor(state, dtype=torch.uint8)),
         ),
+        "random's state": (random.getstate, random.setstate),
+        "NumPy's random state": (_numpy_state, np.random.set_state),
+        "whether subnormal numbers are flushed to zero": (_flushes, torch.set_flush_denormal),
+        "the default device": (torch.get_default_device, torch.set_default_device),
+        "whether autocast is on": (
+            partial(torch.is_autocast_enabled, "cpu"),
+            partial(torch.set_autocast_enabled, "cpu"),
+        ),
+        "whether anomalies are detected": (
+            torch.is_anomaly_enabled,
+            torch.autograd.set_detect_anomaly,
+        ),
+        "the precision of float32 products": (
+            torch.get_float32_matmul_precision,
+            torch.set_float32_matmul_precision,
+        ),
         "the number of threads": (torch.get_num_threads, torch.set_num_threads),
         "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
         "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -35,6 +57,15 @@ def _settings() -> Settings:
             torch.use_deterministic_algorithms,
         ),
     }
+
+
+def _numpy_state() -> Any:
+    name, words, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 -- the one that all share
+    return name, words.tolist(), *rest
+
+
+def _flushes() -> bool:
+    return not bool((torch.tensor(SUBNORMAL, device="cpu") * 1.0).item())
 
 
 def _state() -> State:
@@ -49,17 +80,18 @@ def _restore(state: State) -> None:
 
 
 def _as_it_was(lab: Lab) -> Iterator[Trial]:
-    sizes = (3, 70, THREADED)
-    for size in sizes[1:2] if lab.backend.compiled else sizes:
+    for size, width in SIZES[1:2] if lab.backend.compiled else SIZES:
         ids = lab.draw.integers(0, 5, size)
         for options in lab.choices(ids, 6, "padding_idx", "scale_grad_by_freq", "max_norm"):
-            yield partial(_passes, lab, Lookup(ids, lab.table(6, 3), options, lab.profile))
+            lookup = Lookup(ids, lab.table(6, width), options, lab.profile)
+            for recorded in {"gradient" in lab.able, False}:
+                yield partial(_passes, lab, lookup, recorded=recorded)
 
 
-def _passes(lab: Lab, lookup: Lookup) -> Claims:
+def _passes(lab: Lab, lookup: Lookup, *, recorded: bool) -> Claims:
     """Compare torch before and after both passes, and put it back, whoever changed it."""
     weight, ids = lab.tensor(lookup.table), lab.tensor(lookup.ids)
-    weight.requires_grad_("gradient" in lab.able)
+    weight.requires_grad_(recorded)
     upstream = lab.tensor(lab.upstream(*lookup.shape))
     with torch_threads(2):  # with one there would be nothing to take away
         before = _state()

@@ -23,6 +23,7 @@ COSTLY: Final = frozenset(
         "threads",
         "training",
         "huge table",
+        "modules without memory",
         "streams.current",
         "streams.concurrent",
         "streams.capture",

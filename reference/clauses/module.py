@@ -69,7 +69,7 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "reset_parameters, where there is one, draws the table anew as the constructor does, the "
-        "padding row included, and weight stays the same Parameter.",
+        "padding row included, also one that to_empty made; weight stays the same Parameter.",
         "torch.nn.Embedding.reset_parameters, undocumented; torch 2.13, observed",
         "module.weight.data.fill_(7)\nmodule.reset_parameters()\nmodule.weight.std()  # about 1",
         _NEEDS,
@@ -259,12 +259,34 @@ CLAUSES = (
         _NEEDS,
     ),
     Clause(
+        "module.from-pretrained-subclass",
+        Level.MUST,
+        TORCH,
+        "from_pretrained of a subclass makes one of it, whose forward is called.",
+        "torch.nn.Embedding.from_pretrained, a classmethod; torch 2.13, observed",
+        "class Scaled(Embedding): forward = lambda self, ids: 2 * super().forward(ids)\n"
+        "type(Scaled.from_pretrained(table))  # Scaled",
+        _NEEDS,
+    ),
+    Clause(
+        "module.from-pretrained-draws-nothing",
+        Level.SHOULD,
+        TORCH,
+        "from_pretrained leaves torch's random state alone: what is made after it is as without.",
+        "torch.nn.Embedding.from_pretrained; torch 2.13, observed",
+        "torch.manual_seed(0)\nEmbedding.from_pretrained(table)\ntorch.rand(1)  # 0.4963",
+        _NEEDS,
+        policy=True,
+    ),
+    Clause(
         "module.state-dict",
         Level.MUST,
         BOTH,
-        "state_dict holds weight alone, as it is, with whatever options, and loading "
-        "it makes another module look up the same rows.",
-        "torch.nn.Module.state_dict; torch 2.13, observed",
+        "state_dict holds weight alone, under the name that a model gives it, with whatever "
+        "options: the table itself and no copy; loading it makes another module look up the same "
+        "rows.",
+        "torch.nn.Module.state_dict, documentation: references to the parameters; torch 2.13, "
+        "observed",
         "b.load_state_dict(a.state_dict())\nb(ids) == a(ids)",
         _NEEDS,
     ),
@@ -283,9 +305,21 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "load_state_dict raises for a missing key, an unexpected one and a table of another shape; "
-        "with strict=False the wrong keys are forgiven and the table is left alone.",
+        "with strict=False the wrong keys are forgiven, the missing one is named, and the table is "
+        "left alone. A frozen table is missed like any other.",
         "torch.nn.Module.load_state_dict, documentation of strict",
         "module.load_state_dict({})  # raises\nmodule.load_state_dict({}, strict=False)",
+        _NEEDS,
+    ),
+    Clause(
+        "module.load-assign",
+        Level.MUST,
+        BOTH,
+        "load_state_dict with assign=True puts the loaded tensor in the table's place, its memory "
+        "and dtype included; requires_grad stays as it was.",
+        "torch.nn.Module.load_state_dict, documentation of assign",
+        'module.load_state_dict({"weight": table}, assign=True)\n'
+        "module.weight.data_ptr() == table.data_ptr()  # True",
         _NEEDS,
     ),
     Clause(
@@ -294,7 +328,7 @@ CLAUSES = (
         BOTH,
         "to(dtype) rounds every row to nearest in the same Parameter, and from then on the module "
         "looks up the new table and its gradients have the new dtype; to a wider dtype and back "
-        "leaves the bits.",
+        "leaves the bits. Where torch.__future__ asks for new Parameters, so it is with these.",
         "torch.nn.Module.to, documentation: casts in place; torch.__future__, documentation of "
         "set_overwrite_module_params_on_conversion; IEEE 754",
         "module.to(torch.float64)\nmodule(ids).dtype  # float64",
@@ -304,8 +338,8 @@ CLAUSES = (
         "module.deepcopy",
         Level.MUST,
         BOTH,
-        "A deepcopy does what the original does, with its options, mode and requires_grad, and "
-        "neither sees a later change of the other.",
+        "A deepcopy does what the original does, with its options, dtype, mode and requires_grad, "
+        "and neither sees a later change of the other.",
         "copy.deepcopy, documentation; torch.nn.TransformerEncoder makes its layers by it",
         "other = copy.deepcopy(module)\nother.weight.data.zero_()\nmodule(ids)  # as before",
         _NEEDS,
@@ -319,6 +353,15 @@ CLAUSES = (
         "torch.save and pickle, documentation",
         "torch.save(module, file)\nother = torch.load(file, weights_only=False)\n"
         "other(ids)  # as module(ids)",
+        _NEEDS,
+    ),
+    Clause(
+        "module.shallow-copy",
+        Level.MUST,
+        BOTH,
+        "copy.copy gives another module on the same Parameter.",
+        "copy.copy, documentation: references to what the original holds",
+        "other = copy.copy(module)\nother.weight is module.weight  # True",
         _NEEDS,
     ),
     Clause(
@@ -338,7 +381,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "What only asks leaves the table as it is, rows over max_norm too: state_dict, repr, "
-        "copies, parameters, apply, eval, train, requires_grad_, zero_grad, a cast to its dtype.",
+        "copies, parameters, apply, eval, train, requires_grad_, zero_grad, a cast to its dtype. "
+        "weight stays the same Parameter.",
         "torch.nn.Embedding, documentation of max_norm: modified in-place by a forward call",
         "module = Embedding(4, 3, max_norm=0.1)\nbefore = module.weight.clone()\n"
         "module.state_dict()  # module.weight is as before",
@@ -381,7 +425,7 @@ CLAUSES = (
         BOTH,
         "Forward and full backward hooks, and what runs before either, run once a call, in train "
         "and eval mode and by functional_call, and what they return takes the place of indices, "
-        "output and upstream gradient; removed, they are gone.",
+        "output and upstream gradient; removed, they are gone. A deepcopy has them too.",
         "torch.nn.Module.register_forward_hook and register_full_backward_hook, documentation",
         "module.eval().register_forward_hook(lambda module, args, out: out * 2)\n"
         "module(ids)  # twice the rows",
@@ -396,6 +440,16 @@ CLAUSES = (
         "torch.nn.utils.parametrize.register_parametrization, documentation",
         'parametrize.register_parametrization(module, "weight", Doubled())\n'
         "module(ids)  # twice the rows of module.parametrizations.weight.original",
+        _NEEDS,
+    ),
+    Clause(
+        "module.pruned",
+        Level.MUST,
+        BOTH,
+        "A weight that torch.nn.utils.prune masks, and keeps as weight_orig, is looked up masked, "
+        "in either mode, and differentiated through the mask.",
+        "torch.nn.utils.prune.custom_from_mask, documentation",
+        'prune.custom_from_mask(module, "weight", mask)\nmodule(ids)  # (weight_orig * mask)[ids]',
         _NEEDS,
     ),
 )

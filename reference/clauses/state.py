@@ -82,8 +82,9 @@ CLAUSES = (
         "state.torch-as-it-was",
         Level.MUST,
         BOTH,
-        "Neither a call nor a backward pass changes torch's random state, its number of threads, "
-        "its default dtype or whether gradients are recorded.",
+        "Neither a call nor a backward pass changes the random state of torch, NumPy or random, or "
+        "what torch is set to: its number of threads, default dtype and device, autocast, whether "
+        "gradients are recorded, anomalies detected and subnormal numbers flushed to zero.",
         "forced: a lookup draws nothing; what else a program does would depend on its embedding",
         "state = torch.get_rng_state()\nembedding(ids, weight).sum().backward()\n"
         "torch.equal(state, torch.get_rng_state())  # True",

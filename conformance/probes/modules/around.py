@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 from embconform.conformance.lazy_torch import torch
@@ -14,6 +16,8 @@ from embconform.conformance.probes.modules.claims import SameBehaviour
 from embconform.conformance.probes.modules.common import (
     IDS,
     PADDING,
+    ROWS,
+    WIDTH,
     Claims,
     Subject,
     described,
@@ -34,11 +38,25 @@ def hooks(subject: Subject) -> Claims:
     plain = subject.filled()
     own, new = (to_numpy(plain(subject.ids(ids))) for ids in (IDS, OTHER_IDS))
     for mode in ("train", "eval"):
+        yield from _copied(subject, mode, own)
         for way, call in _calls(subject):
             module = subject.filled().train(mode == "train")
             yield from _forward(subject, module, f"{way} in {mode} mode", call, own, new)
         if "gradient" in subject.able:
             yield from _backward(subject, mode)
+
+
+def _copied(subject: Subject, mode: str, own: Array) -> Claims:
+    """Copy a module that has hooks: the copy has them as well, and its own go away alone."""
+    module = subject.filled().train(mode == "train")
+    module.register_forward_pre_hook(lambda _, arguments: (arguments[0].clone(),))
+    handle = module.register_forward_hook(lambda _module, _arguments, output: output * FACTOR)
+    made = copy.deepcopy(module)
+    handle.remove()
+    what = f"the output of a deepcopy of a module with a forward hook in {mode} mode"
+    yield SameBits(what, to_numpy(made(subject.ids())), own * FACTOR)
+    what = f"the output of a module in {mode} mode whose hook was removed after a deepcopy"
+    yield SameBits(what, to_numpy(module(subject.ids())), own)
 
 
 def _calls(subject: Subject) -> Iterator[tuple[str, Call]]:
@@ -160,6 +178,31 @@ def _doubled(subject: Subject, mode: str, options: dict[str, Any]) -> Claims:
     yield SameBits(f"the output of {what} that changed", seen, changed["the output"])
     torch.nn.utils.parametrize.remove_parametrizations(module, "weight")
     yield SameBehaviour(f"{what} until now", run(module, ids), changed)
+
+
+def pruned(subject: Subject) -> Claims:
+    """Mask the weight as torch.nn.utils.prune does, which keeps it as weight_orig."""
+    prune: Any = import_module("torch.nn.utils.prune")  # torch does not import it by itself
+    ids = subject.ids()
+    mask = torch.arange(ROWS * WIDTH).reshape(ROWS, WIDTH) % 3 != 0
+    for mode, options in (("train", {}), ("eval", subject.richest())):
+        module, plain = (subject.filled(**options).train(mode == "train") for _ in range(2))
+        if not options.get("max_norm"):
+            module(ids)  # something to cache
+        prune.custom_from_mask(module, "weight", mask)
+        plain.weight.data.mul_(mask)
+        wanted = run(plain, ids)
+        what = f"a module in {mode} mode with a pruned weight{described(options)}"
+        output = module(ids)
+        yield SameBits(f"the output of {what}", to_numpy(output), wanted["the output"])
+        if "gradient" in subject.able and not options.get("max_norm"):
+            output.backward(upstream_of(output))
+            gradient = wanted["the gradient"] * to_numpy(mask)
+            yield SameBits(f"the gradient of {what}", to_numpy(module.weight_orig.grad), gradient)
+        module.weight_orig.data.fill_(0.125)
+        plain.weight.data.copy_(0.125 * mask)
+        prune.remove(module, "weight")
+        yield SameBehaviour(f"{what} until now", run(module, ids), run(plain, ids))
 
 
 def _doubling() -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""What torch's default dtype and device make of a module."""
+"""What torch's default dtype and device make of a module, and modules without memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Equal, Refused
 from embconform.conformance.probes.default_dtype import OFTEN, default_dtype
-from embconform.conformance.probes.modules.claims import SameBehaviour
+from embconform.conformance.probes.modules.claims import PaddingRow, SameBehaviour
 from embconform.conformance.probes.modules.common import (
     PADDING,
     ROWS,
@@ -18,7 +18,9 @@ from embconform.conformance.probes.modules.common import (
     Subject,
     described,
     run,
+    table_of,
 )
+from embconform.conformance.probes.modules.draws import SHAPES, Drawn
 
 _OTHERS: Final = ("float64", "bfloat16", "float16")
 
@@ -91,3 +93,27 @@ def _filled_later(subject: Subject, module: Any, how: str, options: dict[str, An
     wanted = run(subject.filled(**options), subject.ids())
     which = f"{which}, brought to memory and loaded,"
     yield SameBehaviour(which, run(module, subject.ids()), wanted)
+
+
+def redrawn(subject: Subject) -> Claims:
+    """Make a module without memory, give it some, and draw its table, as large models are made."""
+    cls = type(subject.make())
+    if not callable(getattr(cls, "reset_parameters", None)):
+        yield Refused(f"{cls.__name__} has no reset_parameters")
+        return
+    torch.manual_seed(subject.seed + 2)
+    padding = 3 if "padding_idx" in subject.able else None
+    options = {} if padding is None else {"padding_idx": padding}
+    device = subject.values().device
+    try:
+        with torch.device("meta"):
+            module = subject.make(*SHAPES[1], dtype=subject.dtype, **options)
+        module.to_empty(device=device)
+    except Exception:  # module.meta tells
+        return
+    module.weight.data.fill_(7.0)
+    module.reset_parameters()
+    what, table = "a table after to_empty and reset_parameters", table_of(module)
+    if padding is not None:
+        yield PaddingRow(what, table, SHAPES[1], padding, subject.profile)
+    yield Drawn(what, table, SHAPES[1], subject.profile, padding)

@@ -1,4 +1,4 @@
-"""What becomes of a module that is saved, loaded, copied, pickled or cast."""
+"""What becomes of a module that is copied, pickled or cast."""
 
 from __future__ import annotations
 
@@ -6,112 +6,21 @@ import copy
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import combinations
+from collections.abc import Callable
 from typing import Any
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
-from embconform.conformance.probes.claims import Equal, Must, Refused, SameBits, SameValues
+from embconform.conformance.probes.claims import Equal, Must, Refused, SameBits
 from embconform.conformance.probes.modules.claims import CastOf, SameBehaviour
 from embconform.conformance.probes.modules.common import (
-    PADDING,
     Claims,
     Subject,
     described,
     run,
+    serve,
     table_of,
 )
-from embconform.conformance.recording import attempt
-
-
-def state(subject: Subject) -> Claims:
-    """See what state_dict holds and that another module takes it."""
-    torch.manual_seed(subject.seed)
-    padded = {"padding_idx": 2} if "padding_idx" in subject.able else {}
-    source, other = (subject.make(6, 4, **padded) for _ in range(2))
-    source.weight.data += 0.5  # a loaded padding row need not be 0
-    ids = subject.ids([0, 5, 2])
-    other(ids)
-    yield Equal("list(state_dict())", [str(key) for key in source.state_dict()], ["weight"])
-    other.load_state_dict(source.state_dict())
-    wrong = "after load_state_dict the module does not look up the loaded rows"
-    yield SameValues(table_of(other), table_of(source), wrong)
-    yield SameValues(to_numpy(other(ids)), to_numpy(source(ids)), wrong)
-    options = subject.richest()
-    held = to_numpy(subject.filled(**options).state_dict()["weight"])
-    what = f"weight in a state_dict{described(options)}"
-    yield SameBits(what, held, to_numpy(subject.values()))
-    for options in _combinations(subject.able):
-        module = subject.filled(**options)
-        if not subject.backend.compiled:
-            module(subject.ids())  # what it keeps of calls is no state
-        keys = [str(key) for key in module.state_dict()]
-        yield Equal(f"list(state_dict()){described(options)}", keys, ["weight"])
-        module.load_state_dict({"weight": subject.values()})
-
-
-def _combinations(able: frozenset[str]) -> Iterator[dict[str, Any]]:
-    """List every set of options that a backend has: each may come with a buffer."""
-    values = {
-        "padding_idx": PADDING,
-        "max_norm": 2.0,
-        "norm_type": 1.0,
-        "scale_grad_by_freq": True,
-        "sparse": True,
-    }
-    has = [name for name in values if name in able]
-    for number in range(len(has) + 1):
-        for names in combinations(has, number):
-            yield {name: values[name] for name in names}
-
-
-def load_copies(subject: Subject) -> Claims:
-    """See that loading writes into the table as it stands: same Parameter, dtype and memory."""
-    module = subject.filled()
-    weight, address = module.weight, module.weight.data_ptr()
-    loaded = {**module.state_dict(), "weight": subject.values(torch.float64) * (1 + 3 * 2.0**-25)}
-    given, dtype = to_numpy(loaded["weight"]), _name(weight.dtype)
-    module.load_state_dict(loaded)
-    yield Must(
-        module.weight is weight, "load_state_dict puts another Parameter in the place of weight"
-    )
-    yield Must(weight.data_ptr() == address, "load_state_dict moves weight to other memory")
-    yield CastOf("a table that loaded float64", table_of(module), given, dtype)
-    loaded = {**module.state_dict(), "weight": subject.values().clone()}
-    module.load_state_dict(loaded)
-    loaded["weight"].fill_(9.0)
-    given = to_numpy(subject.values())
-    yield SameBits("a table whose checkpoint changed", table_of(module), given)
-    strided = (subject.values() * 2).t().contiguous().t()
-    module.load_state_dict({**module.state_dict(), "weight": strided})
-    what = "a table that loaded a transposed tensor"
-    yield SameBits(what, table_of(module), to_numpy(strided))
-    options, longer = subject.richest(), subject.values() * 2
-    module = subject.filled(**options)
-    module.load_state_dict({**module.state_dict(), "weight": longer})
-    what = f"a table that was loaded{described(options)}"
-    yield SameBits(what, table_of(module), to_numpy(longer))
-
-
-def load_strict(subject: Subject) -> Claims:
-    """See what load_state_dict refuses."""
-    right = subject.values() * 2
-    wrong = {
-        "without weight": {},
-        "with an unexpected key": {"weight": right, "other": right},
-        "with too many rows": {"weight": torch.cat([right, right])},
-        "with a row of one column": {"weight": right[:, :1]},
-        "with one row": {"weight": right[:1]},
-    }
-    for what, checkpoint in wrong.items():
-        load = partial(subject.filled().load_state_dict, checkpoint)
-        yield attempt(f"load_state_dict of a checkpoint {what}", load)
-    module = subject.filled()
-    module.load_state_dict({"other": right}, strict=False)
-    kept = to_numpy(subject.values())
-    yield SameBits("a table after strict=False found no weight", table_of(module), kept)
 
 
 def cast(subject: Subject) -> Claims:
@@ -133,6 +42,35 @@ def cast(subject: Subject) -> Claims:
         module(subject.ids())
         module.float()
         yield SameBits("the table after double() and float()", table_of(module), table)
+        for name in ("overwrite", "swap"):
+            yield from _cast_by(subject, name)
+
+
+def _cast_by(subject: Subject, way: str) -> Claims:
+    """Cast where torch is told to make new Parameters, or to swap what they hold."""
+    flags = torch.__future__
+    get = getattr(flags, f"get_{way}_module_params_on_conversion")
+    put = getattr(flags, f"set_{way}_module_params_on_conversion")
+    before = get()
+    for options in ({}, subject.richest()):
+        module = subject.filled(dtype=torch.float32, **options)
+        run(module, subject.ids())  # something to cache
+        try:
+            put(True)
+            module.double()
+        except RuntimeError:  # torch swaps no Parameter that anybody else holds
+            return
+        finally:
+            put(before)
+        fresh = subject.filled(dtype=torch.float64, **options)
+        for each in (module, fresh):
+            each.weight.data.fill_(0.125)
+        which = f"a module{described(options)} after double(), by {put.__name__}, and a write"
+        yield SameBehaviour(which, run(module, subject.ids()), run(fresh, subject.ids()))
+        for each in (module, fresh):
+            each.weight.data.fill_(0.25)
+        got, wanted = (serve(each.eval(), subject.ids()) for each in (module, fresh))
+        yield SameBehaviour(f"{which}, in eval mode", got, wanted)
 
 
 def _cast(subject: Subject, before: str, after: str) -> Claims:
@@ -174,6 +112,21 @@ def deepcopy(subject: Subject) -> Claims:
     return _same_but_apart(subject, copy.deepcopy, "a deepcopy")
 
 
+def shallow(subject: Subject) -> Claims:
+    """See that copy.copy gives another module on the same Parameter."""
+    for options in ({}, subject.richest()):
+        for trainable in (True, False):
+            module = subject.filled(**options)
+            module.weight.requires_grad_(trainable)
+            made = copy.copy(module)
+            which = f"a shallow copy{described(options)}{'' if trainable else ', frozen'}"
+            yield Must(made is not module, f"{which} is the module itself")
+            yield Must(made.weight is module.weight, f"{which} has another weight")
+            module.weight.data.fill_(0.125)
+            wanted = subject.constant(0.125, trainable=trainable, **options)
+            yield SameBehaviour(which, run(made, subject.ids()), wanted)
+
+
 def pickled(subject: Subject) -> Claims:
     """See pickle and torch.save, where the class is one that pickle can find by name."""
     cls = type(subject.make())
@@ -206,35 +159,38 @@ def _saved(module: Any) -> Any:
 
 def _same_but_apart(subject: Subject, duplicate: Callable[[Any], Any], which: str) -> Claims:
     """Demand a module that does the same, with a table of its own."""
-    for options in subject.option_sets():
+    own = subject.dtype
+    others = [getattr(torch, name) for name in subject.backend.capabilities.dtypes]
+    sets = [(options, own) for options in subject.option_sets()]
+    if not subject.backend.compiled:
+        sets += [(subject.richest(), dtype) for dtype in others if dtype is not own]
+    for options, dtype in sets:
         for frozen in (False, True):
-            module = subject.filled(**options)
+            module = subject.filled(dtype=dtype, **options)
             module.weight.requires_grad_(not frozen)
             if not options.get("max_norm"):
                 module(subject.ids())  # something to cache
             module.eval()
             made = duplicate(module)
-            what = f"{which}{described(options)}{', frozen' * frozen}"
+            cast = "" if dtype is own else f" of {dtype}"
+            what = f"{which}{cast}{described(options)}{', frozen' * frozen}"
             yield Must(not made.training, f"{what} is in training mode, and was made in eval mode")
             yield from _apart(subject, module, made, what, options)
 
 
 def _apart(subject: Subject, module: Any, made: Any, what: str, options: dict[str, Any]) -> Claims:
     """Compare the copy with the original, before and after each changes alone."""
-    ids, table = subject.ids(), table_of(module)
+    ids, table, dtype = subject.ids(), table_of(module), module.weight.dtype
     yield SameBits(f"the table of {what}", table_of(made), table)
     yield Must(isinstance(made.weight, torch.nn.Parameter), f"weight of {what} is no Parameter")
     got = run(made, ids)
     yield SameBits(f"the original's table after a call of {what}", table_of(module), table)
     yield SameBehaviour(what, got, run(module, ids))
     kept = table_of(module)
-    wanted = subject.constant(0.125, trainable=made.weight.requires_grad, **options)
+    trainable = made.weight.requires_grad
+    wanted = subject.constant(0.125, trainable=trainable, dtype=dtype, **options)
     made.weight.data.fill_(0.125)
     yield SameBits(f"the original's table after a change of {what}", table_of(module), kept)
     yield SameBehaviour(f"{what} after its own change", run(made, ids), wanted)
     module.weight.data.fill_(0.25)
     yield SameBehaviour(f"{what} after the original's change", run(made, ids), wanted)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

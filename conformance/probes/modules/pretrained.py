@@ -8,7 +8,7 @@ from typing import Any
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
-from embconform.conformance.probes.claims import Equal, Refused, SameBits
+from embconform.conformance.probes.claims import Equal, Must, Refused, SameBits
 from embconform.conformance.probes.modules.claims import SameBehaviour
 from embconform.conformance.probes.modules.common import (
     PADDING,
@@ -57,6 +57,39 @@ def holds_the_rows(subject: Subject, make: Maker) -> Claims:
             yield SameBits(f"the output of {which}", to_numpy(module(every)), before)
             yield SameBits(f"the table of {which}", table_of(module), before)
             yield SameBits(f"the tensor given to {which}", to_numpy(given), before)
+
+
+@_where_offered
+def of_a_subclass(subject: Subject, make: Maker) -> Claims:
+    """See that from_pretrained of a subclass makes one, and that its forward is called."""
+    cls: Any = type(subject.make())
+
+    def forward(module: Any, ids: torch.Tensor) -> Any:
+        return cls.forward(module, ids) * 2.0
+
+    scaled: Any = type(f"Scaled{cls.__name__}", (cls,), {"forward": forward})
+    for options in ({}, subject.richest()):
+        if not takes(make, *options):
+            continue
+        for freeze in (True, False):
+            module = scaled.from_pretrained(subject.values(), freeze=freeze, **options)
+            call = f"from_pretrained(table, freeze={freeze}{_written(options)}) of a subclass"
+            yield Must(isinstance(module, scaled), f"{call} makes a {type(module).__name__}")
+            plainly = subject.filled(**options)(subject.ids())
+            got = to_numpy(module(subject.ids()))
+            yield SameBits(f"the output of {call}", got, to_numpy(plainly) * 2.0)
+
+
+@_where_offered
+def draws_nothing(subject: Subject, make: Maker) -> Claims:
+    """See that torch's generator is where it was."""
+    for options in subject.option_sets():
+        if takes(make, *options):
+            before = torch.get_rng_state()
+            make(subject.values(), **options)
+            same = torch.equal(before, torch.get_rng_state())
+            call = f"from_pretrained(table{_written(options)})"
+            yield Must(same, f"{call} draws from torch's generator")
 
 
 @_where_offered

@@ -13,6 +13,7 @@ from embconform.conformance.probes.modules import (
     contexts,
     copies,
     later,
+    loading,
     made,
     pretrained,
     tied,
@@ -34,8 +35,6 @@ CHECKS: Final[dict[str, Check]] = {
     "module.reset-parameters": made.redrawn,
     "module.dtype": made.dtype_argument,
     "module.default-dtype": contexts.dtype_by_default,
-    "module.device-context": contexts.device_by_context,
-    "module.meta": contexts.meta,
     "module.padding-out-of-range": made.padding_out_of_range,
     "module.weight-argument": made.weight_shape,
     "module.argument-names": made.argument_names,
@@ -48,13 +47,17 @@ CHECKS: Final[dict[str, Check]] = {
     "module.from-pretrained-shares": pretrained.shares,
     "module.from-pretrained-freezes": pretrained.freezes,
     "module.from-pretrained-options": pretrained.keeps_options,
+    "module.from-pretrained-subclass": pretrained.of_a_subclass,
+    "module.from-pretrained-draws-nothing": pretrained.draws_nothing,
     "module.from-pretrained-rank": pretrained.checks_rank,
-    "module.state-dict": copies.state,
-    "module.load-copies": copies.load_copies,
-    "module.load-strict": copies.load_strict,
+    "module.state-dict": loading.state,
+    "module.load-copies": loading.load_copies,
+    "module.load-strict": loading.load_strict,
+    "module.load-assign": loading.load_assign,
     "module.cast": copies.cast,
     "module.deepcopy": copies.deepcopy,
     "module.pickle": copies.pickled,
+    "module.shallow-copy": copies.shallow,
     "module.tied": tied.tied,
     "module.table-kept": use.table_kept,
     "module.eval-mode": use.eval_mode,
@@ -62,25 +65,38 @@ CHECKS: Final[dict[str, Check]] = {
     "module.freezing": use.freezing,
     "module.hooks": around.hooks,
     "module.parametrized": around.parametrized,
+    "module.pruned": around.pruned,
 }
+WITHOUT_MEMORY: Final[dict[str, Check]] = {
+    "module.device-context": contexts.device_by_context,
+    "module.meta": contexts.meta,
+    "module.reset-parameters": contexts.redrawn,
+}
+"""Checks on the meta device: together, since the first draw there imports torch's compiler, which
+takes a process two seconds."""
 
 
 def _observe(
-    clause: str, backend: Backend, profile: Profile, seed: int, device: str
+    checks: dict[str, Check], backend: Backend, profile: Profile, seed: int, device: str
 ) -> tuple[Record, ...]:
-    """Run a check, if profile and backend have its clause."""
-    entry = registry()[clause]
-    if profile not in entry.profiles or not entry.needs <= backend.able:
-        return ()
-    check = partial(CHECKS[clause], Subject(backend, profile, seed))
+    """Run those checks whose clause profile and backend have."""
     with torch.device(device):
-        return (record(clause, check, Settling(backend, device)),)
+        return tuple(
+            record(
+                clause, partial(check, Subject(backend, profile, seed)), Settling(backend, device)
+            )
+            for clause, check in checks.items()
+            if profile in registry()[clause].profiles and registry()[clause].needs <= backend.able
+        )
 
 
-MODULE_PROBES = tuple(
-    Probe(
-        clause, frozenset({clause}), frozenset({"module"}), partial(_observe, clause), judge_records
-    )
-    for clause in CHECKS
+def _probe(name: str, checks: dict[str, Check]) -> Probe:
+    observe = partial(_observe, checks)
+    return Probe(name, frozenset(checks), frozenset({"module"}), observe, judge_records)
+
+
+MODULE_PROBES: Final = (
+    *(_probe(clause, {clause: check}) for clause, check in CHECKS.items()),
+    _probe("modules without memory", WITHOUT_MEMORY),
 )
 """One a clause: a target that crashes in one of them has the others judged."""

@@ -12,7 +12,7 @@ import numpy as np
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Equal, Must, Refused, SameBits, SameValues
-from embconform.conformance.probes.modules.claims import Behaviour, SameBehaviour
+from embconform.conformance.probes.modules.claims import SameBehaviour
 from embconform.conformance.probes.modules.common import (
     IDS,
     PADDING,
@@ -22,6 +22,7 @@ from embconform.conformance.probes.modules.common import (
     Subject,
     described,
     run,
+    serve,
     table_of,
 )
 from embconform.conformance.recording import plain
@@ -32,11 +33,12 @@ def eval_mode(subject: Subject) -> Claims:
     ids = subject.ids()
     for options in subject.option_sets():
         yield _frozen_in_eval(subject, ids, options)
-        yield _served_from_elsewhere(subject, options)
-        wanted, served = run(subject.filled(**options), ids), _serve(subject.filled(**options), ids)
+        yield _moved_while_serving(subject, options)
+        wanted = run(subject.filled(**options), ids)
+        under_no_grad = serve(subject.filled(**options), ids)
         module = subject.filled(**options).eval()
         which = f"a module in eval mode under no_grad{described(options)}"
-        yield SameBehaviour(which, _serve(module, ids), served)
+        yield SameBehaviour(which, serve(module, ids), under_no_grad)
         module = subject.filled(**options)
         which = f"a module in eval mode{described(options)}"
         yield Must(module.eval() is module, "module.eval() does not return the module")
@@ -56,22 +58,16 @@ def _frozen_in_eval(subject: Subject, ids: torch.Tensor, options: dict[str, Any]
     return SameBehaviour(which, run(served.eval(), ids), run(trained, ids))
 
 
-def _served_from_elsewhere(subject: Subject, options: dict[str, Any]) -> SameBehaviour:
+def _moved_while_serving(subject: Subject, options: dict[str, Any]) -> SameBehaviour:
     """Move the table of a module that serves, then write to it."""
     moved, fresh = (subject.filled(**options).eval() for _ in range(2))
     ids = subject.ids(IDS * 7)  # enough for what is only worth it for many
-    _serve(moved, ids)
+    serve(moved, ids)
     moved.weight.data = moved.weight.data.clone()
     for module in (moved, fresh):
         module.weight.data.fill_(0.125)
     which = f"a module in eval mode whose table moved and changed{described(options)}"
-    return SameBehaviour(which, _serve(moved, ids), _serve(fresh, ids))
-
-
-def _serve(module: Any, ids: torch.Tensor) -> Behaviour:
-    """Look up as a trained model does."""
-    with torch.no_grad():
-        return run(module, ids)
+    return SameBehaviour(which, serve(moved, ids), serve(fresh, ids))
 
 
 def zero_grad(subject: Subject) -> Claims:
@@ -179,6 +175,16 @@ def table_kept(subject: Subject) -> Claims:
             yield SameBits(f"the table after {call}{described(options)}", table_of(module), before)
         which = f"a module after {', '.join(NO_WRITES)}{described(options)}"
         yield SameBehaviour(which, run(module, ids), run(subject.filled(**options), ids))
+    for options in subject.option_sets():
+        module = subject.filled(**options)
+        weight = module.weight
+        module.eval()
+        if not subject.backend.compiled:
+            serve(module, ids)
+        for call, make in NO_WRITES.items():
+            make(module)
+            same = module.weight is weight
+            yield Must(same, f"after {call}{described(options)} weight is another Parameter")
 
 
 def padding_fixed(subject: Subject) -> Claims:

@@ -1,0 +1,159 @@
+"""What a module keeps in a checkpoint and takes from one, alone and in a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import to_numpy
+from embconform.conformance.probes.claims import Equal, Must, SameBits, SameValues
+from embconform.conformance.probes.modules.claims import CastOf, SameBehaviour
+from embconform.conformance.probes.modules.common import (
+    PADDING,
+    Claims,
+    Subject,
+    described,
+    run,
+    table_of,
+)
+from embconform.conformance.recording import attempt, plain
+
+
+def state(subject: Subject) -> Claims:
+    """See what state_dict holds and that another module takes it."""
+    torch.manual_seed(subject.seed)
+    padded = {"padding_idx": 2} if "padding_idx" in subject.able else {}
+    source, other = (subject.make(6, 4, **padded) for _ in range(2))
+    source.weight.data += 0.5  # a loaded padding row need not be 0
+    ids = subject.ids([0, 5, 2])
+    other(ids)
+    yield Equal("list(state_dict())", [str(key) for key in source.state_dict()], ["weight"])
+    other.load_state_dict(source.state_dict())
+    wrong = "after load_state_dict the module does not look up the loaded rows"
+    yield SameValues(table_of(other), table_of(source), wrong)
+    yield SameValues(to_numpy(other(ids)), to_numpy(source(ids)), wrong)
+    options = subject.richest()
+    held = to_numpy(subject.filled(**options).state_dict()["weight"])
+    what = f"weight in a state_dict{described(options)}"
+    yield SameBits(what, held, to_numpy(subject.values()))
+    for options in _combinations(subject.able):
+        module = subject.filled(**options)
+        if not subject.backend.compiled:
+            module(subject.ids())  # what it keeps of calls is no state
+        yield from _holds_references(module, described(options))
+        module.load_state_dict({"weight": subject.values()})
+
+
+def _holds_references(module: Any, told: str) -> Claims:
+    """See that a state_dict holds the table itself, alone and under the name that a model gives."""
+    held = module.state_dict()
+    yield Equal(f"list(state_dict()){told}", [str(key) for key in held], ["weight"])
+    same = held["weight"].data_ptr() == module.weight.data_ptr()
+    yield Must(same, f"weight in a state_dict{told} is a copy; it must refer to the table")
+    kept = module.state_dict(keep_vars=True)["weight"] is module.weight
+    yield Must(kept, f"state_dict(keep_vars=True){told} does not hold the Parameter")
+    model = torch.nn.ModuleDict({"first": module, "last": torch.nn.Linear(1, 1, bias=False)})
+    keys = [str(key) for key in model.state_dict()]
+    yield Equal(f"list(state_dict()) of a model{told}", keys, ["first.weight", "last.weight"])
+
+
+def _combinations(able: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """List every set of options that a backend has: each may come with a buffer."""
+    values = {
+        "padding_idx": PADDING,
+        "max_norm": 2.0,
+        "norm_type": 1.0,
+        "scale_grad_by_freq": True,
+        "sparse": True,
+    }
+    has = [name for name in values if name in able]
+    for number in range(len(has) + 1):
+        for names in combinations(has, number):
+            yield {name: values[name] for name in names}
+
+
+def load_copies(subject: Subject) -> Claims:
+    """See that loading writes into the table as it stands: same Parameter, dtype and memory."""
+    module = subject.filled()
+    weight, address = module.weight, module.weight.data_ptr()
+    loaded = {**module.state_dict(), "weight": subject.values(torch.float64) * (1 + 3 * 2.0**-25)}
+    given, dtype = to_numpy(loaded["weight"]), str(weight.dtype).removeprefix("torch.")
+    module.load_state_dict(loaded)
+    yield Must(
+        module.weight is weight, "load_state_dict puts another Parameter in the place of weight"
+    )
+    yield Must(weight.data_ptr() == address, "load_state_dict moves weight to other memory")
+    yield CastOf("a table that loaded float64", table_of(module), given, dtype)
+    loaded = {**module.state_dict(), "weight": subject.values().clone()}
+    module.load_state_dict(loaded)
+    loaded["weight"].fill_(9.0)
+    given = to_numpy(subject.values())
+    yield SameBits("a table whose checkpoint changed", table_of(module), given)
+    strided = (subject.values() * 2).t().contiguous().t()
+    module.load_state_dict({**module.state_dict(), "weight": strided})
+    what = "a table that loaded a transposed tensor"
+    yield SameBits(what, table_of(module), to_numpy(strided))
+    options, longer = subject.richest(), subject.values() * 2
+    module = subject.filled(**options)
+    module.load_state_dict({**module.state_dict(), "weight": longer})
+    what = f"a table that was loaded{described(options)}"
+    yield SameBits(what, table_of(module), to_numpy(longer))
+
+
+def load_strict(subject: Subject) -> Claims:
+    """See what load_state_dict refuses."""
+    right = subject.values() * 2
+    wrong = {
+        "without weight": {},
+        "with an unexpected key": {"weight": right, "other": right},
+        "with too many rows": {"weight": torch.cat([right, right])},
+        "with a row of one column": {"weight": right[:, :1]},
+        "with one row": {"weight": right[:1]},
+    }
+    for what, checkpoint in wrong.items():
+        load = partial(subject.filled().load_state_dict, checkpoint)
+        yield attempt(f"load_state_dict of a checkpoint {what}", load)
+    for options in ({}, subject.richest()):
+        yield from _missing(subject, options)
+    module = subject.filled()
+    module.load_state_dict({"other": right}, strict=False)
+    kept = to_numpy(subject.values())
+    yield SameBits("a table after strict=False found no weight", table_of(module), kept)
+
+
+def _missing(subject: Subject, options: dict[str, Any]) -> Claims:
+    """See that the table is missed, trainable or frozen, by its name in the model."""
+    for trainable in (True, False):
+        module = subject.filled(**options)
+        module.weight.requires_grad_(trainable)
+        model = torch.nn.ModuleDict({"first": module})
+        which = f"a model with a {'trainable' if trainable else 'frozen'} table{described(options)}"
+        yield attempt(f"load_state_dict({{}}) of {which}", partial(model.load_state_dict, {}))
+        missing = model.load_state_dict({}, strict=False).missing_keys
+        told = f"missing_keys of load_state_dict({{}}, strict=False) of {which}"
+        yield Equal(told, [str(key) for key in missing], ["first.weight"])
+
+
+def load_assign(subject: Subject) -> Claims:
+    """See that a loaded tensor takes the table's place, and only requires_grad stays."""
+    dtypes = [getattr(torch, name) for name in subject.backend.capabilities.dtypes]
+    ids = subject.ids()
+    for options in ({}, subject.richest()):
+        for trainable in (True, False):
+            for dtype in dtypes[: 1 if subject.backend.compiled else 2]:
+                module = subject.filled(**options)
+                module.weight.requires_grad_(trainable)
+                loaded = torch.full_like(module.weight, 0.25, dtype=dtype, requires_grad=False)
+                module.load_state_dict({"weight": loaded}, assign=True)
+                frozen = "" if trainable else ", frozen"
+                which = f"a module{described(options)}{frozen}, assigned a table of {dtype},"
+                seen = plain(module.weight.requires_grad)
+                yield Equal(f"requires_grad of the table of {which}", seen, trainable)
+                shared = module.weight.data_ptr() == loaded.data_ptr()
+                yield Must(shared, f"{which} holds a copy of it")
+                loaded.fill_(0.125)
+                wanted = subject.constant(0.125, trainable=trainable, dtype=dtype, **options)
+                yield SameBehaviour(which, run(module, ids), wanted)
