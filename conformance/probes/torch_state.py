@@ -30,11 +30,13 @@ def _settings() -> Settings:
     """List what is to stay, and how it is read and set."""
     return {
         "the random state": (
-            lambda: torch.get_rng_state().tolist(),
-            lambda state: torch.set_rng_state(torch.tensor(state, dtype=torch.uint8)),
+            lambda: torch.get_rng_state().numpy().tobytes(),
+            lambda state: torch.set_rng_state(
+                torch.frombuffer(bytearray(state), dtype=torch.uint8)
+            ),
         ),
         "random's state": (random.getstate, random.setstate),
-        "NumPy's random state": (_numpy_state, np.random.set_state),
+        "NumPy's random state": (_numpy_state, _set_numpy_state),
         "whether subnormal numbers are flushed to zero": (_flushes, torch.set_flush_denormal),
         "the default device": (torch.get_default_device, torch.set_default_device),
         "whether autocast is on": (
@@ -59,9 +61,18 @@ def _settings() -> Settings:
     }
 
 
+def _set_random_state(state: bytes) -> None:
+    torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+
 def _numpy_state() -> Any:
-    name, words, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 -- the one that all share
-    return name, words.tolist(), *rest
+    state: Any = np.random.get_state(legacy=True)  # noqa: NPY002 -- the one that all share
+    return state[0], state[1].tobytes(), *state[2:]
+
+
+def _set_numpy_state(state: Any) -> None:
+    name, words, *rest = state
+    np.random.set_state((name, np.frombuffer(words, np.uint32), *rest))  # noqa: NPY002
 
 
 def _flushes() -> bool:
