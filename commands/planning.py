@@ -149,24 +149,16 @@ def _found(
     """Import a target in the process that it is to run in."""
     if request.isolation == "process":
         from embconform.conformance.isolation.isolated import Isolated
+        from embconform.conformance.running.readiness import get_ready
 
         isolated = Isolated(target, request.device, limits_of(request), stop)
-        _get_ready()
+        get_ready()
         return isolated, isolated.description, 0
     from embconform.backends.targets import resolve
 
     with captured_output() as captured:
         backend = resolve(target)
     return backend, backend, captured.total_bytes
-
-
-def _get_ready() -> None:
-    """Make what every run needs, while torch is imported in the target's process."""
-    from embconform.conformance import judging
-    from embconform.conformance.cases import strata
-
-    judging.judges()
-    strata.pairs()
 
 
 def limits_of(request: Request) -> Limits:

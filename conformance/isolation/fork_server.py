@@ -1,5 +1,7 @@
 """A process that has imported torch and nothing foreign, and that forks the targets' processes.
 
+Helpers of a run have a line to it each, so that torch is imported once.
+
 Importing torch takes two seconds and forking takes none, so a target that crashes often is not
 slow to judge. It is spawned, so nothing of the judges' process is in it, it runs no kernel, so it
 has no threads that a fork would lose, and it never asks for CUDA, so its children may.
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 import array
 import os
+import select
+import signal
 import socket
 import struct
 import sys
@@ -16,7 +20,8 @@ from contextlib import suppress
 from typing import Final
 
 REQUEST: Final = struct.Struct("=cq")
-"""``f`` forks; ``s`` asks for the status of the process whose number follows."""
+"""``f`` forks; ``s`` asks for the status of the process whose number follows; ``l`` brings another
+line, for another process that asks, and has no reply."""
 REPLY: Final = struct.Struct("=qq")
 """A process's number, and its exit status: its code, a signal's number negated, or RUNNING."""
 RUNNING: Final = 2**32
@@ -25,45 +30,90 @@ DESCRIPTORS: Final = 6
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until the other side hangs up.
+    """Serve until the process that started this one hangs up.
 
     Parameters
     ----------
     arguments : list of str
-        The inherited descriptor of the control socket.
+        The inherited descriptor of its control socket.
     """
     from embconform.backends.parent import end_with_parent
     from embconform.conformance.isolation.process import prepare_to_serve
 
     end_with_parent()
-    control = socket.socket(fileno=int(arguments[0]))
+    first = Line(socket.socket(fileno=int(arguments[0])))
     prepare_to_serve()
-    children: dict[int, int] = {}
+    lines = [first]
     while True:
-        message, numbers = _receive(control)
+        for ready in select.select(lines, [], [])[0]:
+            if ready.serve(lines):
+                continue
+            if ready is first:
+                os._exit(0)
+            ready.close()
+            lines.remove(ready)
+
+
+class Line:
+    """Somebody who asks for processes.
+
+    Parameters
+    ----------
+    control : socket.socket
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._children: dict[int, int] = {}
+
+    def fileno(self) -> int:
+        """Give the descriptor to wait for."""
+        return self._control.fileno()
+
+    def serve(self, lines: list[Line]) -> bool:
+        """Do what is asked next; tell whether anybody is there."""
+        message, numbers = _receive(self._control)
         if len(message) < REQUEST.size:
-            os._exit(0)
+            return False
         kind, child = REQUEST.unpack(message)
+        if kind == b"l":
+            lines.append(Line(socket.socket(fileno=numbers[0])))
+            return True
         if kind == b"f":
-            child = _fork(control, numbers)
-            children[child] = RUNNING
-            control.sendall(REPLY.pack(child, RUNNING))
-        else:
-            control.sendall(REPLY.pack(child, _status(child, children)))
+            child = _fork(lines, numbers)
+            self._children[child] = RUNNING
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._control.sendall(REPLY.pack(child, _status(child, self._children)))
+        return True
+
+    def close(self) -> None:
+        """End the processes of one who has gone, with all that they started."""
+        self.hang_up()
+        for child in self._children:
+            if _status(child, self._children) == RUNNING:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child, signal.SIGKILL)
+
+    def hang_up(self) -> None:
+        """Close this end."""
+        self._control.close()
 
 
 def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
     """Read a request and the descriptors that came with it."""
     numbers = array.array("i")
     room = socket.CMSG_LEN(DESCRIPTORS * numbers.itemsize)
-    message, extra, _, _ = control.recvmsg(REQUEST.size, room)
+    try:
+        message, extra, _, _ = control.recvmsg(REQUEST.size, room)
+    except ConnectionResetError:  # gone, with replies that it had not read
+        return b"", []
     for level, kind, data in extra:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
     return message, list(numbers)
 
 
-def _fork(control: socket.socket, numbers: list[int]) -> int:
+def _fork(lines: list[Line], numbers: list[int]) -> int:
     child = os.fork()
     if child:
         for number in numbers:
@@ -71,7 +121,8 @@ def _fork(control: socket.socket, numbers: list[int]) -> int:
         return child
     from embconform.conformance.isolation.process import serve
 
-    control.close()
+    for line in lines:
+        line.hang_up()
     os.setsid()
     *conversation, printed = numbers
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import pickle
 import re
 import signal
-import socket
 import struct
-import subprocess
-import sys
 import sysconfig
 import threading
 import time
@@ -23,7 +19,7 @@ from typing import Any, Final
 
 import psutil
 
-from embconform.conformance.isolation.fork_server import REPLY, REQUEST, RUNNING
+from embconform.conformance.isolation.forking import server
 from embconform.conformance.isolation.messages import Hello
 from embconform.conformance.isolation.transport import MARK, Channel, Memory
 from embconform.conformance.outcome import Lost
@@ -31,7 +27,6 @@ from embconform.conformance.outcome import Lost
 _SLICE: Final = 0.2
 _PATIENCE: Final = 5.0
 _INSTALLED: Final = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
-_SERVER: Final = "embconform.conformance.isolation.fork_server"
 _KEPT: Final = 64 * 1024
 _BROKEN: Final = (EOFError, OSError, pickle.UnpicklingError, struct.error, AttributeError)
 STOPPED: Final = Lost("timeout", "the run was stopped", -1)
@@ -59,81 +54,6 @@ class Printed:
         os.close(source)
 
 
-class ForkServer:
-    """The judges' side of :mod:`fork_server`; one is enough for a process.
-
-    It leads a process group, so that it gets no signal from the terminal.
-    """
-
-    def __init__(self) -> None:
-        self._control, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _SERVER, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-        theirs.close()
-        self._awaited = 0
-        self._forked: list[int] = []
-        atexit.register(self.close)
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can be asked."""
-        return self._process.poll() is None
-
-    def fork(self, descriptors: list[int]) -> int:
-        """Ask for a process; return the ticket for its number, which :meth:`number` reads."""
-        socket.send_fds(self._control, [REQUEST.pack(b"f", 0)], descriptors)
-        self._awaited += 1
-        return len(self._forked) + self._awaited - 1
-
-    def number(self, ticket: int) -> int:
-        """Wait for the number of a process that was asked for."""
-        while len(self._forked) <= ticket:
-            self._forked.append(self._reply()[0])
-            self._awaited -= 1
-        return self._forked[ticket]
-
-    def status(self, number: int) -> int | None:
-        """Give a process's exit status as subprocess does; None while it runs."""
-        self.number(len(self._forked) + self._awaited - 1)
-        self._control.sendall(REQUEST.pack(b"s", number))
-        code = self._reply()[1]
-        return None if code == RUNNING else code
-
-    def close(self) -> None:
-        """End it; its children end with it."""
-        atexit.unregister(self.close)
-        self._control.close()
-        self._process.kill()
-        self._process.wait()
-
-    def _reply(self) -> tuple[int, int]:
-        data = self._control.recv(REPLY.size, socket.MSG_WAITALL)
-        if len(data) < REPLY.size:
-            raise RuntimeError("the process that starts targets has ended")
-        number, status = REPLY.unpack(data)
-        return number, status
-
-
-_servers: list[ForkServer] = []
-
-
-def prepare() -> None:
-    """Let the server import torch before there is a target to start."""
-    _server()
-
-
-def _server() -> ForkServer:
-    """Give the server of this process, a new one where it has died."""
-    if not (_servers and _servers[-1].alive):
-        _servers.append(ForkServer())
-    return _servers[-1]
-
-
 class Worker:
     """One process with the target in it.
 
@@ -155,7 +75,7 @@ class Worker:
         source, sink = os.pipe()
         given = [theirs.fileno(), up.number, down.number]
         given += [self._marks.number, self._crashes.number, sink]
-        self._server = _server()
+        self._server = server()
         self._ticket = self._server.fork(given)
         os.close(sink)
         theirs.close()

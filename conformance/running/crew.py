@@ -15,6 +15,7 @@ from multiprocessing import Pipe
 from types import TracebackType
 from typing import Any, Final, Self
 
+from embconform.conformance.isolation.forking import server
 from embconform.conformance.running.course import Done, Explore, Job, Jobs
 from embconform.conformance.running.helper_process import Assignment, Dismissed, Failed, Hired
 
@@ -37,14 +38,15 @@ class Helper:
 
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-        theirs.close()
+        with theirs, server().line() as line:
+            given = [theirs.fileno(), line.fileno()]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", _MODULE, *map(str, given)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=given,
+                start_new_session=True,
+            )
         self.alive = True
         self.ready = threading.Event()
 

@@ -66,14 +66,16 @@ def main(arguments: list[str]) -> None:
     Parameters
     ----------
     arguments : list of str
-        The inherited descriptor of a connection.
+        The inherited descriptors of a connection, and of a line to the fork server.
     """
     from embconform.backends.parent import end_with_parent
-    from embconform.conformance.isolation.worker import prepare
+    from embconform.conformance.isolation.forking import borrow
+    from embconform.conformance.running.readiness import get_ready
 
     end_with_parent()
-    connection = Connection(int(arguments[0]))
-    prepare()
+    connection, line = Connection(int(arguments[0])), int(arguments[1])
+    borrow(line)
+    get_ready()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             _work(connection, connection.recv())

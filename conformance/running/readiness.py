@@ -1,0 +1,14 @@
+"""What every run needs, made while torch is imported in another process."""
+
+from __future__ import annotations
+
+
+def get_ready() -> None:
+    """Import the judges and what draws cases, and make the pairs that all strata come from."""
+    from embconform.conformance import judging
+    from embconform.conformance.cases import strata
+    from embconform.conformance.running import explorer
+
+    del explorer
+    judging.judges()
+    strata.pairs()
