@@ -31,7 +31,8 @@ def _bags(indices: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, Pu
 
     def run(table: torch.Tensor) -> torch.Tensor:
         dtype = types.from_dtype(weight.dtype)
-        module = bags([(rows, width)], use_cpu=True, weights_precision=dtype)
+        with torch.random.fork_rng(devices=()):  # the constructor draws a table, the lookup none
+            module = bags([(rows, width)], use_cpu=True, weights_precision=dtype)
         del module.weights  # a Parameter, and `table` is none
         module.weights = table.reshape(-1).contiguous()
         output: torch.Tensor = module(flat, offsets)
