@@ -81,8 +81,8 @@ def _traced(lab: Lab) -> Iterator[Trial]:
 def _others(lab: Lab, shape: tuple[int, ...], held: bool) -> Claims:
     """Trace a call, its table an argument or held, and call it with others."""
     first, later = (
-        Lookup(lab.draw.integers(0, HEIGHT, shape), lab.table(HEIGHT, WIDTH), {}, lab.profile)
-        for _ in range(2)
+        Lookup(np.asarray(lab.draw.integers(0, HEIGHT, shape)), table, {}, lab.profile)
+        for table in np.abs(lab.table(2, HEIGHT, WIDTH))  # one-hot rows lose a -0
     )
     call, weight = lab.bind(first), lab.tensor(first.table)
     if held:
