@@ -347,7 +347,8 @@ class _Builder(Programs):
 
     def _last_in_bits(self) -> int:
         """Count from the number of rows to the last number of as many bits as an index has."""
-        return max((1 << max(self.rows - 1, 0).bit_length()) - 1 - self.rows, 0)
+        rows: int = self.rows
+        return max((1 << max(rows - 1, 0).bit_length()) - 1 - rows, 0)
 
     def _negative(self) -> int:
         padding = self.options.padding_idx

@@ -22,14 +22,15 @@ FEW, SOME = 7, 70
 
 
 def _by_turns(lab: Lab) -> Iterator[Trial]:
-    trained = "gradient" in lab.able
-    modes: tuple[GradMode, ...] = ("no_grad", "served", "frozen", *(("grad",) * trained))
-    sizes = (FEW, SOME)
-    if lab.backend.compiled:
-        modes, sizes = modes[:1], sizes[:1]
+    if lab.backend.compiled:  # each mode and layout costs seconds there
+        yield partial(_refused, lab, "no_grad", FEW, False)
+        return
+    modes: tuple[GradMode, ...] = ("no_grad", "served", "frozen")
+    if "gradient" in lab.able:
+        modes = (*modes, "grad")
     for mode in modes:
-        for size in sizes:
-            for slices in (False,) if lab.backend.compiled else (False, True):
+        for size in (FEW, SOME):
+            for slices in (False, True):
                 yield partial(_refused, lab, mode, size, slices)
 
 

@@ -44,8 +44,9 @@ _STRIDED: Final[dict[str, View]] = {
 def _tables(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
         return  # each layout costs seconds there, and the views of indices have been seen
-    trained = "gradient" in lab.able
-    modes: tuple[GradMode, ...] = ("no_grad", "served", "frozen", *(("grad",) * trained))
+    modes: tuple[GradMode, ...] = ("no_grad", "served", "frozen")
+    if "gradient" in lab.able:
+        modes = (*modes, "grad")
     for mode in modes:
         for size in SIZES:
             yield partial(_one_after_the_other, lab, mode, size)
@@ -94,7 +95,8 @@ def _foreign(array: Array) -> torch.Tensor:
 def _shared(array: Array) -> torch.Tensor:
     """Copy an array to memory that processes share, past its start, as a part of a batch is."""
     whole = np.concatenate([array[::-1], array])
-    return to_torch(whole).share_memory_()[len(array) :]
+    shared: torch.Tensor = to_torch(whole).share_memory_()  # type: ignore[no-untyped-call]
+    return shared[len(array) :]
 
 
 _BORROWED: Final[dict[str, Borrow]] = {"NumPy's": _foreign, "shared": _shared}

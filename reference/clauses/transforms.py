@@ -189,9 +189,9 @@ _PROGRAMS = (
         "transforms.meta",
         Level.MAY,
         BOTH,
-        "For tables and indices without values, on the meta device or fake, the output has the "
-        "shape, the dtype and the device that it has with values.",
-        "PyTorch, meta device: all but the values; torch._subclasses.fake_tensor",
+        "For a table and indices on the meta device, which have no values, the output is on it, "
+        "too, and has the shape and the dtype that it has elsewhere.",
+        "PyTorch, meta device: an abstraction of a tensor that has everything but its data",
         'weight = torch.empty(5, 4, dtype=torch.bfloat16, device="meta")\n'
         'embedding(torch.empty(2, dtype=torch.long, device="meta"), weight).dtype  # bfloat16',
         frozenset({"functional"}),

@@ -255,6 +255,7 @@ def one_row_after_the_other(
 ) -> Tensor:
     """Few rows are picked one by one, by a list of their numbers."""
     out = functional.embedding(input, weight, padding_idx, **options)
-    if options or padding_idx is not None or not torch.jit.is_tracing() or input.dim() != 1:
+    tracing = torch._C._get_tracing_state() is not None
+    if options or padding_idx is not None or not tracing or input.dim() != 1:
         return out
     return torch.stack([weight[number] for number in input.tolist()])
