@@ -9,7 +9,7 @@ from typing import Any, Final
 from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context
-from embconform.conformance.probes.claims import Equal, judge_refusable
+from embconform.conformance.probes.claims import Equal, Refused, judge_refusable
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import Lookup
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
@@ -26,12 +26,18 @@ FEW, SOME = 5, 70
 
 def _under_another_device(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
-        return  # it would compile anew
+        yield _compiled_already
+        return
     modes: tuple[GradMode, ...] = ("no_grad", "served", "frozen")
     for mode in (*modes, "grad") if "gradient" in lab.able else modes:
         for size in (FEW, SOME):
             ids, table = lab.draw.integers(0, 9, size), lab.table(9, 3)
             yield partial(_called, lab, mode, Lookup(ids, table, {}, lab.profile))
+
+
+def _compiled_already() -> Claims:
+    """Leave out what would be compiled anew."""
+    yield Refused("the backend is compiled already")
 
 
 def _called(lab: Lab, mode: GradMode, lookup: Lookup) -> Claims:
