@@ -18,7 +18,12 @@ from embconform.conformance.cases.layouts import (
     repeated,
     without_repeats,
 )
-from embconform.conformance.cases.structure import INDEX_LAYOUTS, ROW_SLICE, UPSTREAM_LAYOUTS
+from embconform.conformance.cases.structure import (
+    COLUMN_SLICE,
+    INDEX_LAYOUTS,
+    ROW_SLICE,
+    UPSTREAM_LAYOUTS,
+)
 from embconform.conformance.observe import to_numpy, to_torch
 from embconform.reference.dtypes import Array, bits
 
@@ -84,7 +89,7 @@ class TestEveryLayout:
 
     def test_views_have_guards_on_both_sides(self, layout: Layout, shape: tuple[int, ...]) -> None:
         laid = lay_out(placed(layout, shape))
-        if layout == "contiguous":
+        if layout in ("contiguous", "columns"):
             assert laid.offset == 0
         elif addresses(laid):
             assert min(addresses(laid)) > 0
@@ -109,6 +114,7 @@ class TestWhatTheyAre:
             "swapped": (1, 3),
             "windows": (1, 1),
             "rows": (4, 1),
+            "columns": (6, 1),
         }
 
     def test_only_the_last_two_axes_are_swapped(self) -> None:
@@ -121,7 +127,7 @@ class TestWhatTheyAre:
         assert strides("windows", (2, 3, 4)) == (6, 1, 1)
 
     def test_every_layout_is_listed(self) -> None:
-        assert set(LAYOUTS) == {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE}
+        assert set(LAYOUTS) == {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE, COLUMN_SLICE}
 
     @pytest.mark.parametrize("layout", SHARING)
     def test_shared_elements_are_counted_once(self, layout: Layout) -> None:

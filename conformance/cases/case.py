@@ -24,6 +24,7 @@ Layout = Literal[
     "swapped",
     "windows",
     "rows",
+    "columns",
 ]
 GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
 """What the table requires and the context of the calls; served: frozen, in inference mode."""

@@ -8,10 +8,12 @@ from typing import Final
 from embconform.conformance.cases.case import GRAD_MODES
 from embconform.conformance.cases.structure import (
     BOUNDS,
+    COLUMN_SLICE,
     EMPTY,
     INDEX_LAYOUTS,
     MIXED,
     OUT_OF_RANGE,
+    OVERLAPPING,
     PADDINGS,
     PLAIN,
     ROW_SLICE,
@@ -229,6 +231,15 @@ DIRECTED: Final = (
     Structure(table="special", size="some", dtype="bfloat16"),
     Structure(table="special", size="some", dtype="bfloat16", mode="frozen"),
     Structure(size="some", bound="p2", table="special"),
+    *(Structure(size="apart", mode=mode) for mode in ("grad", "no_grad", "frozen")),
+    *(Structure(weight_layout=OVERLAPPING, mode=mode) for mode in ("grad", "no_grad")),
+    Structure(weight_layout=OVERLAPPING, size="some", rank=2),
+    *(Structure(weight_layout=COLUMN_SLICE, bound=bound) for bound in ("none", "p2")),
+    Structure(weight_layout=COLUMN_SLICE, size="some", bound="p2", mode="no_grad"),
+    *(Structure(program="error", fault="too-large", size=size) for size in ("block", "apart")),
+    Structure(program="error", fault="too-large", size="block", mode="no_grad"),
+    Structure(program="error", fault="index-bool"),
+    *(Structure(size="widest", bound="p2", dtype=dtype) for dtype in ("float16", "bfloat16")),
 )
 
 

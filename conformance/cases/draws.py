@@ -34,6 +34,7 @@ WIDTHS: Final = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 102
 WIDEST: Final = (1025, 1024, 2500, 4101)
 MOST: Final = (3073, 1025)
 HEIGHTS: Final = (70_001, 65_537, 32_769)
+APART: Final = (400, 1_200, 70_001)
 HOT: Final = (5_000, 5_000, 5_000, 100_000)
 CROWD: Final = (5_000,)
 VAST: Final = (66_001, 65_537)
@@ -44,7 +45,12 @@ _MIXED_KINDS: Final = (
     *("uniform", "distinct", "lone", "runs", "swapped", "few"),
     *("skewed", "top", "cyclic", "equal", "distinct", "uniform", "edges", "alike"),
 )
-_KINDS: Final = {"tall": ("top", "uniform", "edges", "alike"), "hot": ("hot",)}
+_KINDS: Final = {
+    "tall": ("top", "uniform", "edges", "alike"),
+    "hot": ("hot",),
+    "apart": ("apart",),
+}
+_ORDERS: Final = {"hot": ORDERS[:1], "apart": ("as they are", "as they are", "falling")}
 
 
 # Making a strategy takes as long as drawing from it, and there are few different ones.
@@ -102,8 +108,8 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
         case "wide" | "widest":
             widths = WIDTHS if s.size == "wide" else WIDEST
             return draw(between(least, 4)), draw(among(widths))
-        case "tall":
-            return draw(among(HEIGHTS)), draw(between(least, 2))
+        case "tall" | "apart":
+            return draw(among(HEIGHTS if s.size == "tall" else APART)), draw(between(least, 2))
         case "no-columns":
             return draw(between(least, 5)), 0
         case "no-rows":
@@ -146,7 +152,7 @@ class _Seeds:
 def _draw_table(random: Callable[[], int], s: Structure, rows: int, width: int) -> Array:
     shape = without_repeats(s.weight_layout, (rows, width))
     values = TABLE_FILLS[s.table](shape, s.dtype, random())
-    return np.broadcast_to(values, (rows, width)).copy()
+    return repeated(s.weight_layout, values, (rows, width)).copy()
 
 
 def _draw_options(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> Options:
@@ -229,6 +235,8 @@ class _Builder(Programs):
         if s.size == "some":
             most = {1: (36,), 2: (6, 8), 3: (3, 4, 4), 4: (2, 3, 4, 2)}.get(s.rank, ())
             return tuple(draw(between(self.least, length)) for length in most)
+        if s.size == "apart" and s.rank == 1:
+            return (draw(between(4, 9)),)
         if s.size == "block" and s.rank:
             count = min(_log(draw, 20, 1_100), max(40_000 // self.width, 20))
             inner = (draw(between(2, 9)), 2, 3)[: s.rank - 1]
@@ -246,7 +254,7 @@ class _Builder(Programs):
         count = math.prod(drawn)
         if self.rows == 0:
             values = np.zeros(0, np.int64)
-        elif self.s.size in COUNTED or self.s.size in MIXED or self.s.size == "tall":
+        elif self.s.size in (*COUNTED, *MIXED, *_KINDS):
             values = self._many_ids(count)
         else:
             values = self._few_ids(count)
@@ -272,7 +280,7 @@ class _Builder(Programs):
         if self.s.size == "tall" and self.s.gradient.endswith("scaled"):
             kinds = ("alike",)  # what is counted is counted by a part of the index
         kind = self.draw(among(kinds))
-        order = self.draw(among(ORDERS if self.s.size != "hot" else ORDERS[:1]))
+        order = self.draw(among(_ORDERS.get(self.s.size, ORDERS)))
         rng = np.random.default_rng(self.random() + 1)
         if not count:
             return np.zeros(0, np.int64)
@@ -308,7 +316,10 @@ class _Builder(Programs):
             return (Call(self.indices(), must_raise=True),)
         if fault.startswith("index"):
             good = self.indices()
-            return self._refused_first(good.values.astype(fault[6:]), good)
+            # of bytes and truths there is one for each row: NumPy takes such for a mask
+            marks = self.rows if fault in ("index-bool", "index-uint8") and self.s.rank == 1 else 0
+            bad = np.resize(good.values, marks) if marks else good.values
+            return self._refused_first(bad.astype(fault[6:]), good)
         good = self.indices() if self.rows else self._zeros()
         return self._refused_first(self._with_bad(good.values), good)
 
@@ -324,7 +335,7 @@ class _Builder(Programs):
 
     def _with_bad(self, good: Ids) -> Ids:
         faults: dict[str, Callable[[], int]] = {
-            "too-large": lambda: self.rows + self.draw(among((0, 1, 7))),
+            "too-large": lambda: self.rows + self.draw(among((0, 1, 7, self._last_in_bits()))),
             "negative": self._negative,
             "far-positive": lambda: self.draw(among(FAR)),
             "far-negative": lambda: self.draw(among(FAR_BELOW)),
@@ -333,6 +344,11 @@ class _Builder(Programs):
         flat = values.reshape(-1)
         flat[self.draw(among((0, -1, flat.size // 2)))] = bad
         return values
+
+    def _last_in_bits(self) -> int:
+        """Count from the number of rows to the last number of as many bits as an index has."""
+        rows: int = self.rows
+        return max((1 << max(rows - 1, 0).bit_length()) - 1 - rows, 0)
 
     def _negative(self) -> int:
         padding = self.options.padding_idx

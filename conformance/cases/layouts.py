@@ -122,7 +122,7 @@ def _strides(layout: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]
         return (swapped[1], swapped[0], *swapped[2:]), span
     padded = list(shape)
     factor = 1
-    if layout == "sliced" and shape:
+    if layout in ("sliced", "columns") and shape:
         padded[-1] += 2
     if layout == "stepped":
         factor = 2
@@ -145,7 +145,8 @@ def lay_out(placed: Placed) -> Laid:
         they are wide); stepped (every second element); offset (contiguous, but not at the start of
         the buffer); expanded, spread and broadcast (stride 0 on the first axis, on the last, on
         all: values along them must be equal); windows (rows that each start one element after the
-        row before, as torch.Tensor.unfold gives); rows (contiguous, two rows into the buffer).
+        row before, as torch.Tensor.unfold gives); rows (contiguous, two rows into the buffer);
+        columns (sliced, but from the first element of the buffer: the first columns of an array).
 
     Returns
     -------
@@ -154,7 +155,7 @@ def lay_out(placed: Placed) -> Laid:
     values = placed.values
     strides, span = _strides(placed.layout, values.shape)
     rows = 2 * values.shape[-1] if values.ndim and values.shape[-1] else GUARD
-    guard = {"contiguous": 0, "rows": rows}.get(placed.layout, GUARD)
+    guard = {"contiguous": 0, "columns": 0, "rows": rows}.get(placed.layout, GUARD)
     base: Any = np.empty(span + 2 * guard, values.dtype)
     base[...] = GUARD_VALUE
     laid = Laid(base, values.shape, strides, guard)

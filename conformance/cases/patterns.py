@@ -82,6 +82,13 @@ def _alike(count: int, rows: int, rng: Rng) -> Ids:
     return rng.choice(np.arange(first, rows, step), count)
 
 
+def _apart(count: int, rows: int, rng: Rng) -> Ids:
+    """Rise from a few of the first rows to a few of the last, far more than a byte apart."""
+    near, low = min(50, rows), count // 2
+    first, last = rng.integers(0, near, low), rows - 1 - rng.integers(0, near, count - low)
+    return np.sort(np.concatenate([first, last]))
+
+
 def _few(count: int, rows: int, rng: Rng) -> Ids:
     return rng.choice(rng.integers(0, rows, 3), count)
 
@@ -100,6 +107,7 @@ PATTERNS: Final[Mapping[str, Callable[[int, int, Rng], Ids]]] = {
     "few": _few,
     "alike": _alike,
     "edges": _edges,
+    "apart": _apart,
 }
 ORDERS: Final = ("as they are", "rising", "as they are", "falling", "last row last")
 NEIGHBOURS: Final = (0, 0, 0, 1, -1, 256, -256)

@@ -13,8 +13,8 @@ import numpy as np
 from embconform.backends.backend import TABLE_DTYPES
 from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.observe import grad_context
-from embconform.conformance.probes.claims import Claim, judge_records
+from embconform.conformance.observe import grad_context, to_numpy
+from embconform.conformance.probes.claims import Claim, SameBits, judge_records
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
@@ -28,6 +28,8 @@ FEW: Final = 24
 EACH: Final = 16
 """Calls from one gradient to the next."""
 HEIGHT, WIDTH = 61, 3
+COLD: Final = 12
+"""Rows that no call names, as most of a vocabulary are cold."""
 Call = tuple[Lookup, Any, Any]
 """What was looked up, the indices and the output."""
 
@@ -68,7 +70,8 @@ def _held(lab: Lab, mode: GradMode, calls: int) -> Claims:
     gradients: list[tuple[int, Lookup, Array, Any]] = []
     with grad_context(mode):
         for turn in range(calls):
-            lookup = Lookup(lab.draw.integers(0, HEIGHT, size), table, {}, lab.profile)
+            named = lab.draw.integers(0, HEIGHT - COLD, size)
+            lookup = Lookup(named, table, {}, lab.profile)
             ids = lab.tensor(lookup.ids)  # kept, or the next lie where they lay
             out = call(ids, weight)
             kept.append((lookup, ids, out))
@@ -77,6 +80,7 @@ def _held(lab: Lab, mode: GradMode, calls: int) -> Claims:
                 torch.autograd.backward([out], [lab.tensor(upstream)])
                 gradients.append((turn, lookup, upstream, weight.grad))
     yield from _rows(kept, MODE_WORDS[mode])
+    yield SameBits(f"the table after {calls} calls {MODE_WORDS[mode]}", to_numpy(weight), table)
     for turn, lookup, upstream, gradient in gradients:
         what = f"weight.grad for call {turn}, read after call {calls - 1}"
         yield GradientOf(what, read_dense(gradient), lookup, upstream)

@@ -58,6 +58,7 @@ class Probe:
 def probes() -> tuple[Probe, ...]:
     """List the probes."""
     from embconform.conformance.probes.aftermath import AFTERMATH_PROBE
+    from embconform.conformance.probes.default_device import DEFAULT_DEVICE_PROBE
     from embconform.conformance.probes.default_dtype import DEFAULT_DTYPE_PROBE
     from embconform.conformance.probes.graph_uses import GRAPH_PROBES
     from embconform.conformance.probes.index_views import VIEWS_PROBE
@@ -65,7 +66,9 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
     from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
+    from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
     from embconform.conformance.probes.streams import STREAM_PROBES
+    from embconform.conformance.probes.table_views import TABLE_VIEWS_PROBE
     from embconform.conformance.probes.tables import TABLE_PROBES
     from embconform.conformance.probes.thread_count import THREAD_COUNT_PROBE
     from embconform.conformance.probes.threads import HANDED_OVER_PROBE, THREAD_PROBE
@@ -73,6 +76,9 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.training import TRAINING_PROBE
     from embconform.conformance.probes.transforms.eager import TRANSFORM_PROBES
     from embconform.conformance.probes.transforms.programs import PROGRAM_PROBES
+    from embconform.conformance.probes.transforms.recorded import RECORDED_PROBES
+
+    # PROGRAM_PROBES
     from embconform.conformance.probes.whole_numbers import WHOLE_NUMBERS_PROBE
     from embconform.conformance.probes.written_tables import WRITES_PROBE
 
@@ -87,6 +93,8 @@ def probes() -> tuple[Probe, ...]:
         AFTERMATH_PROBE,
         OPTIONS_PROBE,
         VIEWS_PROBE,
+        TABLE_VIEWS_PROBE,
+        OTHER_TABLES_PROBE,
         TORCH_STATE_PROBE,
         WRITES_PROBE,
         WHOLE_NUMBERS_PROBE,
@@ -94,7 +102,9 @@ def probes() -> tuple[Probe, ...]:
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,
         DEFAULT_DTYPE_PROBE,
+        DEFAULT_DEVICE_PROBE,
         *TRANSFORM_PROBES,
+        *RECORDED_PROBES,
         *PROGRAM_PROBES,
     )
 

@@ -30,6 +30,8 @@ OTHER_DTYPES = (
     np.dtype(ml_dtypes.float8_e4m3fn),
     np.dtype(ml_dtypes.float8_e5m2),
 )
+NEGATED = np.dtype(np.float32)
+"""The dtype of a real table that is negated when it is read."""
 WIDTH = 1024
 HUGE_ROWS = 2**31 // WIDTH + 9
 MEMORY = 2 * 2 * HUGE_ROWS * WIDTH
@@ -75,19 +77,22 @@ def _other_tables(seed: int) -> Iterator[Array]:
         else:
             raw = rng.integers(0, patterns, (5, 3 * dtype.itemsize), np.uint8)
         yield raw.view(dtype)
+    yield rng.standard_normal((5, 3)).astype(NEGATED)
 
 
 def _observe_other(
     backend: Backend, profile: Profile, seed: int, device: str
 ) -> tuple[Returned | Raised, ...]:
-    """Look up in tables of integers, booleans, complex numbers and 8-bit floats."""
+    """Look up in tables of other dtypes, and in lazy views."""
     del profile
     tables = (to_torch(table).to(device) for table in _other_tables(seed))
     return tuple(_call(backend, OTHER_IDS, _lazy(table)) for table in tables)
 
 
 def _lazy(table: torch.Tensor) -> torch.Tensor:
-    """Give a complex table as a view that is conjugated when it is read, of the same values."""
+    """Give a table as a view of the same values that is conjugated or negated when it is read."""
+    if table.dtype is torch.float32:
+        return torch.complex(table, -table).conj().imag
     return table.conj_physical().conj() if table.is_complex() else table
 
 
@@ -106,7 +111,7 @@ def _judge_other(
 
 
 def _other(table: Array, seen: Returned | Raised) -> Finding | None:
-    name = table.dtype.name
+    name = "negated " * (table.dtype == NEGATED) + table.dtype.name
     if isinstance(seen, Raised):
         return Finding(f"{name} table: {seen}", f"{name} table: {seen}", refused=True)
     exact = table[OTHER_IDS]

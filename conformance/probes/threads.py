@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +17,19 @@ from embconform.backends.backend import Backend, Described
 from embconform.conformance.finding import Finding
 from embconform.conformance.judging import Ruling
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.observe import to_numpy, to_torch
+from embconform.conformance.observe import grad_context, to_numpy, to_torch
 from embconform.conformance.outcome import Raised, raised_from
-from embconform.conformance.probes.claims import judge_records
+from embconform.conformance.probes.claims import Claim, judge_records
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import (
+    MANY,
+    Claims,
+    Function,
+    Lab,
+    Trial,
+    observe_check,
+)
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
@@ -174,6 +181,9 @@ def _handed_over(lab: Lab) -> Iterator[Trial]:
                 yield partial(_passes, lab, lookup, where, forward, backward)
             yield partial(_between, lab, lookup, _here, other)
             yield partial(_between, lab, lookup, worker, other)
+        if not lab.backend.compiled:
+            for size in (len(ids), MANY):
+                yield partial(_held_by_each, lab, size, (_here, worker, other))
 
 
 @contextmanager
@@ -211,6 +221,25 @@ def _between(lab: Lab, lookup: Lookup, run: Run, elsewhere: Run) -> Claims:
         told = f"{each}, another thread's call between the passes"
         yield Rows(f"the output for {told}", read(out), each)
         yield GradientOf(f"weight.grad for {told}", read_dense(weight.grad), each, upstream)
+
+
+def _held_by_each(lab: Lab, size: int, runs: Sequence[Run]) -> Iterator[Claim]:
+    """Look up without grad in one thread after the other, and read every output at the end."""
+    table, kept = _table(0), list[tuple[Lookup, Any]]()
+    weight = lab.tensor(table)
+    for run in (*runs, *runs):
+        lookup = Lookup(lab.draw.integers(0, ROWS, size), table, {}, lab.profile)
+        ids, call = lab.tensor(lookup.ids), lab.bind(lookup)
+        kept.append((lookup, run(partial(_served, call, ids, weight))))
+    for number, (lookup, out) in enumerate(kept):
+        what = f"output {number} of {len(kept)} that {len(runs)} threads hold, for {lookup}"
+        yield Rows(what, read(out), lookup)
+
+
+def _served(call: Function, ids: torch.Tensor, weight: torch.Tensor) -> Any:
+    """Look up without grad; the mode is a thread's own."""
+    with grad_context("no_grad"):
+        return call(ids, weight)
 
 
 HANDED_OVER_PROBE = Probe(

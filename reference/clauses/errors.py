@@ -10,7 +10,8 @@ CLAUSES = (
         "errors.too-large",
         Level.MUST,
         BOTH,
-        "An index equal to or just above the number of rows raises.",
+        "An index equal to or just above the number of rows raises, and so does the last one of "
+        "as many bits as the table's indices have.",
         f"{_RANGE}; {_DOCUMENT}; pytorch/pytorch#100831, #154235",
         "weight = torch.zeros(4, 2)\nembedding(torch.tensor([4]), weight)  # raises",
     ),
@@ -58,6 +59,17 @@ CLAUSES = (
         frozenset({"int32"}),
     ),
     Clause(
+        "errors.other-table",
+        Level.MUST,
+        BOTH,
+        "An index that is out of range of the call's table raises, though the same index tensor "
+        "was in range of another table before.",
+        f"{_RANGE}; a call is a function of its arguments",
+        "ids = torch.tensor([5])\nembedding(ids, torch.zeros(6, 2))\n"
+        "embedding(ids, torch.zeros(4, 2))  # raises",
+        frozenset({"functional"}),
+    ),
+    Clause(
         "errors.zero-width",
         Level.MUST,
         BOTH,
@@ -103,7 +115,8 @@ CLAUSES = (
         "errors.index-dtype",
         Level.MUST,
         TORCH,
-        "Indices of a dtype other than int32 and int64 raise: float, bool, int8, int16, uint8.",
+        "Indices of a dtype other than int32 and int64 raise: float, bool, int8, int16, uint8; "
+        "bools and bytes, one for each row, are no mask.",
         "torch.nn.functional.embedding: Input (LongTensor or IntTensor)",
         "embedding(torch.tensor([1.0]), weight)  # raises\n"
         "embedding(torch.tensor([True]), weight)  # raises",

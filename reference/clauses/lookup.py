@@ -95,18 +95,21 @@ CLAUSES = (
         "lookup.views-apart",
         Level.MUST,
         BOTH,
-        "Each call looks up what its indices read as, whichever other view of the same memory was "
-        "looked up before.",
-        "forced: views share address, version and storage, so that none of them tells the indices",
-        "embedding(ids, weight)\nembedding(ids.t(), weight)  # the transposed rows",
+        "Each call looks up what its indices and its table read as, whichever other views of the "
+        "same memory were looked up before, and whosever memory it is: NumPy's or shared, at any "
+        "address.",
+        "forced: views share address, version and storage, so that none of them tells the values; "
+        "torch.from_numpy and share_memory_ give tensors like any other",
+        "embedding(ids, weight)\nembedding(ids.t(), weight)  # the transposed rows\n"
+        "embedding(ids, weight[:6]), embedding(ids, weight[6:])  # rows of either half",
         frozenset({"functional"}),
     ),
     Clause(
         "lookup.strided-weight",
         Level.MUST,
         BOTH,
-        "A transposed, column-sliced, row-stepped, offset or expanded table gives the rows that "
-        "its indexing gives.",
+        "A transposed, column-sliced, row-stepped, offset or expanded table, or one of windows "
+        "that overlap, gives the rows that its indexing gives.",
         "pytorch/pytorch#195185: row width taken from stride(0)",
         "base = torch.randn(4, 6)\nembedding(ids, base[:, :5]) == base[:, :5][ids]",
         frozenset({"strided"}),
@@ -170,7 +173,8 @@ CLAUSES = (
         "lookup.other-dtypes",
         Level.MAY,
         BOTH,
-        "Tables of integers, booleans, complex numbers and 8-bit floats are copied bit for bit.",
+        "Tables of integers, booleans, complex numbers and 8-bit floats are copied bit for bit, "
+        "and so are tables that are conjugated or negated only when they are read.",
         "torch 2.13, observed; the documentation speaks of floating-point tables only",
         "weight = torch.tensor([[1, 2], [3, 4]])\n"
         "embedding(torch.tensor([1]), weight)  # [[3, 4]], int64",

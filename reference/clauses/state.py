@@ -28,7 +28,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Calls from several threads at once are each right, forward and backward, with options "
-        "too, and so is a backward pass in another thread than its forward pass.",
+        "too, and so are a backward pass in another thread than its forward pass, and an output "
+        "that is held while another thread calls.",
         "PyTorch, autograd mechanics: concurrent training on CPU",
         "with ThreadPoolExecutor(4) as pool:\n"
         "    list(pool.map(lambda ids: embedding(ids, weight), batches))",
@@ -56,6 +57,17 @@ CLAUSES = (
         "the dtype of tensors made without one",
         "torch.set_default_dtype(torch.bfloat16)\nids = torch.full((300,), 2)\n"
         "embedding(ids, weight, scale_grad_by_freq=True).sum().backward()  # divided by 300",
+        frozenset({"functional"}),
+    ),
+    Clause(
+        "state.default-device",
+        Level.MAY,
+        BOTH,
+        "Where torch's default device is another than the table's, the output and the gradient are "
+        "on the table's device, in its dtype and of the right shape, or the call is refused.",
+        "torch.set_default_device, documentation: the device of tensors made without one; a call "
+        "is a function of its arguments",
+        'with torch.device("meta"):\n    embedding(ids, weight).device  # weight.device',
         frozenset({"functional"}),
     ),
     Clause(
@@ -96,7 +108,7 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "However often a table is looked up in, each call is right, and each output keeps its "
-        "values.",
+        "values, as does the table, rows that nobody looks up included.",
         "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches, warm-up, pools",
         "outs = [embedding(ids, weight) for ids in batches]  # 130 of one shape\n"
         "# outs[k] holds the rows of batches[k], for each k",

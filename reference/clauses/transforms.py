@@ -76,7 +76,7 @@ _VMAP = (
         Level.MAY,
         BOTH,
         "vmap over the indices alone looks every member up in the one table, whichever axis is "
-        "the members'.",
+        "the members', in one chunk or in several.",
         _BATCH,
         "torch.vmap(lambda i: embedding(i, weight))(torch.tensor([[0, 1], [2, 2]]))\n"
         "# weight[[[0, 1], [2, 2]]]",
@@ -86,7 +86,7 @@ _VMAP = (
         Level.MAY,
         BOTH,
         "vmap over the tables alone looks the same indices up in each, whichever axis is the "
-        "members'.",
+        "members', in one chunk or in several.",
         _BATCH,
         "torch.vmap(lambda w: embedding(torch.tensor([1, 1]), w))(tables)\n# tables[:, [1, 1]]",
     ),
@@ -179,10 +179,34 @@ _PROGRAMS = (
         "transforms.autocast",
         Level.MAY,
         BOTH,
-        "Under torch.autocast the output has the table's dtype and bits, and so has the gradient.",
-        "torch.amp, op reference: embedding is in no list of casts",
+        "Under torch.autocast the output has the table's dtype and bits, and so has the gradient; "
+        "max_norm bounds rows as exactly as without.",
+        "torch.amp, op reference: embedding is in no list of casts, nor embedding_renorm_",
         'with torch.autocast("cpu", torch.bfloat16):\n'
         "    embedding(ids, weight).dtype  # torch.float32",
+    ),
+    Clause(
+        "transforms.meta",
+        Level.MAY,
+        BOTH,
+        "For a table and indices on the meta device, which have no values, the output is on it, "
+        "too, and has the shape and the dtype that it has elsewhere.",
+        "PyTorch, meta device: an abstraction of a tensor that has everything but its data",
+        'weight = torch.empty(5, 4, dtype=torch.bfloat16, device="meta")\n'
+        'embedding(torch.empty(2, dtype=torch.long, device="meta"), weight).dtype  # bfloat16',
+        frozenset({"functional"}),
+    ),
+    Clause(
+        "transforms.trace",
+        Level.SHOULD,
+        BOTH,
+        "A function from torch.jit.trace looks other indices up, of the example's shape, also in "
+        "another table: nothing of the example's values stays in it.",
+        "torch.jit.trace: the operators of the example's call, values that Python read among them; "
+        "torch warns of those",
+        "traced = torch.jit.trace(embedding, (ids, weight))\n"
+        "traced(other_ids, other)  # other[other_ids]",
+        frozenset({"functional"}),
     ),
     Clause(
         "transforms.compile",

@@ -22,6 +22,7 @@ from embconform.conformance.probes.transforms.claims import (
 )
 from embconform.conformance.probes.transforms.common import (
     MANY,
+    MAX_NORM,
     Check,
     Claims,
     Lab,
@@ -178,6 +179,8 @@ def _vmapped(kind: str, lab: Lab) -> Iterator[Trial]:
                 yield partial(_rows_of_members, lab, lookups, kind, axis)
             if kind == "both":
                 yield partial(_nested, lab, lookups)
+            if len(lookups) > 1:
+                yield partial(_rows_by_chunk, lab, lookups, kind)
 
 
 def _rows_of_members(lab: Lab, lookups: list[Lookup], kind: str, axis: int) -> Claims:
@@ -191,6 +194,16 @@ def _rows_of_members(lab: Lab, lookups: list[Lookup], kind: str, axis: int) -> C
     f = lab.bind(lookups[0])
     got = torch.vmap(f, in_dims=axes)(lab.tensor(ids), lab.tensor(weight))
     yield Rows(f"vmap with in_dims={axes} of {_told(lookups)}", read(got), lookups)
+
+
+def _rows_by_chunk(lab: Lab, lookups: list[Lookup], kind: str) -> Claims:
+    """Run all members but one together, then the last by itself."""
+    lookups, ids, weight = _sharing(lookups, kind)
+    axes = {"indices": (0, None), "tables": (None, 0), "both": (0, 0)}[kind]
+    f, size = lab.bind(lookups[0]), len(lookups) - 1
+    got = torch.vmap(f, in_dims=axes, chunk_size=size)(lab.tensor(ids), lab.tensor(weight))
+    what = f"vmap with in_dims={axes} and chunk_size={size} of {_told(lookups)}"
+    yield Rows(what, read(got), lookups)
 
 
 def _nested(lab: Lab, lookups: list[Lookup]) -> Claims:
@@ -320,6 +333,11 @@ def _autocast(lab: Lab) -> Iterator[Trial]:
     tall = Lookup(ids, lab.table(2052, 2), {}, lab.profile)
     yield partial(_cast, lab, tall, torch.bfloat16)
     yield partial(_cast, lab, tall, torch.float16)
+    if "max_norm" in lab.able and not lab.backend.compiled:
+        for width in (3, MANY):
+            table = lab.table(5, width) * np.float32(3)
+            lookup = Lookup(MEMBERS, table, {"max_norm": MAX_NORM}, lab.profile)
+            yield partial(_bounded_under_autocast, lab, lookup)
 
 
 def _cast(lab: Lab, lookup: Lookup, dtype: torch.dtype) -> Claims:
@@ -336,6 +354,15 @@ def _cast(lab: Lab, lookup: Lookup, dtype: torch.dtype) -> Claims:
     with torch.no_grad():
         after = f(lab.tensor(lookup.ids), weight)
     yield Rows(f"the output after a call {what}", read(after), lookup)
+
+
+def _bounded_under_autocast(lab: Lab, lookup: Lookup) -> Claims:
+    """Bound rows of float32 where norms are of lists of casts."""
+    weight = lab.tensor(lookup.table)
+    with torch.autocast(lab.device, torch.bfloat16):
+        out = lab.bind(lookup)(lab.tensor(lookup.ids), weight)
+    what = f"a call under autocast to torch.bfloat16 for {lookup}"
+    yield Bounded(what, read(out), read(weight), lookup)
 
 
 CHECKS: dict[str, Check] = {

@@ -1,0 +1,123 @@
+"""Views of one table, looked up one after the other, and tables and indices in others' memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import grad_context, to_numpy, to_torch
+from embconform.conformance.probes.claims import SameBits, judge_records
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.transforms.claims import Lookup, Rows
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.recording import read
+from embconform.reference.dtypes import Array
+
+_CLAUSE: Final = "lookup.views-apart"
+SIDE, ROWS = 12, 6
+SIZES: Final = (5, 70)
+View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+Borrow: TypeAlias = "Callable[[Array], torch.Tensor]"
+_CONTIGUOUS: Final[dict[str, View]] = {
+    "w[:6]": lambda w: w[:6],
+    "w[6:]": lambda w: w[6:],
+    "w.view(2, 6, 12)[0]": lambda w: w.view(2, 6, 12)[0],
+    "w[3:9]": lambda w: w[3:9],
+    "w": lambda w: w,
+}
+_STRIDED: Final[dict[str, View]] = {
+    "w.t()": lambda w: w.t(),
+    "w[::2]": lambda w: w[::2],
+    "w[1::2]": lambda w: w[1::2],
+    "w[:6, :6]": lambda w: w[:6, :6],
+    "w[:6, 6:]": lambda w: w[:6, 6:],
+    "w[:6, :6].t()": lambda w: w[:6, :6].t(),
+    "w.view(-1).unfold(0, 12, 5)": lambda w: w.view(-1).unfold(0, 12, 5),
+}
+
+
+def _tables(lab: Lab) -> Iterator[Trial]:
+    if lab.backend.compiled:
+        return  # each layout costs seconds there, and the views of indices have been seen
+    modes: tuple[GradMode, ...] = ("no_grad", "served", "frozen")
+    if "gradient" in lab.able:
+        modes = (*modes, "grad")
+    for mode in modes:
+        for size in SIZES:
+            yield partial(_one_after_the_other, lab, mode, size)
+    if lab.device == "cpu":
+        for told, borrow in _BORROWED.items():
+            for mode in modes[:: len(modes) - 1]:
+                yield partial(_borrowed, lab, mode, told, borrow)
+
+
+def _one_after_the_other(lab: Lab, mode: GradMode, size: int) -> Claims:
+    """Look the same indices up in every view, and in the first one before and after each."""
+    views = _CONTIGUOUS | (_STRIDED if "strided" in lab.able else {})
+    base, named = lab.tensor(lab.table(SIDE, SIDE)), lab.draw.integers(0, ROWS, size)
+    tables = {name: view(base) for name, view in views.items()}
+    for table in tables.values():
+        table.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+    ids, before, first = lab.tensor(named), "nothing", next(iter(tables))
+    for name in tables:
+        for told in (first, name):
+            what = f"{told} after {before} {MODE_WORDS[mode]}, w being a 12 x 12 tensor"
+            yield from _called(lab, what, mode, ids, tables[told])
+            before = told
+
+
+def _called(lab: Lab, what: str, mode: GradMode, ids: torch.Tensor, weight: torch.Tensor) -> Claims:
+    table = to_numpy(weight)
+    lookup = Lookup(to_numpy(ids), table, {}, lab.profile)
+    with grad_context(mode):
+        out: Any = lab.bind(lookup)(ids, weight)
+    yield Rows(f"the output for {what}", read(out), lookup)
+    yield SameBits(f"the table after a call for {what}", to_numpy(weight), table)
+
+
+# Others' memory
+
+
+def _foreign(array: Array) -> torch.Tensor:
+    """Borrow an array of NumPy's that starts one element off where torch's own storages start."""
+    buffer = np.empty(array.size + 64, array.dtype)
+    start = 1 + -(buffer.ctypes.data // array.itemsize) % (64 // array.itemsize)
+    own = buffer[start : start + array.size].reshape(array.shape)
+    own[...] = array
+    return to_torch(own)
+
+
+def _shared(array: Array) -> torch.Tensor:
+    """Copy an array to memory that processes share, past its start, as a part of a batch is."""
+    whole = np.concatenate([array[::-1], array])
+    shared: torch.Tensor = to_torch(whole).share_memory_()  # type: ignore[no-untyped-call]
+    return shared[len(array) :]
+
+
+_BORROWED: Final[dict[str, Borrow]] = {"NumPy's": _foreign, "shared": _shared}
+
+
+def _borrowed(lab: Lab, mode: GradMode, told: str, borrow: Borrow) -> Claims:
+    """Look up where the table is borrowed, the indices, and both."""
+    for size in SIZES:
+        named, table = lab.draw.integers(0, ROWS, size), lab.table(ROWS, 4)
+        for which in ("table", "indices", "both"):
+            weight = lab.tensor(table) if which == "indices" else borrow(table)
+            ids = lab.tensor(named) if which == "table" else borrow(named)
+            weight.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+            what = f"{size} indices, the memory of {which} being {told}, {MODE_WORDS[mode]}"
+            yield from _called(lab, what, mode, ids, weight)
+
+
+TABLE_VIEWS_PROBE: Final = Probe(
+    "views of tables",
+    frozenset({_CLAUSE}),
+    frozenset({"functional"}),
+    partial(observe_check, (_CLAUSE, _tables)),
+    judge_records,
+)

@@ -1,0 +1,112 @@
+"""Lookups that are recorded, not made: of tensors without values, and traced for later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from embconform.backends.backend import TABLE_DTYPES
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.probes.claims import Equal, Must, Refused, judge_refusable
+from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.transforms.claims import Lookup, Rows
+from embconform.conformance.probes.transforms.common import (
+    MANY,
+    Check,
+    Claims,
+    Lab,
+    Trial,
+    observe_check,
+)
+from embconform.conformance.recording import read
+
+HEIGHT, WIDTH = 9, 3
+SHAPES: Final = ((4,), (2, 3), (), (MANY,))
+
+
+def _compiled_already() -> Claims:
+    """Leave out what would be compiled anew for each dtype and rank."""
+    yield Refused("the backend is compiled already")
+
+
+# Without values
+
+
+def _without_values(lab: Lab) -> Iterator[Trial]:
+    if lab.backend.compiled:
+        yield _compiled_already
+        return
+    names = [name for name in TABLE_DTYPES if name in lab.backend.known_dtypes]
+    for name in names:
+        for shape in SHAPES:
+            yield partial(_shaped, lab, getattr(torch, name), shape)
+
+
+def _shaped(lab: Lab, dtype: torch.dtype, shape: tuple[int, ...]) -> Claims:
+    """Look up in a table of shape and dtype only."""
+    lookup = Lookup(
+        np.zeros(shape, np.int64), np.ones((HEIGHT, WIDTH), np.float32), {}, lab.profile
+    )
+    ids = torch.zeros(shape, dtype=torch.int64, device="meta")
+    weight = torch.ones(HEIGHT, WIDTH, dtype=dtype, device="meta")
+    out: Any = lab.bind(lookup)(ids, weight)
+    told = f"indices of shape {shape} and a table of {HEIGHT} x {WIDTH}, {dtype}, on meta"
+    tensor = isinstance(out, torch.Tensor)
+    yield Must(tensor, f"the output for {told} is of type {type(out).__name__}")
+    if tensor:
+        seen = (str(out.dtype), tuple(out.shape), str(out.device))
+        yield Equal(f"what the output for {told} has", seen, (str(dtype), (*shape, WIDTH), "meta"))
+
+
+# Traced
+
+
+def _traced(lab: Lab) -> Iterator[Trial]:
+    if lab.backend.compiled:
+        yield _compiled_already
+        return
+    for shape in SHAPES:
+        for held in (False, True):
+            yield partial(_others, lab, shape, held)
+
+
+def _others(lab: Lab, shape: tuple[int, ...], held: bool) -> Claims:
+    """Trace a call, its table an argument or held, and call it with others."""
+    first, later = (
+        Lookup(np.asarray(lab.draw.integers(0, HEIGHT, shape)), table, {}, lab.profile)
+        for table in np.abs(lab.table(2, HEIGHT, WIDTH))  # one-hot rows lose a -0
+    )
+    call, weight = lab.bind(first), lab.tensor(first.table)
+    if held:
+        later = later.into(first.table)
+        traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+            lambda ids: call(ids, weight), (lab.tensor(first.ids),), check_trace=False
+        )
+        out = traced(lab.tensor(later.ids))
+    else:
+        example = (lab.tensor(first.ids), weight)
+        traced = torch.jit.trace(call, example, check_trace=False)  # type: ignore[no-untyped-call]
+        out = traced(lab.tensor(later.ids), lab.tensor(later.table))
+    ids = f"traced with indices {first.ids.tolist()}, " if first.ids.size < MANY else "traced, "
+    yield Rows(f"the output, {ids}called with {later}", read(out), later)
+
+
+CHECKS: dict[str, Check] = {
+    "transforms.meta": _without_values,
+    "transforms.trace": _traced,
+}
+
+
+RECORDED_PROBES: Final = tuple(
+    Probe(
+        clause,
+        frozenset({clause}),
+        frozenset({"functional"}),
+        partial(observe_check, (clause, check)),
+        judge_refusable,
+    )
+    for clause, check in CHECKS.items()
+)
