@@ -18,7 +18,12 @@ from embconform.conformance.cases.layouts import (
     repeated,
     without_repeats,
 )
-from embconform.conformance.cases.structure import INDEX_LAYOUTS, ROW_SLICE, UPSTREAM_LAYOUTS
+from embconform.conformance.cases.structure import (
+    INDEX_LAYOUTS,
+    POOLED,
+    ROW_SLICE,
+    UPSTREAM_LAYOUTS,
+)
 from embconform.conformance.observe import to_numpy, to_torch
 from embconform.reference.dtypes import Array, bits
 
@@ -109,6 +114,7 @@ class TestWhatTheyAre:
             "swapped": (1, 3),
             "windows": (1, 1),
             "rows": (4, 1),
+            "pooled": (0, 1),
         }
 
     def test_only_the_last_two_axes_are_swapped(self) -> None:
@@ -120,8 +126,11 @@ class TestWhatTheyAre:
     def test_windows_start_one_element_apart(self) -> None:
         assert strides("windows", (2, 3, 4)) == (6, 1, 1)
 
+    def test_tokens_that_are_pooled_share_a_row(self) -> None:
+        assert strides("pooled", (2, 3, 4)) == (4, 0, 1)
+
     def test_every_layout_is_listed(self) -> None:
-        assert set(LAYOUTS) == {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE}
+        assert set(LAYOUTS) == {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE, POOLED}
 
     @pytest.mark.parametrize("layout", SHARING)
     def test_shared_elements_are_counted_once(self, layout: Layout) -> None:

@@ -24,6 +24,7 @@ Layout = Literal[
     "swapped",
     "windows",
     "rows",
+    "pooled",
 ]
 GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
 """What the table requires and the context of the calls; served: frozen, in inference mode."""
@@ -154,6 +155,11 @@ class Case:
     def calls(self) -> tuple[tuple[int, Call], ...]:
         """The calls with their positions among the steps."""
         return tuple((k, step) for k, step in enumerate(self.steps) if isinstance(step, Call))
+
+    def is_silent(self, position: int) -> bool:
+        """Tell whether a write to indices may go by their version counter: no graph needs them."""
+        later = (step for step in self.steps[position:] if isinstance(step, Backward))
+        return not any(call < position for step in later for call in step.calls)
 
     @property
     def most_indices(self) -> int:

@@ -14,6 +14,7 @@ from embconform.conformance.cases.structure import (
     OUT_OF_RANGE,
     PADDINGS,
     PLAIN,
+    POOLED,
     ROW_SLICE,
     UPSTREAM_LAYOUTS,
     WEIGHT_LAYOUTS,
@@ -229,6 +230,23 @@ DIRECTED: Final = (
     Structure(table="special", size="some", dtype="bfloat16"),
     Structure(table="special", size="some", dtype="bfloat16", mode="frozen"),
     Structure(size="some", bound="p2", table="special"),
+    *(Structure(upstream_layout=POOLED, rank=2, size=size) for size in ("some", "block", "many")),
+    Structure(upstream_layout=POOLED, rank=2, size="block", padding="last"),
+    Structure(upstream_layout=POOLED, rank=2, size="block", gradient="scaled"),
+    *(
+        Structure(upstream_layout=layout, size="some", padding=padding)
+        for layout, padding in (
+            ("broadcast", "negative"),
+            ("broadcast", "inner"),
+            ("spread", "last"),
+        )
+    ),
+    *(
+        Structure(program="double-backward", rank=2, size="some", index_layout=layout)
+        for layout in ("transposed", "stepped")
+    ),
+    Structure(program="double-backward", rank=2, size="some", upstream_layout="transposed"),
+    *(Structure(program="update-indices", size=size) for size in ("some", "block")),
 )
 
 

@@ -56,10 +56,12 @@ class Structure:
 
 PLAIN: Final = Structure()
 WEIGHT_LAYOUTS: Final[tuple[Layout, ...]] = tuple(
-    one for one in get_args(Layout) if one not in ("swapped", "windows", "rows")
+    one for one in get_args(Layout) if one not in ("swapped", "windows", "rows", "pooled")
 )
 ROW_SLICE: Final[Layout] = "rows"
 """A layout of tables that takes no part in the pairs: it differs from offset by where it starts."""
+POOLED: Final[Layout] = "pooled"
+"""A layout of upstream gradients that takes no part in the pairs: only many indices tell it."""
 INDEX_LAYOUTS: Final = (*WEIGHT_LAYOUTS, "swapped", "windows")
 UPSTREAM_LAYOUTS: Final[tuple[Layout, ...]] = (
     *(one for one in WEIGHT_LAYOUTS if one != "offset"),

@@ -65,8 +65,10 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
     from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
+    from embconform.conformance.probes.passes import PASS_PROBES
     from embconform.conformance.probes.streams import STREAM_PROBES
     from embconform.conformance.probes.tables import TABLE_PROBES
+    from embconform.conformance.probes.third_derivative import THIRD_DERIVATIVE_PROBE
     from embconform.conformance.probes.thread_count import THREAD_COUNT_PROBE
     from embconform.conformance.probes.threads import HANDED_OVER_PROBE, THREAD_PROBE
     from embconform.conformance.probes.torch_state import TORCH_STATE_PROBE
@@ -91,6 +93,8 @@ def probes() -> tuple[Probe, ...]:
         WRITES_PROBE,
         WHOLE_NUMBERS_PROBE,
         *GRAPH_PROBES,
+        *PASS_PROBES,
+        THIRD_DERIVATIVE_PROBE,
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,
         DEFAULT_DTYPE_PROBE,
