@@ -31,6 +31,12 @@ TALL: Final = np.array([257, 771, 257, 4, 799])
 """Indices that bfloat16 rounds, into a table of 800 rows."""
 
 
+def _kinds(lab: Lab, lookup: Lookup, kinds: dict[str, Any], turns: Iterator[str]) -> list[str]:
+    """Try each kind on a lookup without options, and one after the other on the others."""
+    plain = not lookup.options and not lab.backend.compiled
+    return list(kinds) if plain else [next(turns)]
+
+
 # Accumulation in place
 
 
@@ -58,7 +64,7 @@ PLACES: Final = {"a tensor": _held, "a view of a buffer": _bucket, "columns of a
 def _accumulated(lab: Lab) -> Iterator[Trial]:
     turns = cycle(PLACES)
     for lookup in lookups(lab, "scale_grad_by_freq"):
-        for place in [next(turns)] if lab.backend.compiled else PLACES:
+        for place in _kinds(lab, lookup, PLACES, turns):
             yield partial(_passes_into, place, lab, lookup)
 
 
@@ -145,7 +151,7 @@ UPSTREAMS: Final[dict[str, Spread]] = {
 def _own_memory(lab: Lab) -> Iterator[Trial]:
     turns = cycle(UPSTREAMS)
     for lookup in lookups(lab, "scale_grad_by_freq"):
-        for name in [next(turns)] if lab.backend.compiled else UPSTREAMS:
+        for name in _kinds(lab, lookup, UPSTREAMS, turns):
             yield partial(_written_gradient, name, lab, lookup)
 
 

@@ -66,7 +66,7 @@ CLAUSES = (
     ),
     Clause(
         "gradient.own-memory",
-        Level.SHOULD,
+        Level.MUST,
         BOTH,
         "The gradient that torch.autograd.grad returns may be written to in place, whatever the "
         "upstream gradient was expanded from, which keeps its values.",
@@ -75,6 +75,7 @@ CLAUSES = (
         "(g,) = torch.autograd.grad(out.sum(-1).sum(), weight)\n"
         "g.mul_(0.5)  # its columns are equal, but are not stored once",
         _GRADIENT,
+        policy=True,
     ),
     Clause(
         "gradient.saved-tensors",
