@@ -157,9 +157,15 @@ class Case:
         return tuple((k, step) for k, step in enumerate(self.steps) if isinstance(step, Call))
 
     def is_silent(self, position: int) -> bool:
-        """Tell whether a write to indices may go by their version counter: no graph needs them."""
-        later = (step for step in self.steps[position:] if isinstance(step, Backward))
-        return not any(call < position for step in later for call in step.calls)
+        """Tell whether a write to indices goes by their version counter, as NumPy's do.
+
+        Every other one does, by its values, where no graph needs the indices as they were.
+        """
+        step = self.steps[position]
+        if not isinstance(step, WriteIndices) or int(step.values.sum()) % 2:
+            return False
+        later = (other for other in self.steps[position:] if isinstance(other, Backward))
+        return not any(call < position for other in later for call in other.calls)
 
     @property
     def most_indices(self) -> int:
