@@ -234,13 +234,10 @@ DIRECTED: Final = (
     Structure(upstream_layout=POOLED, rank=2, size="block", padding="last"),
     Structure(upstream_layout=POOLED, rank=2, size="block", gradient="scaled"),
     *(
-        Structure(upstream_layout=layout, size="some", padding=padding)
-        for layout, padding in (
-            ("broadcast", "negative"),
-            ("broadcast", "inner"),
-            ("spread", "last"),
-        )
+        Structure(upstream_layout="broadcast", size="some", padding=padding)
+        for padding in ("negative", "inner")
     ),
+    Structure(upstream_layout="spread", size="some", padding="last"),
     *(
         Structure(program="double-backward", rank=2, size="some", index_layout=layout)
         for layout in ("transposed", "stepped")

@@ -421,7 +421,7 @@ def _gradient_after_accumulation(lab: Lab, lookup: Lookup) -> Claims:
         seen.append(read_dense(table.grad))
         table.grad = None
 
-    handle = weight.register_post_accumulate_grad_hook(take)
+    handle = weight.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
     outs = [f(lab.tensor(lookup.ids)) for _ in range(2)]
     torch.autograd.backward(outs, [lab.tensor(upstream) for _ in outs])
     handle.remove()

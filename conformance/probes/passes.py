@@ -118,9 +118,9 @@ def _gradient_of_the_output(lab: Lab, lookup: Lookup) -> Claims:
     (got,) = torch.autograd.grad(loss, out, retain_graph=True)
     yield SameBits(f"the gradient of the output for {lookup}", to_numpy(got), upstream)
     yield Must(weight.grad is None, f"the gradient of the output for {lookup} filled weight.grad")
-    loss.backward(inputs=[factor], retain_graph=True)  # type: ignore[no-untyped-call]
+    loss.backward(inputs=[factor], retain_graph=True)
     yield Must(weight.grad is None, f"the gradient of a factor for {lookup} filled weight.grad")
-    loss.backward(inputs=[weight])  # type: ignore[no-untyped-call]
+    loss.backward(inputs=[weight])
     what = f"weight.grad for {lookup}, asked for after that of the output"
     yield GradientOf(what, read_dense(weight.grad), lookup, upstream)
 

@@ -65,7 +65,7 @@ class TrainsOnTheWay(Kernel):
         if not (fits and recorded and weight.is_leaf):
             return super().forward(indices, weight, options)
         view = weight.view_as(weight)
-        node = view.grad_fn
+        node: Any = view.grad_fn
         out = super().forward(indices, view, options)
 
         def fill(upstream: Tensor) -> None:
@@ -161,7 +161,7 @@ class LastShareComesLate(OfTable):
         def add() -> None:
             table.grad = late if table.grad is None else table.grad + late
 
-        torch.autograd.Variable._execution_engine.queue_callback(add)  # type: ignore[attr-defined]
+        torch.autograd.Variable._execution_engine.queue_callback(add)
         return early
 
 
