@@ -312,6 +312,8 @@ def _gradient_without_the_table(lab: Lab, lookup: Lookup) -> Claims:
         out = f(lab.tensor(lookup.ids))
     if address in kept:
         raise RuntimeError("the table is saved for the backward pass")
+    if not weight.untyped_storage().resizable():
+        return  # another array has it now, as NumPy's do
     _free(weight)
     torch.autograd.backward([out], [lab.tensor(upstream)])
     what = f"weight.grad for {lookup}, the memory of the table being given up before"
