@@ -172,7 +172,9 @@ class Observer:
                 case WriteWeight():  # through .data, as a loader may: no version counter moves
                     self.leaf.data.copy_(to_torch(step.values.copy()))
                 case WriteIndices():
-                    self.indices[step.call].tensor.copy_(to_torch(step.values.copy()))
+                    given = self.indices[step.call].tensor
+                    given = given.data if self.case.is_silent(position) else given
+                    given.copy_(to_torch(step.values.copy()))
             self.settle()
         except (Exception, SystemExit) as error:
             raised = raised_from(error)

@@ -82,7 +82,8 @@ class _Writer:
             case WriteWeight():
                 self.lines.append(f"weight.data.copy_({self._code(step.values)})")
             case WriteIndices():
-                self.lines.append(f"ids{step.call}.copy_({self._code(step.values)})")
+                given = f"ids{step.call}" + ".data" * self.case.is_silent(position)
+                self.lines.append(f"{given}.copy_({self._code(step.values)})")
 
     def call(self, position: int, step: Call) -> None:
         """Write a call, caught where it must raise."""

@@ -21,6 +21,7 @@ from embconform.conformance.cases.layouts import (
 from embconform.conformance.cases.structure import (
     COLUMN_SLICE,
     INDEX_LAYOUTS,
+    POOLED,
     ROW_SLICE,
     UPSTREAM_LAYOUTS,
 )
@@ -115,6 +116,7 @@ class TestWhatTheyAre:
             "windows": (1, 1),
             "rows": (4, 1),
             "columns": (6, 1),
+            "pooled": (0, 1),
         }
 
     def test_only_the_last_two_axes_are_swapped(self) -> None:
@@ -126,8 +128,12 @@ class TestWhatTheyAre:
     def test_windows_start_one_element_apart(self) -> None:
         assert strides("windows", (2, 3, 4)) == (6, 1, 1)
 
+    def test_tokens_that_are_pooled_share_a_row(self) -> None:
+        assert strides("pooled", (2, 3, 4)) == (4, 0, 1)
+
     def test_every_layout_is_listed(self) -> None:
-        assert set(LAYOUTS) == {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE, COLUMN_SLICE}
+        sides = {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE, COLUMN_SLICE, POOLED}
+        assert set(LAYOUTS) == sides
 
     @pytest.mark.parametrize("layout", SHARING)
     def test_shared_elements_are_counted_once(self, layout: Layout) -> None:

@@ -25,6 +25,7 @@ Layout = Literal[
     "windows",
     "rows",
     "columns",
+    "pooled",
 ]
 GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
 """What the table requires and the context of the calls; served: frozen, in inference mode."""
@@ -155,6 +156,17 @@ class Case:
     def calls(self) -> tuple[tuple[int, Call], ...]:
         """The calls with their positions among the steps."""
         return tuple((k, step) for k, step in enumerate(self.steps) if isinstance(step, Call))
+
+    def is_silent(self, position: int) -> bool:
+        """Tell whether a write to indices goes by their version counter, as NumPy's do.
+
+        Every other one does, by its values, where no graph needs the indices as they were.
+        """
+        step = self.steps[position]
+        if not isinstance(step, WriteIndices) or int(step.values.sum()) % 2:
+            return False
+        later = (other for other in self.steps[position:] if isinstance(other, Backward))
+        return not any(call < position for other in later for call in other.calls)
 
     @property
     def most_indices(self) -> int:

@@ -16,6 +16,7 @@ from embconform.conformance.cases.structure import (
     OVERLAPPING,
     PADDINGS,
     PLAIN,
+    POOLED,
     ROW_SLICE,
     UPSTREAM_LAYOUTS,
     WEIGHT_LAYOUTS,
@@ -240,6 +241,20 @@ DIRECTED: Final = (
     Structure(program="error", fault="too-large", size="block", mode="no_grad"),
     Structure(program="error", fault="index-bool"),
     *(Structure(size="widest", bound="p2", dtype=dtype) for dtype in ("float16", "bfloat16")),
+    *(Structure(upstream_layout=POOLED, rank=2, size=size) for size in ("some", "block", "many")),
+    Structure(upstream_layout=POOLED, rank=2, size="block", padding="last"),
+    Structure(upstream_layout=POOLED, rank=2, size="block", gradient="scaled"),
+    *(
+        Structure(upstream_layout="broadcast", size="some", padding=padding)
+        for padding in ("negative", "inner")
+    ),
+    Structure(upstream_layout="spread", size="some", padding="last"),
+    *(
+        Structure(program="double-backward", rank=2, size="some", index_layout=layout)
+        for layout in ("transposed", "stepped")
+    ),
+    Structure(program="double-backward", rank=2, size="some", upstream_layout="transposed"),
+    *(Structure(program="update-indices", size=size) for size in ("some", "block")),
 )
 
 

@@ -52,7 +52,7 @@ class Laid:
         return not bool((changed & ~inside).any())
 
 
-SHARING = ("expanded", "spread", "broadcast", "windows")
+SHARING = ("expanded", "spread", "broadcast", "windows", "pooled")
 """Layouts in which elements share memory, so that their values must be equal."""
 
 
@@ -77,6 +77,8 @@ def without_repeats(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:
             return (*shape[:-2], shape[-2] + shape[-1] - 1)
         case "expanded":
             return (1, *shape[1:])
+        case "pooled" if len(shape) > 1:
+            return (*shape[:-2], 1, shape[-1])
         case "spread":
             return (*shape[:-1], 1)
         case "broadcast":
@@ -146,7 +148,8 @@ def lay_out(placed: Placed) -> Laid:
         the buffer); expanded, spread and broadcast (stride 0 on the first axis, on the last, on
         all: values along them must be equal); windows (rows that each start one element after the
         row before, as torch.Tensor.unfold gives); rows (contiguous, two rows into the buffer);
-        columns (sliced, but from the first element of the buffer: the first columns of an array).
+        columns (sliced, but from the first element of the buffer: the first columns of an array);
+        pooled (stride 0 on the last axis but one, as a sum over the tokens of a text gives).
 
     Returns
     -------

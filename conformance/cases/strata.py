@@ -24,6 +24,7 @@ from embconform.conformance.cases.structure import (
     INDEX_LAYOUTS,
     OUT_OF_RANGE,
     PADDINGS,
+    POOLED,
     UPSTREAM_LAYOUTS,
     WEIGHT_LAYOUTS,
     Program,
@@ -170,6 +171,8 @@ def _by_chance(
 
 def _worth_compiling(s: Structure) -> bool:
     """Tell whether a directed structure adds more than a dtype to another one."""
+    if s.upstream_layout == POOLED:
+        return False
     odd = s.weight_layout != "contiguous" or s.padding != "none" or s.bound != "none"
     return s.dtype in ("float32", "bfloat16" if s.bound == "p2" else "") or not odd
 

@@ -55,8 +55,9 @@ class Structure:
 
 
 PLAIN: Final = Structure()
+_IN_NO_PAIRS: Final = ("swapped", "windows", "rows", "columns", "pooled")
 WEIGHT_LAYOUTS: Final[tuple[Layout, ...]] = tuple(
-    one for one in get_args(Layout) if one not in ("swapped", "windows", "rows", "columns")
+    one for one in get_args(Layout) if one not in _IN_NO_PAIRS
 )
 ROW_SLICE: Final[Layout] = "rows"
 """A layout of tables that takes no part in the pairs: it differs from offset by where it starts."""
@@ -64,6 +65,8 @@ COLUMN_SLICE: Final[Layout] = "columns"
 """Another one: the first columns of a wider table, which is sliced, but at its base's start."""
 OVERLAPPING: Final[Layout] = "windows"
 """Another one: each row of a table starts within the row before."""
+POOLED: Final[Layout] = "pooled"
+"""A layout of upstream gradients that takes no part in the pairs: only many indices tell it."""
 INDEX_LAYOUTS: Final = (*WEIGHT_LAYOUTS, "swapped", "windows")
 UPSTREAM_LAYOUTS: Final[tuple[Layout, ...]] = (
     *(one for one in WEIGHT_LAYOUTS if one != "offset"),

@@ -13,6 +13,7 @@ import numpy as np
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Must, Refused, judge_records
 from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.trained import OfIndices, lookups, trained
 from embconform.conformance.probes.transforms.claims import (
     Bounded,
     GradientOf,
@@ -29,41 +30,16 @@ from embconform.conformance.probes.transforms.common import (
     observe_check,
 )
 from embconform.conformance.recording import read, read_dense
-from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
 FACTOR: Final = 2.0
 """What tables and outputs are multiplied by: a power of two, so that nothing rounds."""
-WIDTH: Final = 5
 FEW: Final = 5
 HIDDEN: Final = 4
 """Positions that a tied output layer sees."""
 
 
 LookupCheck: TypeAlias = Callable[[Lab, Lookup], Claims]
-OfIndices: TypeAlias = "Callable[[torch.Tensor], Any]"
-
-
-def _lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
-    """Make lookups; those with max_norm only where the gradient passes its scale unchanged."""
-    if lab.backend.compiled:  # each lookup costs seconds there
-        names = ()
-    elif lab.profile is Profile.TORCH:
-        names = (*names, "max_norm")
-    for lookup in lab.lookups("padding_idx", *names):
-        table = lab.table(len(lookup.table), WIDTH)
-        table[table == 0] = 1.0  # the sign of a zero is for other clauses
-        yield lookup.into(table)
-
-
-def _trained(lab: Lab, lookup: Lookup) -> tuple[torch.Tensor, OfIndices]:
-    """Make a table that is a leaf, and ``f(ids)`` of the backend that looks it up."""
-    functional, options = lab.backend.functional, lookup.options
-    if functional is None:
-        module = lab.module(lookup)
-        return module.weight, module
-    weight = lab.leaf(lookup.table)
-    return weight, lambda ids: functional(ids, weight, **options)
 
 
 # Computed tables
@@ -107,12 +83,14 @@ VIEWS: Final[dict[str, Computation]] = {
 def _computed_table(lab: Lab) -> Iterator[Trial]:
     tables = COMPUTED | (VIEWS if "strided" in lab.able else {})
     turns = cycle(tables)
-    for lookup in _lookups(lab, "scale_grad_by_freq"):
+    for lookup in lookups(lab, "scale_grad_by_freq"):
         for name in [next(turns)] if lab.backend.compiled else tables:
             check = partial(_gradient_of_base, name, tables[name])
             yield partial(_passed_in, lab, lookup, check)
         if "strided" in lab.able:
             yield partial(_passed_in, lab, lookup, _gradient_of_viewed)
+        if not lab.backend.compiled and "max_norm" not in lookup.options:
+            yield partial(_passed_in, lab, lookup, _gradient_of_cast)
 
 
 def _passed_in(lab: Lab, lookup: Lookup, check: Callable[..., Claims]) -> Claims:
@@ -131,6 +109,7 @@ def _gradient_of_base(
     """Look up in a table that is computed, and differentiate by what it is computed from."""
     base, upstream = lab.leaf(lookup.table / np.float32(FACTOR)), lab.upstream(*lookup.shape)
     table = compute(base)
+    table.retain_grad()
     out = f(lab.tensor(lookup.ids), table)
     what = f"for {lookup}, the table being {name}"
     if "max_norm" in lookup.options:
@@ -139,6 +118,7 @@ def _gradient_of_base(
         yield Rows(f"the output {what}", read(out), lookup)
     torch.autograd.backward([out], [lab.tensor(upstream)])
     whole = upstream * np.float32(FACTOR)
+    yield GradientOf(f"the table's own gradient {what}", read_dense(table.grad), lookup, upstream)
     what = f"the gradient of what the table is computed from {what}"
     yield GradientOf(what, read_dense(base.grad), lookup, whole)
 
@@ -153,11 +133,43 @@ def _gradient_of_viewed(lab: Lab, lookup: Lookup, f: Function) -> Claims:
     yield GradientOf(what, read_dense(got if got is None else got.t()), lookup, upstream)
 
 
+def _gradient_of_cast(lab: Lab, lookup: Lookup, f: Function) -> Claims:
+    """Look up in a table that is a cast of another one, as under mixed precision."""
+    base, upstream = lab.leaf(lookup.table.astype(np.float64)), lab.upstream(*lookup.shape)
+    table = base.float()
+    table.retain_grad()
+    out = f(lab.tensor(lookup.ids), table)
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    what = f"for {lookup}, the table being a cast of a leaf of float64"
+    yield Rows(f"the output {what}", read(out), lookup)
+    yield GradientOf(f"the table's own gradient {what}", read_dense(table.grad), lookup, upstream)
+    whole: Any = base.grad
+    got = read_dense(whole if whole is None else whole.float())
+    yield GradientOf(f"the leaf's gradient {what}", got, lookup, upstream)
+    if "float16" in lab.backend.known_dtypes and "scale_grad_by_freq" not in lookup.options:
+        yield from _gradient_of_halved(lab, lookup, f)
+
+
+def _gradient_of_halved(lab: Lab, lookup: Lookup, f: Function) -> Claims:
+    """Look up in the float16 copy of a float32 table; its sums of small numbers are exact."""
+    base, upstream = lab.leaf(lookup.table), lab.small(*lookup.shape)
+    table = base.half()
+    table.retain_grad()
+    out = f(lab.tensor(lookup.ids), table)
+    torch.autograd.backward([out], [lab.tensor(upstream).half()])
+    what = f"for {lookup}, the table being a float16 copy of a leaf"
+    yield Rows(f"the output {what}", read(out), lookup.into(lookup.table.astype(np.float16)))
+    own: Any = table.grad
+    got = read_dense(own if own is None else own.float())
+    yield GradientOf(f"the copy's own gradient {what}", got, lookup, upstream)
+    yield GradientOf(f"the leaf's gradient {what}", read_dense(base.grad), lookup, upstream)
+
+
 # Tied tables
 
 
 def _tied_table(lab: Lab) -> Iterator[Trial]:
-    for lookup in _lookups(lab, "scale_grad_by_freq"):
+    for lookup in lookups(lab, "scale_grad_by_freq"):
         yield partial(_gradient_of_both, lab, lookup, False)
         if "max_norm" not in lookup.options:  # it writes to what a product has saved
             yield partial(_gradient_of_both, lab, lookup, True)
@@ -166,9 +178,9 @@ def _tied_table(lab: Lab) -> Iterator[Trial]:
 def _gradient_of_both(lab: Lab, lookup: Lookup, layer_first: bool) -> Claims:
     """Use the table in a lookup and in a linear layer, and differentiate both at once."""
     height, width = lookup.table.shape
-    hidden, above = lab.upstream(HIDDEN, width), lab.upstream(HIDDEN, height)
+    hidden, above = lab.small(HIDDEN, width), lab.small(HIDDEN, height)
     upstream = lab.upstream(*lookup.shape)
-    (weight, f), ids = _trained(lab, lookup), lab.tensor(lookup.ids)
+    (weight, f), ids = trained(lab, lookup), lab.tensor(lookup.ids)
     if layer_first:
         given = lab.tensor(hidden) @ weight.t()
         out = f(ids)
@@ -227,14 +239,14 @@ OUTPUT_WRITES: Final = {"mul_": _double, "add_": _shift, "relu_": _rectify, "a d
 
 def _written_output(lab: Lab) -> Iterator[Trial]:
     turns = cycle(OUTPUT_WRITES)
-    for lookup in _lookups(lab, "scale_grad_by_freq"):
+    for lookup in lookups(lab, "scale_grad_by_freq"):
         for name in [next(turns)] if lab.backend.compiled else OUTPUT_WRITES:
             yield partial(_where_allowed, lab, lookup, partial(_gradient_after_write, name))
 
 
 def _gradient_after_write(name: str, lab: Lab, lookup: Lookup) -> Claims:
     """Change the output in place, then differentiate."""
-    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
     out = f(lab.tensor(lookup.ids))
     through = OUTPUT_WRITES[name](out, upstream)
     torch.autograd.backward([out], [lab.tensor(upstream)])
@@ -250,18 +262,25 @@ def _ruin(weight: torch.Tensor) -> None:
     weight.fill_(float("nan"))
 
 
+def _free(weight: torch.Tensor) -> None:
+    """Give the table's memory up until it is needed, as sharded training does after a layer."""
+    weight.untyped_storage().resize_(0)
+
+
 TABLE_WRITES: Final = {"a step": _step, "NaN": _ruin}
 
 
 def _written_table(lab: Lab) -> Iterator[Trial]:
-    for lookup in _lookups(lab, "scale_grad_by_freq"):
+    for lookup in lookups(lab, "scale_grad_by_freq"):
         for write in list(TABLE_WRITES)[: 1 if lab.backend.compiled else None]:
             yield partial(_where_allowed, lab, lookup, partial(_gradient_of_the_past, write))
+        if not lab.backend.compiled:
+            yield partial(_where_allowed, lab, lookup, _gradient_without_the_table)
         if "max_norm" in lookup.options:
             plain = partial(_gradient_of_the_past, "a step")
             yield partial(_where_allowed, lab, lookup, _gradient_before_a_bound, plain)
     if "sparse" in lab.able and not lab.backend.compiled:
-        for lookup in _lookups(lab):
+        for lookup in lookups(lab):
             sparse = replace(lookup, options=lookup.options | {"sparse": True})
             for write in TABLE_WRITES if lookup.ids.ndim else ():  # see sparse.scalar-index
                 yield partial(_where_allowed, lab, sparse, partial(_gradient_of_the_past, write))
@@ -269,7 +288,7 @@ def _written_table(lab: Lab) -> Iterator[Trial]:
 
 def _gradient_of_the_past(write: str, lab: Lab, lookup: Lookup) -> Claims:
     """Write to the table between the forward and the backward pass."""
-    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
     out = f(lab.tensor(lookup.ids))
     with torch.no_grad():
         TABLE_WRITES[write](weight)
@@ -278,9 +297,32 @@ def _gradient_of_the_past(write: str, lab: Lab, lookup: Lookup) -> Claims:
     yield GradientOf(what, read_dense(weight.grad), lookup, upstream)
 
 
+def _gradient_without_the_table(lab: Lab, lookup: Lookup) -> Claims:
+    """Free the memory of the table between the passes, unless the lookup has saved it."""
+    own = lab.tensor(lookup.table).clone()  # NumPy's memory can't be resized
+    (weight, f), upstream = trained(lab, lookup, own), lab.upstream(*lookup.shape)
+    address, kept = own.untyped_storage().data_ptr(), list[int]()
+
+    def note(saved: torch.Tensor) -> torch.Tensor:
+        if saved.layout is torch.strided:
+            kept.append(saved.untyped_storage().data_ptr())
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        out = f(lab.tensor(lookup.ids))
+    if address in kept:
+        raise RuntimeError("the table is saved for the backward pass")
+    if not weight.untyped_storage().resizable():
+        return  # another array has it now, as NumPy's do
+    _free(weight)
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    what = f"weight.grad for {lookup}, the memory of the table being given up before"
+    yield GradientOf(what, read_dense(weight.grad), lookup, upstream)
+
+
 def _gradient_before_a_bound(lab: Lab, lookup: Lookup) -> Claims:
     """Look up twice before the backward passes; the second call scales rows of the table."""
-    weight, f = _trained(lab, lookup.into(lookup.table * np.float32(8)))
+    weight, f = trained(lab, lookup.into(lookup.table * np.float32(8)))
     first = f(lab.tensor(lookup.ids))
     others = replace(lookup, ids=np.arange(len(lookup.table)))
     second = f(lab.tensor(others.ids))
@@ -295,23 +337,52 @@ def _gradient_before_a_bound(lab: Lab, lookup: Lookup) -> Claims:
 
 
 def _two_tables(lab: Lab) -> Iterator[Trial]:
-    for lookup in _lookups(lab, "scale_grad_by_freq"):
+    for lookup in lookups(lab, "scale_grad_by_freq"):
         yield partial(_gradients_of_two, lab, lookup)
+        if "max_norm" not in lookup.options and not lab.backend.compiled:
+            yield partial(_gradients_of_sharing, lab, lookup)
+            yield partial(_gradients_of_halves, lab, lookup)
 
 
 def _gradients_of_two(lab: Lab, lookup: Lookup) -> Claims:
     """Look up in two tables of one shape, and differentiate both at once."""
+    other = _reversed(lookup).into(lab.table(*lookup.table.shape))
+    pair = [(one, trained(lab, one)) for one in (lookup, other)]
+    yield from _gradients_of_pair(lab, "two tables of one shape", pair)
+
+
+def _gradients_of_sharing(lab: Lab, lookup: Lookup) -> Claims:
+    """Look up in two parameters that are made of the same memory, as workers' replicas are."""
+    memory = lab.tensor(lookup.table)
+    pair = [(one, trained(lab, one, memory)) for one in (lookup, _reversed(lookup))]
+    yield from _gradients_of_pair(lab, "two parameters on one memory", pair)
+
+
+def _gradients_of_halves(lab: Lab, lookup: Lookup) -> Claims:
+    """Look up in two tables that lie one behind the other in one buffer."""
+    other = _reversed(lookup).into(lab.table(*lookup.table.shape))
+    buffer = lab.tensor(np.concatenate([lookup.table, other.table]))
+    parts = zip((lookup, other), buffer.chunk(2), strict=True)
+    pair = [(one, trained(lab, one, part)) for one, part in parts]
+    yield from _gradients_of_pair(lab, "two tables in one buffer", pair)
+
+
+def _reversed(lookup: Lookup) -> Lookup:
     ids = lookup.ids[::-1].copy() if lookup.ids.ndim else lookup.ids
-    other = replace(lookup.into(lab.table(*lookup.table.shape)), ids=ids)
-    given, outs = [], []
-    for one in (lookup, other):
-        weight, f = _trained(lab, one)
-        upstream = lab.upstream(*one.shape)
-        given.append((one, weight, upstream))
-        outs.append(f(lab.tensor(one.ids)))
-    torch.autograd.backward(outs, [lab.tensor(upstream) for _, _, upstream in given])
-    for name, (one, weight, upstream) in zip(("first", "second"), given, strict=True):
-        what = f"weight.grad of the {name} of two tables of one shape for {one}"
+    return replace(lookup, ids=ids)
+
+
+def _gradients_of_pair(
+    lab: Lab, told: str, pair: list[tuple[Lookup, tuple[torch.Tensor, OfIndices]]]
+) -> Claims:
+    """Differentiate two lookups at once."""
+    upstreams = [lab.upstream(*one.shape) for one, _ in pair]
+    outs = [f(lab.tensor(one.ids)) for one, (_, f) in pair]
+    torch.autograd.backward(outs, [lab.tensor(upstream) for upstream in upstreams])
+    for name, (one, (weight, _)), upstream in zip(
+        ("first", "second"), pair, upstreams, strict=True
+    ):
+        what = f"weight.grad of the {name} of {told} for {one}"
         yield GradientOf(what, read_dense(weight.grad), one, upstream)
 
 
@@ -319,14 +390,14 @@ def _gradients_of_two(lab: Lab, lookup: Lookup) -> Claims:
 
 
 def _hooked(lab: Lab) -> Iterator[Trial]:
-    for lookup in _lookups(lab, "scale_grad_by_freq"):
+    for lookup in lookups(lab, "scale_grad_by_freq"):
         yield partial(_gradient_through_hook, lab, lookup)
-        yield partial(_gradient_not_accumulated, lab, lookup)
+        yield partial(_gradient_after_accumulation, lab, lookup)
 
 
 def _gradient_through_hook(lab: Lab, lookup: Lookup) -> Claims:
     """Let a hook of the table double its gradient, as recipes for frozen rows do."""
-    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
     seen: list[Any] = []
 
     def hook(gradient: torch.Tensor) -> torch.Tensor:
@@ -343,22 +414,32 @@ def _gradient_through_hook(lab: Lab, lookup: Lookup) -> Claims:
     yield GradientOf(f"weight.grad {what}", read_dense(weight.grad), lookup, whole)
 
 
-def _gradient_not_accumulated(lab: Lab, lookup: Lookup) -> Claims:
-    """Ask for the gradient by torch.autograd.grad, which leaves .grad alone."""
-    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
-    weight.grad = torch.ones_like(weight)
-    out = f(lab.tensor(lookup.ids))
-    (got,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
-    yield GradientOf(f"torch.autograd.grad for {lookup}", read_dense(got), lookup, upstream)
-    kept = bool((weight.grad == 1).all())
-    yield Must(kept, f"torch.autograd.grad for {lookup} wrote to weight.grad")
+def _gradient_after_accumulation(lab: Lab, lookup: Lookup) -> Claims:
+    """Let a hook take the gradient of two uses as soon as it is there, and drop it."""
+    (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
+    seen: list[Any] = []
+
+    def take(table: torch.Tensor) -> None:
+        seen.append(read_dense(table.grad))
+        table.grad = None
+
+    handle = weight.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
+    outs = [f(lab.tensor(lookup.ids)) for _ in range(2)]
+    torch.autograd.backward(outs, [lab.tensor(upstream) for _ in outs])
+    handle.remove()
+    what = f"for {lookup}, twice in one graph, the table having a post-accumulate-grad hook"
+    for each in seen:
+        whole = upstream * np.float32(2)
+        yield GradientOf(f"what the hook finds in .grad {what}", each, lookup, whole)
+    yield Must(len(seen) == 1, f"the hook is run {len(seen)} times {what}")
+    yield Must(weight.grad is None, f"weight.grad is filled again after its hook {what}")
 
 
 # Recomputed outputs
 
 
 def _recomputed(lab: Lab) -> Iterator[Trial]:
-    for lookup in _lookups(lab, "scale_grad_by_freq"):
+    for lookup in lookups(lab, "scale_grad_by_freq"):
         if "max_norm" not in lookup.options:
             for reentrant in (False, True):
                 yield partial(_gradient_of_recomputed, lab, lookup, reentrant)
@@ -368,7 +449,7 @@ def _gradient_of_recomputed(lab: Lab, lookup: Lookup, reentrant: bool) -> Claims
     """Look up in a checkpoint: once in the forward pass, again when its gradient is due."""
     from torch.utils.checkpoint import checkpoint
 
-    (weight, f), upstream = _trained(lab, lookup), lab.upstream(*lookup.shape)
+    (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
     ids, factor = lab.tensor(lookup.ids), lab.leaf(np.ones((), np.float32))
     recomputed: list[Any] = []
 

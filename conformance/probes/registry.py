@@ -67,9 +67,11 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
+    from embconform.conformance.probes.passes import PASS_PROBES
     from embconform.conformance.probes.streams import STREAM_PROBES
     from embconform.conformance.probes.table_views import TABLE_VIEWS_PROBE
     from embconform.conformance.probes.tables import TABLE_PROBES
+    from embconform.conformance.probes.third_derivative import THIRD_DERIVATIVE_PROBE
     from embconform.conformance.probes.thread_count import THREAD_COUNT_PROBE
     from embconform.conformance.probes.threads import HANDED_OVER_PROBE, THREAD_PROBE
     from embconform.conformance.probes.torch_state import TORCH_STATE_PROBE
@@ -99,6 +101,8 @@ def probes() -> tuple[Probe, ...]:
         WRITES_PROBE,
         WHOLE_NUMBERS_PROBE,
         *GRAPH_PROBES,
+        *PASS_PROBES,
+        THIRD_DERIVATIVE_PROBE,
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,
         DEFAULT_DTYPE_PROBE,

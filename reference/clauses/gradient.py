@@ -37,7 +37,7 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Two tables of one shape in one graph each get the gradient of their own lookup, with "
-        "padding_idx and scale_grad_by_freq.",
+        "padding_idx and scale_grad_by_freq, also where they lie in one buffer or on one memory.",
         "forced: the derivative by one table does not depend on the other",
         "(embedding(users, a).sum() + embedding(items, b).sum()).backward()",
         _GRADIENT,
@@ -47,10 +47,59 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "A hook of the table is given its gradient, once, and what it returns is what .grad gets; "
-        "torch.autograd.grad returns the gradient and leaves .grad alone.",
-        "torch.Tensor.register_hook, torch.autograd.grad: documentation",
+        "a post-accumulate-grad hook is run once, when .grad is complete.",
+        "torch.Tensor.register_hook and register_post_accumulate_grad_hook: documentation",
         "weight.register_hook(lambda g: g * 2)\n"
         "embedding(ids, weight).sum().backward()  # weight.grad is doubled",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.asked-for",
+        Level.MUST,
+        BOTH,
+        "torch.autograd.grad returns the gradient, with create_graph=True too, and leaves .grad "
+        "alone; so does a pass that asks for the gradient of the output or of another tensor only.",
+        "torch.autograd.grad, torch.Tensor.backward(inputs=...): documentation",
+        "out = embedding(ids, weight)\n"
+        "torch.autograd.grad(out.sum(), out)  # a saliency map; weight.grad stays None",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.own-memory",
+        Level.MUST,
+        BOTH,
+        "The gradient that torch.autograd.grad returns may be written to in place, whatever the "
+        "upstream gradient was expanded from, which keeps its values.",
+        "torch 2.13, observed; clipping and unscaling write to gradients in place",
+        "out = embedding(ids, weight)\n"
+        "(g,) = torch.autograd.grad(out.sum(-1).sum(), weight)\n"
+        "g.mul_(0.5)  # its columns are equal, but are not stored once",
+        _GRADIENT,
+        policy=True,
+    ),
+    Clause(
+        "gradient.saved-tensors",
+        Level.MUST,
+        BOTH,
+        "Hooks on saved tensors that keep copies, as torch.autograd.graph.save_on_cpu does, or "
+        "that shorten floating-point ones, leave the gradient of a lookup as it is: indices are "
+        "not saved as floats.",
+        "torch.autograd.graph.saved_tensors_hooks; forced: the gradient depends on indices alone",
+        "with torch.autograd.graph.saved_tensors_hooks(shorten_floats, restore):\n"
+        "    out = embedding(torch.tensor([257]), weight)\n"
+        "out.sum().backward()  # ones in row 257, not in row 256",
+        _GRADIENT,
+        policy=True,
+    ),
+    Clause(
+        "gradient.anomaly-mode",
+        Level.MUST,
+        BOTH,
+        "Under torch.autograd.detect_anomaly a finite upstream gradient gives the gradient that it "
+        "gives outside, and nothing raises.",
+        "torch.autograd.detect_anomaly: it looks for NaN, and there are none",
+        "with torch.autograd.detect_anomaly():\n"
+        "    embedding(torch.tensor([1]), weight).sum().backward()  # zeros but for row 1",
         _GRADIENT,
     ),
     Clause(
@@ -247,6 +296,18 @@ CLAUSES = (
         _GRADIENT,
     ),
     Clause(
+        "gradient.accumulates-in-place",
+        Level.MUST,
+        BOTH,
+        "A pass adds to a dense gradient that is there in its own memory, so that a buffer of "
+        "which it is a view gets it, and its strides stay.",
+        "torch.Tensor.backward, default gradient layouts: without create_graph it accumulates in "
+        "place; DistributedDataParallel(gradient_as_bucket_view=True)",
+        "weight.grad = bucket[:weight.numel()].view_as(weight)\n"
+        "embedding(ids, weight).sum().backward()  # bucket holds the gradient",
+        _GRADIENT,
+    ),
+    Clause(
         "gradient.backward-twice",
         Level.MUST,
         BOTH,
@@ -272,7 +333,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "A table that is computed, such as a product, a concatenation or the transpose of another "
-        "tensor, passes its gradient on to what it was computed from, with every option.",
+        "tensor, has its own gradient and passes it on to what it was computed from, with every "
+        "option; so does a cast.",
         f"{_SUM}; the chain rule; torch 2.13, observed: max_norm is straight-through here too",
         "embedding(torch.tensor([1, 1]), base * 2).sum().backward()\nbase.grad[1]  # fours",
         _GRADIENT,
@@ -305,8 +367,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Where the table of a lookup without options may be written to between forward and "
-        "backward, as by an optimiser's step, so may that with any option, and the gradient is "
-        "still that of the call, dense and sparse.",
+        "backward, as by an optimiser's step, or its memory be given up, so may that with any "
+        "option, and the gradient is still that of the call, dense and sparse.",
         "forced: the derivative of a lookup depends on indices alone, so the table need not be "
         "saved; PyTorch, autograd mechanics: in-place correctness checks; torch 2.13, observed",
         "out = embedding(torch.tensor([1]), weight)\n"
@@ -384,6 +446,19 @@ CLAUSES = (
         "forced: the backward pass is linear; pytorch/pytorch#6469",
         "(g,) = torch.autograd.grad(out, weight, upstream, create_graph=True)\n"
         "torch.autograd.grad((g * v).sum(), upstream)  # v[ids]",
+        _DOUBLE,
+    ),
+    Clause(
+        "gradient.third-derivative",
+        Level.MAY,
+        BOTH,
+        "The derivative of the gradient can be differentiated again, by the table and by the "
+        "upstream gradient, with padding_idx as without.",
+        "forced: the backward pass is linear, and its derivative a lookup; gradient penalties in "
+        "meta-learning",
+        "g = torch.func.grad(lambda w: embedding(ids, w).pow(3).sum())\n"
+        "h = torch.func.grad(lambda w: g(w).square().sum())\n"
+        "torch.func.grad(lambda w: h(w).sum())(weight)",
         _DOUBLE,
     ),
     Clause(

@@ -218,7 +218,8 @@ CLAUSES = (
         "lookup.sees-index-updates",
         Level.MUST,
         BOTH,
-        "A call sees what was written into the indices since the call before.",
+        "A call sees what was written into the indices since the call before, also where no "
+        "version counter tells of it, as with the memory of a NumPy array.",
         "EMBEDDING-BUGS §4: output cached by data_ptr, by id() or by fingerprint",
         "embedding(ids, weight); ids.fill_(0)\nembedding(ids, weight) == weight[ids]",
     ),

@@ -29,7 +29,8 @@ _DERIVATIVES = (
         Level.MAY,
         BOTH,
         "The forward-mode derivative of the gradient by the upstream gradient is the gradient of "
-        "the upstream's tangent, with padding_idx and scale_grad_by_freq as without.",
+        "the upstream's tangent, with padding_idx and scale_grad_by_freq as without, within "
+        "torch.func and on dual tensors.",
         "forced: the backward pass is linear in the upstream gradient",
         "pull = lambda u: torch.func.vjp(lambda w: embedding(ids, w), weight)[1](u)[0]\n"
         "torch.func.jvp(pull, (u,), (v,))  # the second result is pull(v)",

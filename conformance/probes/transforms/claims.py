@@ -74,7 +74,8 @@ class Lookup:
     def gradient(self, upstream: Array) -> tuple[F64, F64]:
         """Give the gradient of the table and how far a right one may be from it.
 
-        Upstream gradients are small whole numbers, so only a division by counts can round.
+        Upstream gradients are whole numbers whose sums are exact in float32, so only a division
+        by counts can round.
         """
         height, width = self.table.shape
         flat, terms = self.ids.reshape(-1), upstream.reshape(-1, width).astype(np.float64)
@@ -129,7 +130,7 @@ class GradientOf(Claim):
     got : Returned
     lookups : Lookup or sequence
     upstream : ndarray of float32
-        Small whole numbers, of the shape of the output.
+        Whole numbers, of the shape of the output, whose sums are exact.
     shared : bool
         The members have one table, whose gradient sums theirs.
     """

@@ -23,6 +23,8 @@ Function: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], Any]"
 Claims = Iterator[Claim]
 Trial = Callable[[], Claims]
 MAX_NORM: Final = 1.0
+FINE: Final = 1025
+"""A factor of upstream gradients: bfloat16 rounds its multiples, and float32 sums exactly."""
 MANY: Final = 70
 """Indices of the longest lookup: more than two warps have lanes, and no multiple of eight."""
 
@@ -62,10 +64,14 @@ class Lab:
         """Draw normal numbers of float64."""
         return self.draw.standard_normal(shape)
 
-    def upstream(self, *shape: int) -> Array:
-        """Draw whole numbers, none of them 0."""
+    def small(self, *shape: int) -> Array:
+        """Draw whole numbers up to 8, none of them 0."""
         values = self.draw.integers(1, 9, shape) * self.draw.choice([-1, 1], shape)
         return np.asarray(values, np.float32)
+
+    def upstream(self, *shape: int) -> Array:
+        """Draw whole numbers, none of them 0, that a float of 16 bits rounds."""
+        return self.small(*shape) * np.float32(FINE)
 
     def choices(self, ids: Array, height: int, *names: str) -> Iterator[dict[str, Any]]:
         """List no option, then those of `names` that the backend has, then all of these."""

@@ -83,6 +83,7 @@ def _tangent_of_dual(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
 def _forward_over_reverse(lab: Lab) -> Iterator[Trial]:
     for lookup in lab.lookups("padding_idx", "scale_grad_by_freq"):
         yield partial(_tangent_of_gradient, lab, lookup)
+        yield partial(_tangent_of_dual_upstream, lab, lookup)
 
 
 def _tangent_of_gradient(lab: Lab, lookup: Lookup) -> Claims:
@@ -96,6 +97,20 @@ def _tangent_of_gradient(lab: Lab, lookup: Lookup) -> Claims:
     yield GradientOf(f"the gradient for {lookup}", read(both[0]), lookup, upstream)
     what = f"the tangent of the gradient for {lookup}"
     yield GradientOf(what, read(both[1]), lookup, direction)
+
+
+def _tangent_of_dual_upstream(lab: Lab, lookup: Lookup) -> Claims:
+    """Hand a dual upstream gradient to a backward pass, without torch.func."""
+    f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.leaf(lookup.table)
+    upstream, direction = lab.upstream(*lookup.shape), lab.upstream(*lookup.shape)
+    forward_ad: Any = torch.autograd.forward_ad  # not typed
+    with forward_ad.dual_level():
+        f(ids, forward_ad.make_dual(weight, torch.ones_like(weight)))  # raises: no forward mode
+        dual = forward_ad.make_dual(lab.tensor(upstream), lab.tensor(direction))
+        (gradient,) = torch.autograd.grad(f(ids, weight), weight, dual, create_graph=True)
+        got = forward_ad.unpack_dual(gradient).tangent
+    what = f"the tangent of the gradient for {lookup}, the upstream gradient being dual"
+    yield GradientOf(what, read(got), lookup, direction)
 
 
 def _func_grad(lab: Lab) -> Iterator[Trial]:

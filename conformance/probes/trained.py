@@ -1,0 +1,48 @@
+"""What the checks of gradients amid a graph share: lookups, and tables that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeAlias
+
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.probes.transforms.claims import Lookup
+from embconform.conformance.probes.transforms.common import Lab
+from embconform.reference.clause import Profile
+
+WIDTH: Final = 5
+OfIndices: TypeAlias = "Callable[[torch.Tensor], Any]"
+
+
+def lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
+    """Make lookups; those with max_norm only where the gradient passes its scale unchanged."""
+    if lab.backend.compiled:  # each lookup costs seconds there
+        names = ()
+    elif lab.profile is Profile.TORCH:
+        names = (*names, "max_norm")
+    for lookup in lab.lookups("padding_idx", *names):
+        table = lab.table(len(lookup.table), WIDTH)
+        table[table == 0] = 1.0  # the sign of a zero is for other clauses
+        yield lookup.into(table)
+
+
+def trained(
+    lab: Lab, lookup: Lookup, weight: torch.Tensor | None = None
+) -> tuple[torch.Tensor, OfIndices]:
+    """Make a table that is a leaf, and ``f(ids)`` of the backend that looks it up.
+
+    Parameters
+    ----------
+    lab : Lab
+    lookup : Lookup
+    weight : Tensor, optional
+        The memory of the table, which holds the lookup's.
+    """
+    functional, options = lab.backend.functional, lookup.options
+    if functional is None:
+        module = lab.module(lookup)
+        if weight is not None:
+            module.weight = torch.nn.Parameter(weight)
+        return module.weight, module
+    leaf = lab.leaf(lookup.table) if weight is None else weight.detach().requires_grad_()
+    return leaf, lambda ids: functional(ids, leaf, **options)
