@@ -149,10 +149,12 @@ def _found(
     """Import a target in the process that it is to run in."""
     if request.isolation == "process":
         from embconform.conformance.isolation.isolated import Isolated
+        from embconform.conformance.running.crew import let_helpers_get_ready
         from embconform.conformance.running.readiness import get_ready
 
         isolated = Isolated(target, request.device, limits_of(request), stop)
         get_ready()
+        let_helpers_get_ready()
         return isolated, isolated.description, 0
     from embconform.backends.targets import resolve
 

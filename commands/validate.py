@@ -19,6 +19,7 @@ from embconform.commands.request import Request
 from embconform.commands.running import run_all, show_all
 from embconform.commands.shard import Shard
 from embconform.commands.values import GIB, MOST_EXAMPLES, SECONDS, FilePath
+from embconform.conformance.isolation.forking import server
 from embconform.conformance.running.interrupt import Interruptible
 from embconform.reference.clause import Profile
 
@@ -144,8 +145,6 @@ def validate(
     Exit codes: 0 conformant, 1 not conformant, 2 the call or the target can't be used, 3
     embconform itself failed, 130 interrupted (what was found until then is written).
     """
-    from embconform.conformance.running.crew import preparing
-
     outputs = Outputs(json_, junit, markdown, repro_dir, baseline)
     request = Request(profile=Profile(profile) if profile else None, **options)
     outputs.check()
@@ -157,12 +156,16 @@ def validate(
         check_selection(request.select, candidate)
     own_rows = load(request.deviations) if request.deviations else ()
     with Interruptible() as stop:
+        if request.isolation == "process" and request.scheduler is None:
+            server()  # at work on torch while hypothesis is imported here
         if request.scheduler is not None:
             named = list(dict.fromkeys(targets))
             reports = run_on_cluster(request.scheduler, named, request, stop)
             show_all(reports, to_stderr=outputs.on_stdout)
             outputs.write(reports)
             context.exit(0 if all(report.conformant for report in reports) else 1)
+        from embconform.conformance.running.crew import preparing
+
         with preparing(request.helpers):
             plans = plan_all(targets, request, own_rows, stop)
             reports = run_all(plans, request, before, to_stderr=outputs.on_stdout, stop=stop)

@@ -43,7 +43,7 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget(arrays=2, examples=1, directed=3, seconds=600, frugal=True),
+    "quick": Budget(arrays=2, examples=1, directed=2, seconds=600, frugal=True),
     "default": Budget(arrays=33, examples=1, directed=14, seconds=3600),
     "thorough": Budget(arrays=400, examples=2, directed=60, seconds=8 * 3600),
 }

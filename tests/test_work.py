@@ -13,7 +13,7 @@ from embconform.conformance.cases.directed import is_directed
 from embconform.conformance.cases.structure import PLAIN, Structure
 from embconform.conformance.probes.registry import Probe, probes
 from embconform.conformance.running.driver import Driver
-from embconform.conformance.running.work import COSTLY, FIRST, Draws, units
+from embconform.conformance.running.work import COSTLY, FIRST, IMPORTING, Draws, Together, units
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
 
@@ -65,8 +65,14 @@ class TestOrder:
         names = [unit.name if isinstance(unit, Probe) else "" for unit in work]
         assert 0 < names.index("cheap") < names.index("threads") < len(work) - 1
 
+    def test_what_imports_the_compiler_is_done_by_one_process(self) -> None:
+        some = [probe("cheap"), *map(probe, IMPORTING)]
+        (unit,) = (one for one in units(STRUCTURES, [2] * 240, some) if isinstance(one, Together))
+        assert {each.name for each in unit.probes} == IMPORTING
+        assert not any(isinstance(one, Together) for one in units(STRUCTURES, [2] * 240, some[:1]))
+
     def test_costly_probes_exist(self) -> None:
-        assert {probe.name for probe in probes()} >= COSTLY
+        assert {probe.name for probe in probes()} >= COSTLY >= IMPORTING
 
     def test_a_small_limit_leaves_the_last_strata_out(self) -> None:
         work = units(STRUCTURES, [1] * 3, [])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final, get_args
 
 from allpairspy import AllPairs, pairs_storage
@@ -181,12 +181,22 @@ def _families(compiled: bool) -> tuple[Mapping[str, Sequence[Any]], ...]:
     return (_COMPILED,) if compiled else FAMILIES
 
 
-@cache
-def pairs(*, compiled: bool = False) -> tuple[tuple[Structure, ...], ...]:
+def pairs(*, compiled: bool) -> Pairs:
     """Cover all pairs of the factors of each family; the same for every seed."""
-    made = tuple(tuple(filter(is_sound, _pairs(family))) for family in _families(compiled))
-    pairs_storage.key_cache.clear()  # it would keep every pair that was ever made
-    return made
+    if compiled not in _made:
+        found = tuple(tuple(filter(is_sound, _pairs(family))) for family in _families(compiled))
+        pairs_storage.key_cache.clear()  # it would keep every pair that was ever made
+        _made[compiled] = found
+    return _made[compiled]
+
+
+def take_pairs(found: Pairs, *, compiled: bool) -> None:
+    """Use what :func:`pairs` gave in another process, where it took half a second."""
+    _made[compiled] = found
+
+
+Pairs = tuple[tuple[Structure, ...], ...]
+_made: Final[dict[bool, Pairs]] = {}
 
 
 @lru_cache(1)  # a run in rounds has many seeds, one after the other

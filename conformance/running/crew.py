@@ -15,9 +15,16 @@ from multiprocessing import Pipe
 from types import TracebackType
 from typing import Any, Final, Self
 
+from embconform.conformance.cases.strata import pairs
 from embconform.conformance.isolation.forking import server
 from embconform.conformance.running.course import Done, Explore, Job, Jobs
-from embconform.conformance.running.helper_process import Assignment, Dismissed, Failed, Hired
+from embconform.conformance.running.helper_process import (
+    Assignment,
+    Dismissed,
+    Failed,
+    GetReady,
+    Hired,
+)
 
 _MODULE: Final = "embconform.conformance.running.helper_process"
 _SLICE: Final = 0.2
@@ -49,6 +56,11 @@ class Helper:
             )
         self.alive = True
         self.ready = threading.Event()
+
+    def get_ready(self, message: GetReady) -> None:
+        """Let it do what it can before it is assigned."""
+        with contextlib.suppress(*_GONE):
+            self._connection.send(message)
 
     def assign(self, assignment: Assignment) -> None:
         """Tell what it is to work on, once."""
@@ -104,6 +116,15 @@ class Helper:
 
 
 _waiting: list[Helper] = []
+
+
+def let_helpers_get_ready() -> None:
+    """Tell waiting helpers to import what they need, now that this process has.
+
+    Earlier, they would take the processor from the fork server, which everybody waits for.
+    """
+    for helper in _waiting:
+        helper.get_ready(GetReady(pairs(compiled=False)))
 
 
 @contextlib.contextmanager

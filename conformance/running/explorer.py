@@ -27,7 +27,7 @@ from embconform.conformance.running.part import Part
 from embconform.conformance.running.runner import Runner
 from embconform.conformance.running.shrinking import plainer
 from embconform.conformance.running.tally import Broken, Shrunk
-from embconform.conformance.running.work import BATCH, FIRST, Draws, Unit, units
+from embconform.conformance.running.work import BATCH, FIRST, Draws, Together, Unit, units
 from embconform.reference.clause import Clause, select
 
 PARALLEL: Final = ("hot", "crowd", "vast")
@@ -134,7 +134,8 @@ class Explorer:
         if isinstance(unit, Draws):
             self._explore(unit, number, part)
         else:
-            self._probe(unit, number, part)
+            for probe in unit.probes if isinstance(unit, Together) else (unit,):
+                self._probe(probe, number, part)
         after = self.runner.losses
         part.crashes, part.timeouts = after[0] - before[0], after[1] - before[1]
         return None if self.stop() else part

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from embconform.conformance.cases.strata import Pairs, take_pairs
 from embconform.conformance.isolation.limits import Limits
 from embconform.conformance.options import RunOptions
 
@@ -35,6 +36,13 @@ class Assignment:
     options: RunOptions
     search_path: tuple[str, ...]
     scratch: str
+
+
+@dataclass(frozen=True)
+class GetReady:
+    """What a helper may do before it is known what it works on, with what was made already."""
+
+    pairs: Pairs
 
 
 @dataclass(frozen=True)
@@ -75,10 +83,14 @@ def main(arguments: list[str]) -> None:
     end_with_parent()
     connection, line = Connection(int(arguments[0])), int(arguments[1])
     borrow(line)
-    get_ready()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            _work(connection, connection.recv())
+            message = connection.recv()
+            if isinstance(message, GetReady):
+                take_pairs(message.pairs, compiled=False)
+                get_ready()
+                message = connection.recv()
+            _work(connection, message)
         except Exception:
             connection.send(Failed(traceback.format_exc()))
 

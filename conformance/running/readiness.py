@@ -4,11 +4,13 @@ from __future__ import annotations
 
 
 def get_ready() -> None:
-    """Import the judges and what draws cases, and make the pairs that all strata come from."""
+    """Import judges, probes and what draws cases, and make the pairs that strata come from."""
     from embconform.conformance import judging
     from embconform.conformance.cases import strata
+    from embconform.conformance.probes.registry import probes
     from embconform.conformance.running import explorer
 
     del explorer
     judging.judges()
-    strata.pairs()
+    strata.pairs(compiled=False)
+    probes()

@@ -22,6 +22,7 @@ COSTLY: Final = frozenset(
     {
         "threads",
         "training",
+        "gradient.recomputed",
         "huge table",
         "modules without memory",
         "streams.current",
@@ -35,6 +36,8 @@ COSTLY: Final = frozenset(
     }
 )
 """Names of probes that take tenths of a second or more; the others take hundredths."""
+IMPORTING: Final = frozenset({"gradient.recomputed", "modules without memory"})
+"""Those whose first call makes torch import its compiler: a second, in one process or in each."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,24 @@ class Draws:
     round: int = 0
 
 
-Unit = Draws | Probe
+@dataclass(frozen=True)
+class Together:
+    """Probes that one process is to do, one after the other.
+
+    Attributes
+    ----------
+    probes : tuple of Probe
+    """
+
+    probes: tuple[Probe, ...]
+
+    @property
+    def name(self) -> str:
+        """Their names."""
+        return " and ".join(probe.name for probe in self.probes)
+
+
+Unit = Draws | Probe | Together
 
 
 def units(
@@ -78,7 +98,7 @@ def units(
 
     Returns
     -------
-    list of Draws or Probe
+    list of Draws, Probe or Together
         The first cases of the plainest strata, the cheap probes, the first cases of the strata
         that are made for a clause, the costly probes, the first cases of all other strata, and
         then the rest of each stratum.
@@ -86,11 +106,13 @@ def units(
     shared = list(zip(structures, shares, strict=False))
     made = max(len(list(takewhile(is_directed, structures))), PLAINEST)
     cheap = [probe for probe in probes if probe.name not in COSTLY]
-    costly = [probe for probe in probes if probe.name in COSTLY]
+    costly = [probe for probe in probes if probe.name in COSTLY - IMPORTING]
+    importing = tuple(probe for probe in probes if probe.name in IMPORTING)
     return [
         *_firsts(shared[:PLAINEST], batch),
         *cheap,
         *_firsts(shared[PLAINEST:made], batch),
+        *([Together(importing)] * bool(importing)),
         *costly,
         *_firsts(shared[made:], batch),
         *_batched([(s, share - FIRST) for s, share in shared if share > FIRST], 1, batch),

@@ -21,7 +21,7 @@ from embconform.conformance.probes.registry import Probe, probes
 from embconform.conformance.running.in_process import InProcess
 from embconform.conformance.running.part import Part
 from embconform.conformance.running.tally import Broken
-from embconform.conformance.running.work import Draws, Unit
+from embconform.conformance.running.work import Draws, Together, Unit
 from embconform.mutants.kernel import Kernel
 from embconform.mutants.module import Layer
 from embconform.mutants.registry import Planted
@@ -193,6 +193,8 @@ def _may_rule(unit: Unit, wanted: Collection[str], budget: str) -> bool:
     """Tell whether a unit of work is in a budget and can rule on a clause that is wanted."""
     if isinstance(unit, Probe):
         return budget != PROGRAMS or "quick" not in unit.budgets
+    if isinstance(unit, Together):
+        return budget != PROGRAMS
     return budget != PROGRAMS and not _drawn().isdisjoint(wanted)
 
 
@@ -204,7 +206,7 @@ def _aimed(bug: Planted, options: RunOptions, work: list[Unit]) -> Iterable[tupl
 
     def is_late(pair: tuple[int, Unit]) -> bool:
         unit = pair[1]
-        return isinstance(unit, Probe) or wanted.isdisjoint(map(_by_function, unit.structures))
+        return not isinstance(unit, Draws) or wanted.isdisjoint(map(_by_function, unit.structures))
 
     return sorted(enumerate(work), key=is_late)
 
