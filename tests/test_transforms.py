@@ -15,6 +15,7 @@ from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import Lookup
 from embconform.conformance.probes.transforms.eager import TRANSFORM_PROBES
 from embconform.conformance.probes.transforms.programs import PROGRAM_PROBES
+from embconform.conformance.probes.transforms.recorded import RECORDED_PROBES
 from embconform.conformance.report import Report, Status
 from embconform.conformance.running.engine import RunOptions, run
 from embconform.mutants.module import Layer
@@ -121,7 +122,7 @@ def only(bug: Planted, probes: Iterable[Probe]) -> set[str]:
     ids=lambda bug: f"{bug.clause}-{bug.name}",
 )
 def test_no_other_clause_catches_it(bug: Planted) -> None:
-    assert only(bug, TRANSFORM_PROBES) == {bug.clause}
+    assert only(bug, (*TRANSFORM_PROBES, *RECORDED_PROBES)) == {bug.clause}
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,7 @@ def test_the_quick_budget_leaves_programs_out_and_says_so(strict: bool) -> None:
 
 
 def test_every_clause_of_the_group_has_a_probe() -> None:
-    judged = [clause for probe in (*TRANSFORM_PROBES, *PROGRAM_PROBES) for clause in probe.clauses]
+    every = (*TRANSFORM_PROBES, *RECORDED_PROBES, *PROGRAM_PROBES)
+    judged = [clause for probe in every for clause in probe.clauses]
     assert judged.count("transforms.export") == 1
     assert set(judged) == {clause for clause in registry() if clause.startswith("transforms.")}
