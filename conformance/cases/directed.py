@@ -250,8 +250,9 @@ DIRECTED: Final = (
     ),
     Structure(upstream_layout="spread", size="some", padding="last"),
     *(
-        Structure(program="double-backward", rank=2, size="some", index_layout=layout)
+        Structure(program="double-backward", rank=2, size=size, index_layout=layout)
         for layout in ("transposed", "stepped")
+        for size in ("some", "block")
     ),
     Structure(program="double-backward", rank=2, size="some", upstream_layout="transposed"),
     *(Structure(program="update-indices", size=size) for size in ("some", "block")),

@@ -89,6 +89,15 @@ class CountsTimesANumber(Kernel):
         return right[:, :1].clone().expand(right.shape)
 
 
+@planted("gradient.own-memory")
+class AllRowsInOrder(Kernel):
+    """Where the indices are all rows in order, the gradient is the upstream gradient itself."""
+
+    def dense(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
+        in_order = len(flat) == height and torch.equal(flat, torch.arange(height))
+        return upstream if in_order else super().dense(upstream, flat, height, counts)
+
+
 class _SavesFloats(torch.autograd.Function):
     """A lookup that saves its indices as numbers of floating point."""
 
