@@ -9,10 +9,16 @@ from typing import Any, Final
 from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context
-from embconform.conformance.probes.claims import Equal, Refused, judge_refusable
+from embconform.conformance.probes.claims import Equal, judge_refusable
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import Lookup
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import (
+    Claims,
+    Lab,
+    Trial,
+    compiled_already,
+    observe_check,
+)
 
 _CLAUSE: Final = "state.default-device"
 OTHER: Final = "meta"
@@ -26,18 +32,12 @@ FEW, SOME = 5, 70
 
 def _under_another_device(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
-        yield _compiled_already
+        yield compiled_already
         return
-    modes: tuple[GradMode, ...] = ("no_grad", "served", "frozen")
-    for mode in (*modes, "grad") if "gradient" in lab.able else modes:
+    for mode in lab.modes:
         for size in (FEW, SOME):
             ids, table = lab.draw.integers(0, 9, size), lab.table(9, 3)
             yield partial(_called, lab, mode, Lookup(ids, table, {}, lab.profile))
-
-
-def _compiled_already() -> Claims:
-    """Leave out what would be compiled anew."""
-    yield Refused("the backend is compiled already")
 
 
 def _called(lab: Lab, mode: GradMode, lookup: Lookup) -> Claims:

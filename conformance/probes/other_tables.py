@@ -25,10 +25,7 @@ def _by_turns(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:  # each mode and layout costs seconds there
         yield partial(_refused, lab, "no_grad", FEW, False)
         return
-    modes: tuple[GradMode, ...] = ("no_grad", "served", "frozen")
-    if "gradient" in lab.able:
-        modes = (*modes, "grad")
-    for mode in modes:
+    for mode in lab.modes:
         for size in (FEW, SOME):
             for slices in (False, True):
                 yield partial(_refused, lab, mode, size, slices)

@@ -44,15 +44,12 @@ _STRIDED: Final[dict[str, View]] = {
 def _tables(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
         return  # each layout costs seconds there, and the views of indices have been seen
-    modes: tuple[GradMode, ...] = ("no_grad", "served", "frozen")
-    if "gradient" in lab.able:
-        modes = (*modes, "grad")
-    for mode in modes:
+    for mode in lab.modes:
         for size in SIZES:
             yield partial(_one_after_the_other, lab, mode, size)
     if lab.device == "cpu":
         for told, borrow in _BORROWED.items():
-            for mode in modes[:: len(modes) - 1]:
+            for mode in lab.modes[:: len(lab.modes) - 1]:
                 yield partial(_borrowed, lab, mode, told, borrow)
 
 

@@ -10,9 +10,10 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from embconform.backends.backend import Backend
+from embconform.conformance.cases.case import GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
-from embconform.conformance.probes.claims import Claim, Record, Unfinished
+from embconform.conformance.probes.claims import Claim, Record, Refused, Unfinished
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
 from embconform.conformance.recording import read, read_dense, record
 from embconform.conformance.settling import Settling
@@ -84,6 +85,12 @@ class Lab:
             if self.profile is Profile.TORCH:  # the document's mask knows no negative ones
                 values["padding_idx"] = hot - height
             yield {name: values[name] for name in has}
+
+    @property
+    def modes(self) -> tuple[GradMode, ...]:
+        """What a table requires, and where it is looked up, as far as the backend knows it."""
+        without: tuple[GradMode, ...] = ("no_grad", "served", "frozen")
+        return (*without, "grad") if "gradient" in self.able else without
 
     @property
     def able(self) -> frozenset[str]:
@@ -188,3 +195,8 @@ def observe_check(
             return Unfinished(tuple(records))
         records.append(record(clause, trial, settle))
     return tuple(records)
+
+
+def compiled_already() -> Claims:
+    """Make a trial that refuses what would have to be compiled anew for a compiled backend."""
+    yield Refused("the backend is compiled already")

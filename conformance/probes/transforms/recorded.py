@@ -10,7 +10,7 @@ import numpy as np
 
 from embconform.backends.backend import TABLE_DTYPES
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Equal, Must, Refused, judge_refusable
+from embconform.conformance.probes.claims import Equal, Must, judge_refusable
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
@@ -19,6 +19,7 @@ from embconform.conformance.probes.transforms.common import (
     Claims,
     Lab,
     Trial,
+    compiled_already,
     observe_check,
 )
 from embconform.conformance.recording import read
@@ -27,17 +28,12 @@ HEIGHT, WIDTH = 9, 3
 SHAPES: Final = ((4,), (2, 3), (), (MANY,))
 
 
-def _compiled_already() -> Claims:
-    """Leave out what would be compiled anew for each dtype and rank."""
-    yield Refused("the backend is compiled already")
-
-
 # Without values
 
 
 def _without_values(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
-        yield _compiled_already
+        yield compiled_already
         return
     names = [name for name in TABLE_DTYPES if name in lab.backend.known_dtypes]
     for name in names:
@@ -66,7 +62,7 @@ def _shaped(lab: Lab, dtype: torch.dtype, shape: tuple[int, ...]) -> Claims:
 
 def _traced(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
-        yield _compiled_already
+        yield compiled_already
         return
     for shape in SHAPES:
         for held in (False, True):
