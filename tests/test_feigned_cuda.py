@@ -32,6 +32,7 @@ NOT_FEIGNED = {
     "gradient.recomputed": "a checkpoint keeps the state of a device that is not there",
     "module.deepcopy": "torch copies no subclass as it copies a plain tensor",
     "module.pickle": "torch pickles no subclass as it pickles a plain tensor",
+    "module.hooks": "a module with hooks is copied",
     "module.tied": "its models are copied and pickled",
     "module.freezing": "its modules are copied and pickled",
     "module.table-kept": "its modules are copied and pickled",

@@ -167,16 +167,28 @@ class Operator:
         if sparse:
             gradient = _sparse(upstream, indices, rows, padding_idx)
         else:
-            gradient = self._sum(upstream, indices, rows, padding_idx, scale_grad_by_freq)
+            settings = (rows, padding_idx, scale_grad_by_freq)
+            gradient = _with_tangent(self._sum, upstream, indices, *settings)
         return gradient, None, None, None, None, None
 
     def _sum_backward(self, ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         (indices,) = ctx.saved_tensors
-        return self._spread(upstream, indices, *ctx.settings), None, None, None, None
+        spread = _with_tangent(self._spread, upstream, indices, *ctx.settings)
+        return spread, None, None, None, None
 
     def _spread_backward(self, ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         (indices,) = ctx.saved_tensors
-        return self._sum(upstream, indices, *ctx.settings), None, None, None, None
+        summed = _with_tangent(self._sum, upstream, indices, *ctx.settings)
+        return summed, None, None, None, None
+
+
+def _with_tangent(linear: Any, tensor: torch.Tensor, *rest: Any) -> Any:
+    """Apply a linear operator to a tensor, and to its tangent, which torch.library would drop."""
+    primal, tangent = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    if tangent is None:
+        return linear(tensor, *rest)
+    made = linear(primal, *rest), linear(tangent, *rest)
+    return forward_ad.make_dual(*made)  # type: ignore[no-untyped-call]
 
 
 def _on_device(tensor: torch.Tensor) -> AbstractContextManager[None]:
