@@ -38,7 +38,7 @@ def test_every_finding_has_a_block() -> None:
     assert len(SECTIONS) == PAGE.count("\n## ")
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # Inductor's
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # Inductor's own
 @pytest.mark.skipif(
     Version(torch.__version__).release[:2] != (2, 13), reason="the findings were made on torch 2.13"
 )
