@@ -7,10 +7,8 @@ from functools import partial
 from typing import Final
 
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import judge_records
-from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read_dense
 
 _CLAUSE: Final = "sparse.owns-its-memory"
@@ -38,10 +36,4 @@ def _gradient_after(lab: Lab, lookup: Lookup, which: str) -> Claims:
     yield GradientOf(what, read_dense(weight.grad), lookup, upstream)
 
 
-AFTERMATH_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional", "sparse", "gradient"}),
-    partial(observe_check, (_CLAUSE, _overwritten)),
-    judge_records,
-)
+AFTERMATH_PROBE: Final = probe_of(_CLAUSE, _overwritten, "functional", "sparse", "gradient")

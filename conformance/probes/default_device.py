@@ -9,15 +9,14 @@ from typing import Any, Final
 from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context
-from embconform.conformance.probes.claims import Equal, judge_refusable
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Equal
 from embconform.conformance.probes.transforms.claims import Lookup
 from embconform.conformance.probes.transforms.common import (
     Claims,
     Lab,
     Trial,
     compiled_already,
-    observe_check,
+    probe_of,
 )
 
 _CLAUSE: Final = "state.default-device"
@@ -64,10 +63,6 @@ def _kind(tensor: Any) -> tuple[str, ...] | tuple[str, tuple[int, ...], str]:
     return str(tensor.dtype), tuple(tensor.shape), str(tensor.device)
 
 
-DEFAULT_DEVICE_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional"}),
-    partial(observe_check, (_CLAUSE, _under_another_device)),
-    judge_refusable,
+DEFAULT_DEVICE_PROBE: Final = probe_of(
+    _CLAUSE, _under_another_device, "functional", may_refuse=True
 )

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from embconform.conformance.finding import Finding
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Claim, Returned, compare, judge_records
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Claim, Returned, compare
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.dtypes import Array, format_of
 from embconform.reference.oracle import Options, bound_rows
@@ -112,10 +111,4 @@ def _called(lab: Lab, lookup: Lookup, upstream: Array) -> tuple[Returned, Return
     return read(out), read_dense(weight.grad)
 
 
-DEFAULT_DTYPE_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional"}),
-    partial(observe_check, (_CLAUSE, _under_other_defaults)),
-    judge_records,
-)
+DEFAULT_DTYPE_PROBE: Final = probe_of(_CLAUSE, _under_other_defaults, "functional")

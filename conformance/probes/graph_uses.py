@@ -11,8 +11,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Must, Refused, judge_records
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Must, Refused
 from embconform.conformance.probes.trained import OfIndices, lookups, trained
 from embconform.conformance.probes.transforms.claims import (
     Bounded,
@@ -27,7 +26,7 @@ from embconform.conformance.probes.transforms.common import (
     Function,
     Lab,
     Trial,
-    observe_check,
+    probe_of,
 )
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.dtypes import Array
@@ -476,13 +475,4 @@ CHECKS: Final[dict[str, Check]] = {
     "gradient.table-written": _written_table,
 }
 
-GRAPH_PROBES: Final = tuple(
-    Probe(
-        clause,
-        frozenset({clause}),
-        frozenset({"gradient"}),
-        partial(observe_check, (clause, check)),
-        judge_records,
-    )
-    for clause, check in CHECKS.items()
-)
+GRAPH_PROBES: Final = tuple(probe_of(clause, check, "gradient") for clause, check in CHECKS.items())

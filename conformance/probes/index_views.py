@@ -9,14 +9,12 @@ from typing import Any, Final, TypeAlias
 from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
-from embconform.conformance.probes.claims import judge_records
-from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
     Claims,
     Lab,
     Trial,
-    observe_check,
+    probe_of,
     rows_and_gradient,
 )
 from embconform.conformance.recording import read
@@ -71,10 +69,4 @@ def _called(lab: Lab, told: str, mode: GradMode, given: tuple[Any, Any], lookup:
     yield Rows(f"the output for {what}", read(out), lookup)
 
 
-VIEWS_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional"}),
-    partial(observe_check, (_CLAUSE, _views_apart)),
-    judge_records,
-)
+VIEWS_PROBE: Final = probe_of(_CLAUSE, _views_apart, "functional")

@@ -14,10 +14,9 @@ from embconform.backends.backend import TABLE_DTYPES
 from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
-from embconform.conformance.probes.claims import Claim, SameBits, judge_records
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Claim, SameBits
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.dtypes import Array
 
@@ -114,10 +113,4 @@ def _in_turn(lab: Lab) -> Iterator[Claim]:
         yield from _rows(kept, f"of {kind} tables of one shape and other dtypes")
 
 
-MANY_CALLS_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional"}),
-    partial(observe_check, (_CLAUSE, _often)),
-    judge_records,
-)
+MANY_CALLS_PROBE: Final = probe_of(_CLAUSE, _often, "functional")

@@ -11,14 +11,13 @@ import numpy as np
 from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
-from embconform.conformance.probes.claims import SameBits, judge_records
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import SameBits
 from embconform.conformance.probes.transforms.claims import Bounded, Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
     Claims,
     Lab,
     Trial,
-    observe_check,
+    probe_of,
     rows_and_gradient,
 )
 from embconform.conformance.recording import read
@@ -123,10 +122,4 @@ def _lower_bounds(lab: Lab, mode: GradMode) -> Claims:
         before = options
 
 
-OPTIONS_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional", "gradient"}),
-    partial(observe_check, (_CLAUSE, _one_after_the_other)),
-    judge_records,
-)
+OPTIONS_PROBE: Final = probe_of(_CLAUSE, _one_after_the_other, "functional", "gradient")

@@ -10,10 +10,8 @@ import numpy as np
 
 from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
 from embconform.conformance.observe import grad_context
-from embconform.conformance.probes.claims import judge_records
-from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import attempt, read
 
 _CLAUSE: Final = "errors.other-table"
@@ -53,10 +51,4 @@ def _refused(lab: Lab, mode: GradMode, size: int, slices: bool) -> Claims:
             yield attempt(what, partial(call, given, short))
 
 
-OTHER_TABLES_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional"}),
-    partial(observe_check, (_CLAUSE, _by_turns)),
-    judge_records,
-)
+OTHER_TABLES_PROBE: Final = probe_of(_CLAUSE, _by_turns, "functional")

@@ -12,8 +12,7 @@ import numpy as np
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
-from embconform.conformance.probes.claims import Must, SameBits, judge_records
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Must, SameBits
 from embconform.conformance.probes.trained import WIDTH, lookups, trained
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
@@ -21,7 +20,7 @@ from embconform.conformance.probes.transforms.common import (
     Claims,
     Lab,
     Trial,
-    observe_check,
+    probe_of,
 )
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.dtypes import Array
@@ -244,13 +243,4 @@ CHECKS: Final[dict[str, Check]] = {
     "gradient.anomaly-mode": _watched,
 }
 
-PASS_PROBES: Final = tuple(
-    Probe(
-        clause,
-        frozenset({clause}),
-        frozenset({"gradient"}),
-        partial(observe_check, (clause, check)),
-        judge_records,
-    )
-    for clause, check in CHECKS.items()
-)
+PASS_PROBES: Final = tuple(probe_of(clause, check, "gradient") for clause, check in CHECKS.items())

@@ -8,10 +8,8 @@ from functools import partial
 from typing import Any, Final, cast
 
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import judge_records, judge_refusable
-from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
-from embconform.conformance.probes.transforms.common import Check, Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Check, Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read
 from embconform.reference.dtypes import Array
 
@@ -198,12 +196,6 @@ CHECKS: dict[str, Check] = {
 }
 
 STREAM_PROBES: Final = tuple(
-    Probe(
-        clause,
-        frozenset({clause}),
-        frozenset({"functional"}),
-        partial(observe_check, (clause, check)),
-        judge_refusable if clause == "streams.capture" else judge_records,
-    )
+    probe_of(clause, check, "functional", may_refuse=clause == "streams.capture")
     for clause, check in CHECKS.items()
 )

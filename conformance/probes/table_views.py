@@ -11,10 +11,9 @@ import numpy as np
 from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy, to_torch
-from embconform.conformance.probes.claims import SameBits, judge_records
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import SameBits
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read
 from embconform.reference.dtypes import Array
 
@@ -111,10 +110,4 @@ def _borrowed(lab: Lab, mode: GradMode, told: str, borrow: Borrow) -> Claims:
             yield from _called(lab, what, mode, ids, weight)
 
 
-TABLE_VIEWS_PROBE: Final = Probe(
-    "views of tables",
-    frozenset({_CLAUSE}),
-    frozenset({"functional"}),
-    partial(observe_check, (_CLAUSE, _tables)),
-    judge_records,
-)
+TABLE_VIEWS_PROBE: Final = probe_of(_CLAUSE, _tables, "functional", name="views of tables")

@@ -11,11 +11,10 @@ import numpy as np
 
 from embconform.conformance.finding import Finding
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Claim, Returned, compare, judge_refusable
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Claim, Returned, compare
 from embconform.conformance.probes.trained import WIDTH, trained
 from embconform.conformance.probes.transforms.claims import Lookup
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read
 from embconform.reference.dtypes import Array
 
@@ -66,10 +65,6 @@ def _derivatives(lab: Lab, lookup: Lookup) -> Claims:
         loss = got.square().sum() if order == 1 else got.sum()
 
 
-THIRD_DERIVATIVE_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"gradient", "double_backward"}),
-    partial(observe_check, (_CLAUSE, _third)),
-    judge_refusable,
+THIRD_DERIVATIVE_PROBE: Final = probe_of(
+    _CLAUSE, _third, "gradient", "double_backward", may_refuse=True
 )

@@ -9,11 +9,10 @@ from typing import Final
 import numpy as np
 
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Refused, judge_records
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Refused
 from embconform.conformance.probes.torch_threads import torch_threads
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.dtypes import Array
 
@@ -59,10 +58,4 @@ def _with_threads(lab: Lab, count: int, ids: Array) -> Claims:
         yield GradientOf(f"weight.grad for {told}", read_dense(weight.grad), lookup, upstream)
 
 
-THREAD_COUNT_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional"}),
-    partial(observe_check, (_CLAUSE, _shared_out)),
-    judge_records,
-)
+THREAD_COUNT_PROBE: Final = probe_of(_CLAUSE, _shared_out, "functional")

@@ -19,7 +19,7 @@ from embconform.conformance.judging import Ruling
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy, to_torch
 from embconform.conformance.outcome import Raised, raised_from
-from embconform.conformance.probes.claims import Claim, judge_records
+from embconform.conformance.probes.claims import Claim
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
@@ -28,7 +28,7 @@ from embconform.conformance.probes.transforms.common import (
     Function,
     Lab,
     Trial,
-    observe_check,
+    probe_of,
 )
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.clause import Profile
@@ -242,10 +242,6 @@ def _served(call: Function, ids: torch.Tensor, weight: torch.Tensor) -> Any:
         return call(ids, weight)
 
 
-HANDED_OVER_PROBE = Probe(
-    "threads, handed over",
-    frozenset({_CLAUSE}),
-    frozenset({"functional", "gradient"}),
-    partial(observe_check, (_CLAUSE, _handed_over)),
-    judge_records,
+HANDED_OVER_PROBE = probe_of(
+    _CLAUSE, _handed_over, "functional", "gradient", name="threads, handed over"
 )

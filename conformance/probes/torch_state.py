@@ -11,11 +11,10 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Must, judge_records
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Must
 from embconform.conformance.probes.torch_threads import torch_threads
 from embconform.conformance.probes.transforms.claims import Lookup
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 
 _CLAUSE: Final = "state.torch-as-it-was"
 THREADED: Final = 1500
@@ -129,10 +128,4 @@ def _passes(lab: Lab, lookup: Lookup, *, recorded: bool) -> Claims:
         yield Must(after[name] == value, f"a call for {lookup} changed {name}")
 
 
-TORCH_STATE_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional"}),
-    partial(observe_check, (_CLAUSE, _as_it_was)),
-    judge_records,
-)
+TORCH_STATE_PROBE: Final = probe_of(_CLAUSE, _as_it_was, "functional")

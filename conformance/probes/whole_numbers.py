@@ -8,10 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from embconform.conformance.probes.claims import judge_refusable
-from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import Bounded, Lookup
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read
 
 _CLAUSE: Final = "max-norm.whole-number"
@@ -39,10 +37,6 @@ def _bounded(lab: Lab, options: dict[str, Any], trained: bool) -> Claims:
     yield Bounded(f"a call for {lookup}", read(out), read(weight), lookup)
 
 
-WHOLE_NUMBERS_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional", "max_norm"}),
-    partial(observe_check, (_CLAUSE, _whole_numbers)),
-    judge_refusable,
+WHOLE_NUMBERS_PROBE: Final = probe_of(
+    _CLAUSE, _whole_numbers, "functional", "max_norm", may_refuse=True
 )

@@ -11,10 +11,9 @@ import numpy as np
 from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
-from embconform.conformance.probes.claims import SameBits, judge_records
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import SameBits
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, observe_check
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read
 from embconform.reference.dtypes import Array
 
@@ -96,10 +95,4 @@ def _called(lab: Lab, mode: GradMode, weight: torch.Tensor, ids: Array, what: st
     yield SameBits(f"the table after a call for {told}", to_numpy(weight), table)
 
 
-WRITES_PROBE: Final = Probe(
-    _CLAUSE,
-    frozenset({_CLAUSE}),
-    frozenset({"functional"}),
-    partial(observe_check, (_CLAUSE, _every_write)),
-    judge_records,
-)
+WRITES_PROBE: Final = probe_of(_CLAUSE, _every_write, "functional")

@@ -8,9 +8,8 @@ def get_ready() -> None:
     from embconform.conformance import judging
     from embconform.conformance.cases import strata
     from embconform.conformance.probes.registry import probes
-    from embconform.conformance.running import explorer
+    from embconform.conformance.running import explorer  # noqa: F401 - with all that draws
 
-    del explorer
     judging.judges()
     strata.pairs(compiled=False)
     probes()

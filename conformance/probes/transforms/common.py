@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeAlias
 
@@ -13,7 +14,15 @@ from embconform.backends.backend import Backend
 from embconform.conformance.cases.case import GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
-from embconform.conformance.probes.claims import Claim, Record, Refused, Unfinished
+from embconform.conformance.probes.claims import (
+    Claim,
+    Record,
+    Refused,
+    Unfinished,
+    judge_records,
+    judge_refusable,
+)
+from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
 from embconform.conformance.recording import read, read_dense, record
 from embconform.conformance.settling import Settling
@@ -195,6 +204,32 @@ def observe_check(
             return Unfinished(tuple(records))
         records.append(record(clause, trial, settle))
     return tuple(records)
+
+
+def probe_of(
+    clause: str, check: Check, *needs: str, name: str | None = None, may_refuse: bool = False
+) -> Probe:
+    """Make the probe of a clause that a check alone decides.
+
+    Parameters
+    ----------
+    clause : str
+        Its id.
+    check : callable
+    *needs : str
+        Capabilities without which it can't run.
+    name : str, optional
+        Of the probe; the clause's by default.
+    may_refuse : bool
+        Whether an exception is a refusal.
+    """
+    return Probe(
+        name or clause,
+        frozenset({clause}),
+        frozenset(needs),
+        partial(observe_check, (clause, check)),
+        judge_refusable if may_refuse else judge_records,
+    )
 
 
 def compiled_already() -> Claims:

@@ -10,8 +10,7 @@ import numpy as np
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
-from embconform.conformance.probes.claims import Must, SameBits, judge_refusable
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Must, SameBits
 from embconform.conformance.probes.transforms.claims import (
     Bounded,
     GradientOf,
@@ -28,7 +27,7 @@ from embconform.conformance.probes.transforms.common import (
     Lab,
     Trial,
     members,
-    observe_check,
+    probe_of,
 )
 from embconform.conformance.recording import attempt, read
 from embconform.reference.clause import Profile
@@ -401,12 +400,5 @@ CHECKS: dict[str, Check] = {
 
 
 TRANSFORM_PROBES = tuple(
-    Probe(
-        clause,
-        frozenset({clause}),
-        frozenset(),
-        partial(observe_check, (clause, check)),
-        judge_refusable,
-    )
-    for clause, check in CHECKS.items()
+    probe_of(clause, check, may_refuse=True) for clause, check in CHECKS.items()
 )

@@ -10,8 +10,7 @@ import numpy as np
 
 from embconform.backends.backend import TABLE_DTYPES
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Equal, Must, judge_refusable
-from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.claims import Equal, Must
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
     MANY,
@@ -20,7 +19,7 @@ from embconform.conformance.probes.transforms.common import (
     Lab,
     Trial,
     compiled_already,
-    observe_check,
+    probe_of,
 )
 from embconform.conformance.recording import read
 
@@ -97,12 +96,5 @@ CHECKS: dict[str, Check] = {
 
 
 RECORDED_PROBES: Final = tuple(
-    Probe(
-        clause,
-        frozenset({clause}),
-        frozenset({"functional"}),
-        partial(observe_check, (clause, check)),
-        judge_refusable,
-    )
-    for clause, check in CHECKS.items()
+    probe_of(clause, check, "functional", may_refuse=True) for clause, check in CHECKS.items()
 )
