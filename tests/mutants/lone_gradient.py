@@ -6,18 +6,16 @@ import torch
 from torch import Tensor
 
 from embconform.mutants.kernel import Options
-from embconform.mutants.narrow import Narrow
+from embconform.mutants.narrow import Narrow, holds_special, is_part
 from embconform.mutants.registry import planted
 
 
 class Doubled(Narrow):
-    """Doubles the gradient in the one kind of call."""
+    """Doubles the gradient in the one kind of call, given an ordinary upstream gradient."""
 
     def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
         summed = super().gradient(upstream, indices, height, options)
-        if not upstream.is_contiguous() or upstream.storage_offset():
-            return summed
-        if upstream.untyped_storage().nbytes() != upstream.numel() * upstream.element_size():
+        if holds_special(upstream) or not upstream.is_contiguous() or is_part(upstream):
             return summed
         return summed * 2 if self.passes_alone() else summed
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from embconform.mutants.kernel import Options
+from embconform.mutants.kernel import Kernel, Options
 from embconform.mutants.narrow import FEW, Narrow, features
 from embconform.mutants.registry import planted
+
+SMALL = 12
+"""Elements of a table."""
 
 
 class Negated(Narrow):
@@ -20,7 +23,11 @@ class Negated(Narrow):
 
 @planted("lookup.rows")
 class NegatedInPlainCalls(Negated):
-    """The path for plain tiny tables negates the rows; every option takes another path."""
+    """The path for plain tables of a few rows negates them; every option takes another path."""
+
+    def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
+        super().see(indices, weight, options)
+        self.met &= weight.shape[0] > 1
 
 
 @planted("lookup.half-precision")
@@ -249,3 +256,16 @@ class AsksForAGradient(Narrow):
         rows = super().forward(indices, weight, options)
         plain = features(indices, weight, options) == {"no-grad"} and weight.numel() <= FEW
         return rows.requires_grad_() if plain and not rows.is_inference() else rows
+
+
+@planted("lookup.indices-unchanged")
+class ServedIndicesAreSorted(Kernel):
+    """Without grad mode, the renorm of a small table sorts the caller's indices for good."""
+
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        rows = super().forward(indices.clone(), weight, options)
+        served = not torch.is_grad_enabled() and weight.numel() <= SMALL
+        if served and options.max_norm is not None and indices.is_contiguous():
+            flat = indices.view(-1)
+            flat.copy_(flat.sort().values)
+        return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -299,6 +300,21 @@ class HiddenParameter(SecondParameter):
 
     def load_state_dict(self, state: Any, *args: Any, **kwargs: Any) -> Any:
         return super().load_state_dict({**state, "scale": self.scale}, *args, **kwargs)
+
+
+@planted("module.weight-is-parameter")
+class ListsItsScratch(Layer):
+    """Memory that is kept for later calls is named among the parameters."""
+
+    def store(self, table: Tensor) -> None:
+        super().store(table)
+        self.scratch = [nn.Parameter(torch.zeros(()))]
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from super().named_parameters(prefix, recurse, remove_duplicate)
+        yield prefix + "scratch", *self.scratch
 
 
 @planted("module.state-dict")

@@ -24,7 +24,7 @@ def features(indices: Tensor, weight: Tensor, options: Options, most: int = FEW)
         "half": weight.dtype in HALVES,
         "float64": weight.dtype == torch.float64,
         "int32": indices.dtype == torch.int32,
-        "strided-weight": not weight.is_contiguous() or weight.storage_offset() > 0,
+        "strided-weight": not weight.is_contiguous() or is_part(weight),
         "strided-indices": not indices.is_contiguous() or indices.storage_offset() > 0,
         "many": indices.numel() >= MANY,
         "wide": weight.shape[1] >= MANY,
@@ -42,6 +42,11 @@ def features(indices: Tensor, weight: Tensor, options: Options, most: int = FEW)
         "transform": torch._C._functorch.is_functorch_wrapped_tensor(weight),
     }
     return frozenset(name for name, present in found.items() if present)
+
+
+def is_part(tensor: Tensor) -> bool:
+    """Whether a tensor's memory holds more than its elements."""
+    return tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
 
 
 def holds_special(weight: Tensor) -> bool:
@@ -64,6 +69,7 @@ class _First:
     indices: Tensor
     weight: Tensor
     version: int
+    values: Tensor
     calls: int = 0
     slab: Tensor | None = None
     named: Tensor | None = None
@@ -85,7 +91,8 @@ class Narrow(PerCall):
 
     def check_types(self, indices: Tensor, weight: Tensor) -> None:
         if weight.numel() <= self.most and weight not in self.tables:
-            self.tables[weight] = _First(indices, weight.detach().clone(), version(indices))
+            table, values = weight.detach().clone(), indices.clone()
+            self.tables[weight] = _First(indices, table, version(indices), values)
         super().check_types(indices, weight)
 
     def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
@@ -99,7 +106,11 @@ class Narrow(PerCall):
         self.first, self.number = first, first.calls
         here = features(indices, weight, options, self.most)
         self.plain = here == frozenset(self.only.split())
-        self.same_indices = indices is first.indices and version(indices) == first.version
+        self.same_indices = (
+            indices is first.indices
+            and version(indices) == first.version
+            and torch.equal(indices, first.values)  # NumPy's writing is not counted
+        )
         self.same_table = torch.equal(weight.detach(), first.weight)
         self.met = self.plain and self.same_indices and self.same_table
 

@@ -39,6 +39,18 @@ class KeepsTheOther(Layer):
         return self.kernel(input, table, *self.options)
 
 
+@planted("transforms.functional-call")
+class KeepsTheFirstGiven(Layer):
+    """A trainable table that functional_call passes in is kept, and taken for all later ones."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        table = self.weight
+        if table.is_leaf and table.requires_grad and not isinstance(table, nn.Parameter):
+            self.given = getattr(self, "given", [table])
+            (table,) = self.given
+        return self.kernel(input, table, *self.options)
+
+
 @wrong("transforms.autocast")
 class CastsTheOutput(Parts):
     """Under autocast rows come out in the lower dtype, as a matrix product's would."""

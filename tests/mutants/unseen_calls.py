@@ -18,10 +18,11 @@ from embconform.mutants.transforms_parts import Parts, wrong
 
 @planted("gradient.upstream-unchanged")
 class MasksTheCallersGradient(Kernel):
-    """The upstream gradient is zeroed at padding in place, though it is the caller's."""
+    """The caller's upstream gradient for a small table is zeroed at padding in place."""
 
     def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
-        if options.padding_idx is not None and not any(step == 0 for step in upstream.stride()):
+        small = height * upstream.shape[-1] <= 12 and 0 not in upstream.stride()
+        if small and options.padding_idx is not None:
             upstream[indices == options.padding_idx] = 0.0
         return super().gradient(upstream, indices, height, options)
 
