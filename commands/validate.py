@@ -63,7 +63,8 @@ _FILE = FilePath()
     "--case-timeout",
     type=SECONDS,
     metavar="SECONDS",
-    help="Longest time for one step.  [default: 60; 600 for compiled targets]",
+    help="Longest time for one step.  [default: 60, 600 for compiled targets, until one is late; "
+    "10 from then on, or ten times the slowest step]",
 )
 @click.option(
     "--timeout",

@@ -17,6 +17,7 @@ import pytest
 
 from embconform.backends.backend import TargetError
 from embconform.conformance.cases.case import Call, Case, Placed
+from embconform.conformance.isolation import limits
 from embconform.conformance.isolation.isolated import Isolated
 from embconform.conformance.isolation.limits import GIB, Limits
 from embconform.conformance.judging import rule
@@ -31,9 +32,9 @@ LIMITS = Limits(case=20.0, memory=GIB)
 SELECT = "lookup.rows,lookup.float64,lookup.half-precision"
 
 
-def judged(name: str, select: str = SELECT, limits: Limits = LIMITS, cases: int = 120) -> Report:
+def judged(name: str, select: str = SELECT, within: Limits = LIMITS, cases: int = 120) -> Report:
     options = RunOptions(Profile.TORCH, budget="quick", select=select, max_examples=cases)
-    with Isolated(f"{HOSTILE}:{name}", limits=limits) as target:
+    with Isolated(f"{HOSTILE}:{name}", limits=within) as target:
         report = run(target, options, target=name)
         return replace(report, tampered=target.finish())
 
@@ -91,12 +92,26 @@ def test_a_crash_in_the_backward_pass_is_the_gradients() -> None:
 
 
 def test_a_hang_is_a_timeout() -> None:
-    report = judged("hangs", limits=Limits(case=1.5))
+    report = judged("hangs", within=Limits(case=1.5))
     found = results(report)
     assert found["lookup.float64"].status is Status.TIMEOUT
     assert "no answer within 1.5 s" in found["lookup.float64"].detail
     assert found["lookup.half-precision"].status is Status.PASS
     assert not report.conformant
+
+
+def test_who_was_late_once_is_waited_for_less_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_CASE", 4.0)
+    monkeypatch.setattr(limits, "_IMPATIENT", 3.0)
+    table, ids = Placed(np.zeros((2, 1))), Placed(np.array([1]))
+    case = Case("by hand", Profile.TORCH, table, Options(), "no_grad", "functional", (Call(ids),))
+    with Isolated(f"{HOSTILE}:hangs") as target:
+        lost = [target.observe(case, parallel=False).steps[0].lost for _ in range(2)]
+    said = [each.detail for each in lost if each is not None]
+    assert said == ["no answer within 4 s", "no answer within 3 s"]
+    assert Limits().case_seconds(compiled=False, slowest=0.01) == 3
+    assert Limits().case_seconds(compiled=False, slowest=0.35) == 3.5
+    assert Limits(case=3).case_seconds(compiled=False, slowest=0.2) == 3
 
 
 def test_a_crash_is_not_held_against_the_outputs_before_it(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ class Isolated:
         self.target, self.limits, self.stop = target, limits or Limits(), stop
         self.printed = Printed()
         self.crashes = self.timeouts = 0
+        self._slowest = 0.0
         memory = self.limits.memory_bytes()
         path, place = search_path or tuple(sys.path), folder or str(Path.cwd())
         self._hello = Hello(target, device, path, place, dict(os.environ), memory)
@@ -174,8 +175,9 @@ class Isolated:
         self.close()
 
     def _seconds(self) -> float:
-        known = self._ready
-        return self.limits.case_seconds(compiled=bool(known and known.description.compiled))
+        compiled = bool(self._ready and self._ready.description.compiled)
+        slowest = self._slowest if self.timeouts else None
+        return self.limits.case_seconds(compiled=compiled, slowest=slowest)
 
     def _start(self) -> Worker:
         return Worker(self._hello, self.printed)
@@ -190,7 +192,7 @@ class Isolated:
         """Wait until a new process has imported the target."""
         answer = worker.answer(self.limits.start, self.stop)
         if isinstance(answer, Ready):
-            self._welcomed = worker
+            self._welcomed, worker.slowest = worker, 0.0  # imports are no step
             return answer
         worker.close()
         if self.stop():
@@ -214,6 +216,7 @@ class Isolated:
                 return STOPPED  # what was seen before is kept
         self._worker = worker
         answer = worker.ask(message, self._seconds(), self.stop)
+        self._slowest = max(self._slowest, worker.slowest)
         if isinstance(answer, Fault):
             raise WorkerFaultError(answer.text)
         if isinstance(answer, Lost) and not self.stop():

@@ -83,6 +83,8 @@ class Worker:
         self._memory_limit = hello.memory
         self._channel = Channel(ours, down, up, distrust=True)
         self._ended = False
+        self.slowest = 0.0
+        """Seconds of the slowest step that ended."""
         with contextlib.suppress(*_BROKEN):
             self._channel.send(hello)
 
@@ -121,6 +123,7 @@ class Worker:
             while not self._channel.connection.poll(_SLICE):
                 now = time.monotonic()
                 if self._mark() != mark:
+                    self.slowest = max(self.slowest, now - since)
                     mark, since = self._mark(), now
                 if (
                     self._server.status(self.number) is not None
@@ -128,13 +131,14 @@ class Worker:
                 ):
                     return self._lost()
                 if now - since > seconds:
-                    return self._end(Lost("timeout", f"no answer within {seconds:g} s", mark))
+                    return self._end(Lost("timeout", f"no answer within {seconds:.3g} s", mark))
                 if self._too_large():
                     limit = (self._memory_limit or 0) / 2**30
                     detail = f"the process used more than {limit:.1f} GiB of memory"
                     return self._end(Lost("crash", detail, mark))
                 if stop():
                     return self._end(replace(STOPPED, mark=mark))
+            self.slowest = max(self.slowest, time.monotonic() - since)
             answer = self._channel.receive()
             return replace(answer, mark=self._mark()) if isinstance(answer, Lost) else answer
         except _BROKEN as error:
