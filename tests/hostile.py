@@ -7,6 +7,7 @@ import pickle
 import signal
 import sys
 import time
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 import torch
@@ -80,6 +81,16 @@ def leaves_a_child(indices, weight):
             time.sleep(600)
         os._exit(5)
     return embedding(indices, weight)
+
+
+def keeps_semaphores(indices, weight):
+    if _odd(weight):
+        _kept.append(get_context("spawn").Lock())
+        os.kill(os.getpid(), signal.SIGKILL)
+    return embedding(indices, weight)
+
+
+_kept = []
 
 
 class _Hanging(torch.autograd.Function):

@@ -84,6 +84,16 @@ def test_a_crash_costs_the_case_that_it_happened_in(name: str, said: str) -> Non
     assert not report.conformant
 
 
+def test_the_semaphores_of_a_process_go_with_it() -> None:
+    there = Path("/dev/shm")
+    if not there.is_dir():
+        pytest.skip("named semaphores can be listed on Linux only")
+    report = judged("keeps_semaphores")
+    assert results(report)["lookup.float64"].status is Status.CRASH
+    left = [file for file in there.glob("sem.mp-*") if file.stat().st_ctime > time.time() - 60]
+    assert not left
+
+
 def test_a_crash_in_the_backward_pass_is_the_gradients() -> None:
     report = judged("segfaults_backward", "lookup.float64,gradient.float64")
     found = results(report)
