@@ -32,7 +32,7 @@ def _look_up(
     assert output is not None
 
     def pull(upstream: torch.Tensor) -> torch.Tensor | None:
-        return ranks.ask(Backward(ticket, _own(upstream)))
+        return ranks.ask(Backward(ticket, _own(upstream), torch.is_anomaly_enabled()))
 
     finalize(pull, _unused.append, ticket)
     return output, pull

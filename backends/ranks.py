@@ -63,10 +63,19 @@ class Forward:
 
 @dataclass(frozen=True)
 class Backward:
-    """A backward pass through the lookup `ticket`."""
+    """A backward pass through the lookup `ticket`.
+
+    Attributes
+    ----------
+    ticket : int
+    upstream : Tensor
+    watched : bool
+        Whether the first rank's caller looks for anomalies: the others raise where it does.
+    """
 
     ticket: int
     upstream: torch.Tensor
+    watched: bool
 
 
 Request = Forward | Backward | None
@@ -147,7 +156,8 @@ class Rank:
             case Backward():
                 weight, output = self._kept[request.ticket]
                 upstream = request.upstream.to(output.device)
-                (gradient,) = torch.autograd.grad(output, weight, upstream, retain_graph=True)
+                with torch.autograd.set_detect_anomaly(request.watched):
+                    (gradient,) = torch.autograd.grad(output, weight, upstream, retain_graph=True)
                 return gradient.full_tensor()  # type: ignore[attr-defined, no-any-return]
         return None
 
