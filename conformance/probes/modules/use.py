@@ -96,6 +96,8 @@ def zero_grad(subject: Subject) -> Claims:
             got = to_numpy(module.weight.grad.to_dense())
             yield SameBits(f"the gradient of the pass after {call}", got, wanted)
         yield from _forgets_frozen(module, subject.ids([4, 2, 3]), described(options))
+    if subject.backend.compiled:
+        return
     for kind, module, _ in on_tables(subject, trainable=True):
         _backward(module, subject.ids([4, 2, 3]), float("inf"))
         module.zero_grad(set_to_none=False)
