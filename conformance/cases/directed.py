@@ -261,7 +261,7 @@ DIRECTED: Final = (
         Structure(gradient="sparse", padding=padding, upstream="nonfinite-padding", rank=2)
         for padding in ("zero", "last")
     ),
-    Structure(gradient="sparse", size="most", dtype="float64"),
+    Structure(gradient="sparse", size="most", dtype="float64", upstream="plain"),
 )
 
 

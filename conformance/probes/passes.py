@@ -29,8 +29,8 @@ from embconform.reference.dtypes import Array
 TWICE: Final = np.float32(2)
 TALL: Final = np.array([257, 771, 257, 4, 799])
 """Indices that bfloat16 rounds, into a table of 800 rows."""
-OFTEN: Final = np.array([2] * 259 + [1, 3, 1])
-"""Indices of which one occurs as often as no bfloat16 tells."""
+OFTEN: Final = np.array([2] * 267 + [1, 3, 1])
+"""Indices of which one occurs so often that bfloat16 rounds the number, and one over it."""
 _SCALED: Final = "scale_grad_by_freq"
 
 
