@@ -215,7 +215,7 @@ def _written_one_of_two(lab: Lab, lookup: Lookup) -> Claims:
 
 
 def _negated(values: torch.Tensor) -> torch.Tensor:
-    return torch._neg_view(-values)  # type: ignore[no-any-return]
+    return torch._neg_view(-values)
 
 
 def _imaginary(values: torch.Tensor) -> torch.Tensor:
