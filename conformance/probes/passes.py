@@ -246,8 +246,9 @@ def _viewed(lab: Lab) -> Iterator[Trial]:
     for lookup in lookups(lab, "scale_grad_by_freq"):
         for name in _kinds(lab, lookup, UPSTREAM_VIEWS, turns):
             yield partial(_gradient_of_view, name, lab, lookup)
-        if "sparse" in lab.able and lookup.options.keys() <= {"padding_idx"} and lookup.ids.ndim:
-            # of one index alone sparse.scalar-index speaks
+        if lab.backend.compiled or not lookup.ids.ndim:
+            continue  # of one index alone sparse.scalar-index speaks
+        if "sparse" in lab.able and lookup.options.keys() <= {"padding_idx"}:
             sparse = replace(lookup, options=lookup.options | {"sparse": True})
             for name in _kinds(lab, lookup, UPSTREAM_VIEWS, turns):
                 yield partial(_gradient_of_view, name, lab, sparse)
