@@ -75,7 +75,9 @@ class _Bridge(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises where the indices, which the pullback shares, were changed
-        gradient = ctx.exchange.leave(ctx.pull(ctx.exchange.enter(upstream.detach())))
+        # NumPy refuses a negated view, and DLPack hands on its memory as it is
+        given = ctx.exchange.enter(upstream.detach().resolve_neg())
+        gradient = ctx.exchange.leave(ctx.pull(given))
         if gradient.layout is torch.strided and gradient.data_ptr() == upstream.data_ptr():
             gradient = gradient.clone()  # XLA gives its argument back where one row is named once
         return gradient, None, None, None

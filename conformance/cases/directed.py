@@ -256,6 +256,12 @@ DIRECTED: Final = (
     ),
     Structure(program="double-backward", rank=2, size="some", upstream_layout="transposed"),
     *(Structure(program="update-indices", size=size) for size in ("some", "block")),
+    *(Structure(size="many", dtype=d, deterministic=True) for d in ("float16", "bfloat16")),
+    *(
+        Structure(gradient="sparse", padding=padding, upstream="nonfinite-padding", rank=2)
+        for padding in ("zero", "last")
+    ),
+    Structure(gradient="sparse", size="most", dtype="float64", upstream="plain"),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import cycle
+from itertools import cycle, islice, product
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -86,6 +86,8 @@ def _computed_table(lab: Lab) -> Iterator[Trial]:
         for name in [next(turns)] if lab.backend.compiled else tables:
             check = partial(_gradient_of_base, name, tables[name])
             yield partial(_passed_in, lab, lookup, check)
+        if "max_norm" not in lookup.options:
+            yield partial(_passed_in, lab, lookup, _gradient_of_temporary)
         if "strided" in lab.able:
             yield partial(_passed_in, lab, lookup, _gradient_of_viewed)
         if not lab.backend.compiled and "max_norm" not in lookup.options:
@@ -120,6 +122,15 @@ def _gradient_of_base(
     yield GradientOf(f"the table's own gradient {what}", read_dense(table.grad), lookup, upstream)
     what = f"the gradient of what the table is computed from {what}"
     yield GradientOf(what, read_dense(base.grad), lookup, whole)
+
+
+def _gradient_of_temporary(lab: Lab, lookup: Lookup, f: Function) -> Claims:
+    """Look up in a table that nobody keeps after the call."""
+    base, upstream = lab.leaf(lookup.table / np.float32(FACTOR)), lab.upstream(*lookup.shape)
+    out = f(lab.tensor(lookup.ids), base * FACTOR)
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    what = f"the leaf's gradient for {lookup}, the table being a product that is gone"
+    yield GradientOf(what, read_dense(base.grad), lookup, upstream * np.float32(FACTOR))
 
 
 def _gradient_of_viewed(lab: Lab, lookup: Lookup, f: Function) -> Claims:
@@ -271,33 +282,44 @@ TABLE_WRITES: Final = {"a step": _step, "NaN": _ruin}
 
 def _written_table(lab: Lab) -> Iterator[Trial]:
     for lookup in lookups(lab, "scale_grad_by_freq"):
+        poisoned: list[bool] = []
         for write in list(TABLE_WRITES)[: 1 if lab.backend.compiled else None]:
-            yield partial(_where_allowed, lab, lookup, partial(_gradient_of_the_past, write))
+            check = partial(_gradient_of_the_past, write, poisoned)
+            yield partial(_where_allowed, lab, lookup, check)
         if not lab.backend.compiled:
-            yield partial(_where_allowed, lab, lookup, _gradient_without_the_table)
+            check = partial(_gradient_without_the_table, poisoned)
+            yield partial(_where_allowed, lab, lookup, check)
         if "max_norm" in lookup.options:
-            plain = partial(_gradient_of_the_past, "a step")
+            plain = partial(_gradient_of_the_past, "a step", poisoned)
             yield partial(_where_allowed, lab, lookup, _gradient_before_a_bound, plain)
     if "sparse" in lab.able and not lab.backend.compiled:
         for lookup in lookups(lab):
             sparse = replace(lookup, options=lookup.options | {"sparse": True})
             for write in TABLE_WRITES if lookup.ids.ndim else ():  # see sparse.scalar-index
-                yield partial(_where_allowed, lab, sparse, partial(_gradient_of_the_past, write))
+                check = partial(_gradient_of_the_past, write, [])
+                yield partial(_where_allowed, lab, sparse, check)
 
 
-def _gradient_of_the_past(write: str, lab: Lab, lookup: Lookup) -> Claims:
-    """Write to the table between the forward and the backward pass."""
+def _gradient_of_the_past(write: str, poisoned: list[bool], lab: Lab, lookup: Lookup) -> Claims:
+    """Write to the table between the forward and the backward pass; note whether NaN comes back."""
     (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
     out = f(lab.tensor(lookup.ids))
     with torch.no_grad():
         TABLE_WRITES[write](weight)
     torch.autograd.backward([out], [lab.tensor(upstream)])
     what = f"weight.grad for {lookup}, the table being written over by {write} before"
-    yield GradientOf(what, read_dense(weight.grad), lookup, upstream)
+    seen = read_dense(weight.grad)
+    poisoned.append(seen.values is not None and bool(np.isnan(seen.values).any()))
+    yield GradientOf(what, seen, lookup, upstream)
 
 
-def _gradient_without_the_table(lab: Lab, lookup: Lookup) -> Claims:
-    """Free the memory of the table between the passes, unless the lookup has saved it."""
+def _gradient_without_the_table(poisoned: list[bool], lab: Lab, lookup: Lookup) -> Claims:
+    """Free the memory of the table between the passes, unless the lookup has saved it.
+
+    `poisoned` tells whether NaN that were written to it came back.
+    """
+    if any(poisoned):
+        return  # a pass that reads the table would end the process
     own = lab.tensor(lookup.table).clone()  # NumPy's memory can't be resized
     (weight, f), upstream = trained(lab, lookup, own), lab.upstream(*lookup.shape)
     address, kept = own.untyped_storage().data_ptr(), list[int]()
@@ -434,6 +456,50 @@ def _gradient_after_accumulation(lab: Lab, lookup: Lookup) -> Claims:
     yield Must(weight.grad is None, f"weight.grad is filled again after its hook {what}")
 
 
+# Dense and sparse gradients of one table
+
+MIXTURES: Final = ("sparse, dense", "dense, sparse", "sparse, dense, sparse")
+
+
+def _mixed(lab: Lab) -> Iterator[Trial]:
+    turns = cycle(product(MIXTURES, (False, True)))
+    for lookup in lookups(lab):
+        if lab.backend.compiled and lookup.options:
+            continue  # padding has clauses of its own there
+        if lookup.ids.ndim and "max_norm" not in lookup.options:  # see sparse.scalar-index
+            for order, at_once in islice(turns, 2):
+                yield partial(_gradient_of_mixture, lab, lookup, order, at_once)
+
+
+def _gradient_of_mixture(lab: Lab, lookup: Lookup, order: str, at_once: bool) -> Claims:
+    """Look up with sparse=True and without by turns, in a pass each or in one graph."""
+    weight, calls = _dense_and_sparse(lab, lookup)
+    kinds = order.split(", ")
+    upstreams = [lab.upstream(*lookup.shape) for _ in kinds]
+    given = [lab.tensor(upstream) for upstream in upstreams]
+    if at_once:
+        outs = [calls[kind](lab.tensor(lookup.ids)) for kind in kinds]
+        torch.autograd.backward(outs, given)
+    else:
+        for kind, upstream in zip(kinds, given, strict=True):
+            torch.autograd.backward([calls[kind](lab.tensor(lookup.ids))], [upstream])
+    how = "lookups in one graph" if at_once else "passes"
+    what = f"weight.grad for {lookup}, after {how} that were {order}"
+    yield GradientOf(what, read_dense(weight.grad), lookup, np.sum(upstreams, axis=0))
+
+
+def _dense_and_sparse(lab: Lab, lookup: Lookup) -> tuple[torch.Tensor, dict[str, OfIndices]]:
+    """Make a table, and what looks it up with dense and with sparse gradients."""
+    weight, dense = trained(lab, lookup)
+    options = lookup.options | {"sparse": True}
+    functional = lab.backend.functional
+    if functional is not None:
+        return weight, {"dense": dense, "sparse": lambda ids: functional(ids, weight, **options)}
+    module = lab.module(replace(lookup, options=options))
+    module.weight = weight
+    return weight, {"dense": dense, "sparse": module}
+
+
 # Recomputed outputs
 
 
@@ -469,6 +535,7 @@ CHECKS: Final[dict[str, Check]] = {
     "gradient.recomputed": _recomputed,
     "gradient.two-tables": _two_tables,
     "gradient.table-hooks": _hooked,
+    "sparse.beside-dense": _mixed,
     "gradient.non-leaf-table": _computed_table,
     "gradient.tied-table": _tied_table,
     "gradient.output-written": _written_output,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import Any, Final
@@ -41,6 +42,8 @@ def _often(lab: Lab) -> Iterator[Trial]:
     yield partial(_held, lab, "frozen", FEW)
     if "gradient" in lab.able:
         yield partial(_held, lab, "grad", CALLS)
+        if "sparse" in lab.able:
+            yield partial(_held, lab, "grad", FEW, sparse=True)
     if len(_dtypes(lab)) > 1:
         yield partial(_in_turn, lab)
 
@@ -60,17 +63,22 @@ def _size(lab: Lab) -> int:
     return int(lab.draw.integers(64, 71))
 
 
-def _held(lab: Lab, mode: GradMode, calls: int) -> Claims:
-    """Look other rows up in one table again and again, and read everything at the end."""
+def _held(lab: Lab, mode: GradMode, calls: int, *, sparse: bool = False) -> Claims:
+    """Look other rows up in one table again and again, and read everything at the end.
+
+    What was not differentiated on the way is differentiated at the end, all in one pass.
+    """
     table, size = _table(lab), _size(lab)
     weight = lab.tensor(table).requires_grad_(mode == "grad")
-    call = lab.bind(Lookup(np.zeros(size, np.int64), table, {}, lab.profile))
+    options = {"sparse": True} if sparse else {}
+    call = lab.bind(Lookup(np.zeros(size, np.int64), table, options, lab.profile))
     kept: list[Call] = []
     gradients: list[tuple[int, Lookup, Array, Any]] = []
+    waiting: list[Call] = []
     with grad_context(mode):
         for turn in range(calls):
             named = lab.draw.integers(0, HEIGHT - COLD, size)
-            lookup = Lookup(named, table, {}, lab.profile)
+            lookup = Lookup(named, table, options, lab.profile)
             ids = lab.tensor(lookup.ids)  # kept, or the next lie where they lay
             out = call(ids, weight)
             kept.append((lookup, ids, out))
@@ -78,11 +86,25 @@ def _held(lab: Lab, mode: GradMode, calls: int) -> Claims:
                 upstream, weight.grad = lab.upstream(size, WIDTH), None
                 torch.autograd.backward([out], [lab.tensor(upstream)])
                 gradients.append((turn, lookup, upstream, weight.grad))
+            else:
+                waiting.append(kept[-1])
     yield from _rows(kept, MODE_WORDS[mode])
     yield SameBits(f"the table after {calls} calls {MODE_WORDS[mode]}", to_numpy(weight), table)
     for turn, lookup, upstream, gradient in gradients:
         what = f"weight.grad for call {turn}, read after call {calls - 1}"
         yield GradientOf(what, read_dense(gradient), lookup, upstream)
+    if weight.requires_grad:
+        yield _gradient_of_all(lab, weight, waiting)
+
+
+def _gradient_of_all(lab: Lab, weight: torch.Tensor, waiting: list[Call]) -> Claim:
+    """Differentiate the calls that were not yet, all of them in one pass."""
+    upstreams, weight.grad = [lab.upstream(*lookup.shape) for lookup, _, _ in waiting], None
+    given = [lab.tensor(upstream) for upstream in upstreams]
+    torch.autograd.backward([out for _, _, out in waiting], given)
+    whole = replace(waiting[0][0], ids=np.concatenate([lookup.ids for lookup, _, _ in waiting]))
+    what = f"weight.grad of {len(waiting)} calls in one pass"
+    return GradientOf(what, read_dense(weight.grad), whole, np.concatenate(upstreams))
 
 
 def _rows(kept: list[Call], how: str) -> Iterator[Claim]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from typing import Any, Final, TypeAlias
@@ -28,6 +29,9 @@ from embconform.reference.dtypes import Array
 TWICE: Final = np.float32(2)
 TALL: Final = np.array([257, 771, 257, 4, 799])
 """Indices that bfloat16 rounds, into a table of 800 rows."""
+OFTEN: Final = np.array([2] * 267 + [1, 3, 1])
+"""Indices of which one occurs so often that bfloat16 rounds the number, and one over it."""
+_SCALED: Final = "scale_grad_by_freq"
 
 
 def _kinds(lab: Lab, lookup: Lookup, kinds: dict[str, Any], turns: Iterator[str]) -> list[str]:
@@ -56,7 +60,18 @@ def _columns(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return buffer, buffer[:, 1:-1]
 
 
-PLACES: Final = {"a tensor": _held, "a view of a buffer": _bucket, "columns of a buffer": _columns}
+def _transposed(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay the gradient column by column, as that of a layer that is tied the other way round."""
+    buffer = weight.new_zeros(weight.shape[1], weight.shape[0])
+    return buffer, buffer.t()
+
+
+PLACES: Final = {
+    "a tensor": _held,
+    "a view of a buffer": _bucket,
+    "columns of a buffer": _columns,
+    "a transposed buffer": _transposed,
+}
 """What .grad is set to: the memory that must get the gradient, and the view of it."""
 
 
@@ -119,9 +134,14 @@ def _gradient_of_the_output(lab: Lab, lookup: Lookup) -> Claims:
     yield Must(weight.grad is None, f"the gradient of the output for {lookup} filled weight.grad")
     loss.backward(inputs=[factor], retain_graph=True)
     yield Must(weight.grad is None, f"the gradient of a factor for {lookup} filled weight.grad")
-    loss.backward(inputs=[weight])
+    loss.backward(inputs=[weight], retain_graph=True)
     what = f"weight.grad for {lookup}, asked for after that of the output"
     yield GradientOf(what, read_dense(weight.grad), lookup, upstream)
+    out.retain_grad()
+    loss.backward()
+    what = f"for {lookup}, after a second pass, with retain_grad() on the output"
+    yield SameBits(f"the output's .grad {what}", to_numpy(out.grad), upstream)
+    yield GradientOf(f"weight.grad {what}", read_dense(weight.grad), lookup, upstream * TWICE)
 
 
 def _gradient_with_a_graph(lab: Lab, lookup: Lookup) -> Claims:
@@ -152,6 +172,8 @@ def _own_memory(lab: Lab) -> Iterator[Trial]:
     for lookup in lookups(lab, "scale_grad_by_freq"):
         for name in _kinds(lab, lookup, UPSTREAMS, turns):
             yield partial(_written_gradient, name, lab, lookup)
+        if not lab.backend.compiled and "max_norm" not in lookup.options:
+            yield partial(_written_one_of_two, lab, lookup)
     if not lab.backend.compiled:  # the gradient of all rows in order is the upstream's values
         every = Lookup(np.arange(WIDTH), np.abs(lab.table(WIDTH, WIDTH)) + 1, {}, lab.profile)
         yield partial(_written_gradient, next(iter(UPSTREAMS)), lab, every)
@@ -171,6 +193,74 @@ def _written_gradient(name: str, lab: Lab, lookup: Lookup) -> Claims:
     yield GradientOf(f"the gradient, doubled in place, {what}", read(got), lookup, upstream * TWICE)
     told = f"the upstream gradient after the table's was doubled in place {what}"
     yield SameBits(told, to_numpy(given), upstream)
+
+
+def _written_one_of_two(lab: Lab, lookup: Lookup) -> Claims:
+    """Add lookups of two tables by one index tensor, and scale the first one's gradient in place.
+
+    Both tables have the same gradient, as the terms of a sum have: it must not be stored once.
+    """
+    other = lookup.into(np.abs(lab.table(*lookup.table.shape)) + 1)
+    (first, f), (second, g) = trained(lab, lookup), trained(lab, other)
+    ids, upstream = lab.tensor(lookup.ids), lab.upstream(*lookup.shape)
+    got = torch.autograd.grad(f(ids) + g(ids), (first, second), lab.tensor(upstream))
+    got[0].mul_(2.0)
+    what = f"of two tables whose lookups are added, for {lookup}"
+    whole = upstream * TWICE
+    yield GradientOf(f"the first gradient, doubled in place, {what}", read(got[0]), lookup, whole)
+    yield GradientOf(f"the second gradient {what}", read(got[1]), other, upstream)
+
+
+# Views as upstream gradients
+
+
+def _negated(values: torch.Tensor) -> torch.Tensor:
+    return torch._neg_view(-values)
+
+
+def _imaginary(values: torch.Tensor) -> torch.Tensor:
+    """Give the imaginary part of a conjugate: lazily negated, and interleaved with the real one."""
+    return torch.complex(values + 1, -values).conj().imag
+
+
+def _by_columns(values: torch.Tensor) -> torch.Tensor:
+    axes = tuple(reversed(range(values.dim())))
+    return values.permute(axes).contiguous().permute(axes)
+
+
+def _off_the_start(values: torch.Tensor) -> torch.Tensor:
+    """Let values begin one element into their memory, where no vector of elements begins."""
+    return torch.cat([values.new_ones(1), values.reshape(-1)])[1:].view_as(values)
+
+
+UPSTREAM_VIEWS: Final[dict[str, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "negated when it is read": _negated,
+    "the imaginary part of a conjugate": _imaginary,
+    "laid out by columns": _by_columns,
+    "off the start of its memory": _off_the_start,
+}
+
+
+def _viewed(lab: Lab) -> Iterator[Trial]:
+    turns = cycle(UPSTREAM_VIEWS)
+    for lookup in lookups(lab, "scale_grad_by_freq"):
+        for name in _kinds(lab, lookup, UPSTREAM_VIEWS, turns):
+            yield partial(_gradient_of_view, name, lab, lookup)
+        if lab.backend.compiled or not lookup.ids.ndim:
+            continue  # of one index alone sparse.scalar-index speaks
+        if "sparse" in lab.able and lookup.options.keys() <= {"padding_idx"}:
+            sparse = replace(lookup, options=lookup.options | {"sparse": True})
+            for name in _kinds(lab, lookup, UPSTREAM_VIEWS, turns):
+                yield partial(_gradient_of_view, name, lab, sparse)
+
+
+def _gradient_of_view(name: str, lab: Lab, lookup: Lookup) -> Claims:
+    """Give the upstream gradient as a view of the same values."""
+    (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
+    given = UPSTREAM_VIEWS[name](lab.tensor(upstream))
+    torch.autograd.backward([f(lab.tensor(lookup.ids))], [given])
+    what = f"weight.grad for {lookup}, the upstream gradient being {name}"
+    yield GradientOf(what, read_dense(weight.grad), lookup, upstream)
 
 
 # Saved tensors
@@ -201,8 +291,11 @@ def _saved(lab: Lab) -> Iterator[Trial]:
             yield partial(_gradient_of_packed, name, lab, lookup)
     if not lab.backend.compiled:
         tall = Lookup(TALL, np.abs(lab.table(800, WIDTH)) + 1, {}, lab.profile)
+        often = Lookup(OFTEN, np.abs(lab.table(5, WIDTH)) + 1, {_SCALED: True}, lab.profile)
         for name in names:
             yield partial(_gradient_of_packed, name, lab, tall)
+            if _SCALED in lab.able:
+                yield partial(_gradient_of_packed, name, lab, often)
 
 
 def _gradient_of_packed(name: str, lab: Lab, lookup: Lookup) -> Claims:
@@ -239,6 +332,7 @@ CHECKS: Final[dict[str, Check]] = {
     "gradient.accumulates-in-place": _accumulated,
     "gradient.asked-for": _asked_for,
     "gradient.own-memory": _own_memory,
+    "gradient.upstream-views": _viewed,
     "gradient.saved-tensors": _saved,
     "gradient.anomaly-mode": _watched,
 }

@@ -64,6 +64,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.index_views import VIEWS_PROBE
     from embconform.conformance.probes.many_calls import MANY_CALLS_PROBE
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
+    from embconform.conformance.probes.near_permutations import NEAR_PERMUTATIONS_PROBE
     from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
@@ -102,6 +103,7 @@ def probes() -> tuple[Probe, ...]:
         WHOLE_NUMBERS_PROBE,
         *GRAPH_PROBES,
         *PASS_PROBES,
+        NEAR_PERMUTATIONS_PROBE,
         THIRD_DERIVATIVE_PROBE,
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,

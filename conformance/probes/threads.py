@@ -169,6 +169,8 @@ def _handed_over(lab: Lab) -> Iterator[Trial]:
     """Let the passes of a call be in two threads, and calls of another thread come between."""
     ids = np.array([2, 0, 2, 1, 2, 4, 3])
     choices = list(lab.choices(ids, ROWS, "padding_idx", "scale_grad_by_freq"))
+    if "sparse" in lab.able:
+        choices.insert(1, {"sparse": True})
     with _worker() as worker, _worker() as other:
         for options in choices[-1:] if lab.backend.compiled else choices:
             lookup = Lookup(ids, _table(0), options, lab.profile)  # no -0: one-hot rows lose it

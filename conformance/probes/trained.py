@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
+import numpy as np
+
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.transforms.claims import Lookup
 from embconform.conformance.probes.transforms.common import Lab
@@ -15,7 +17,10 @@ OfIndices: TypeAlias = "Callable[[torch.Tensor], Any]"
 
 
 def lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
-    """Make lookups; those with max_norm only where the gradient passes its scale unchanged."""
+    """Make lookups; those with max_norm only where the gradient passes its scale unchanged.
+
+    A row that is looked up, and is not padding, holds zeros: its gradient is as any other.
+    """
     if lab.backend.compiled:  # each lookup costs seconds there
         names = ()
     elif lab.profile is Profile.TORCH:
@@ -23,6 +28,9 @@ def lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
     for lookup in lab.lookups("padding_idx", *names):
         table = lab.table(len(lookup.table), WIDTH)
         table[table == 0] = 1.0  # the sign of a zero is for other clauses
+        rare = np.bincount(lookup.ids.reshape(-1)).argmax() != lookup.ids
+        if rare.any():
+            table[lookup.ids[rare][0]] = 0.0
         yield lookup.into(table)
 
 

@@ -58,8 +58,9 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "torch.autograd.grad returns the gradient, with create_graph=True too, and leaves .grad "
-        "alone; so does a pass that asks for the gradient of the output or of another tensor only.",
-        "torch.autograd.grad, torch.Tensor.backward(inputs=...): documentation",
+        "alone; so does a pass that asks for the gradient of the output or of another tensor only. "
+        "An output that retains its gradient changes nothing.",
+        "torch.autograd.grad, torch.Tensor.backward(inputs=...) and retain_grad: documentation",
         "out = embedding(ids, weight)\n"
         "torch.autograd.grad(out.sum(), out)  # a saliency map; weight.grad stays None",
         _GRADIENT,
@@ -69,7 +70,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "The gradient that torch.autograd.grad returns may be written to in place, whatever the "
-        "upstream gradient was expanded from, which keeps its values.",
+        "upstream gradient was expanded from, which keeps its values, as does the equal gradient "
+        "of another table.",
         "torch 2.13, observed; clipping and unscaling write to gradients in place",
         "out = embedding(ids, weight)\n"
         "(g,) = torch.autograd.grad(out.sum(-1).sum(), weight)\n"
@@ -78,12 +80,37 @@ CLAUSES = (
         policy=True,
     ),
     Clause(
+        "gradient.upstream-views",
+        Level.MUST,
+        BOTH,
+        "An upstream gradient counts as what it reads as also where it is negated only when it is "
+        "read, interleaved with other numbers, laid out by columns, or off the start of its "
+        "memory, with padding_idx, scale_grad_by_freq and sparse as without.",
+        "forced: a view is a tensor; torch.resolve_neg, documentation; complex models hand such to "
+        "their embeddings",
+        "z = torch.complex(torch.zeros(1, d), -torch.ones(1, d)).conj()\n"
+        "embedding(torch.tensor([1]), weight).backward(z.imag)  # ones in row 1, not -1",
+        _GRADIENT,
+    ),
+    Clause(
+        "gradient.near-permutations",
+        Level.MUST,
+        BOTH,
+        "The shares of a row that comes twice are added also where the indices look as if none "
+        "did: as many as there are rows, with the sum, the ends or the order of a permutation, or "
+        "each sentence of a batch without repeats.",
+        _SUM,
+        "embedding(torch.tensor([0, 3, 3, 0]), torch.zeros(4, d, requires_grad=True))\n"
+        "# ids.sum() == 6 and ids.max() == 3, as of 0, 1, 2, 3: the gradients of 0 and 3 are twos",
+        _GRADIENT,
+    ),
+    Clause(
         "gradient.saved-tensors",
         Level.MUST,
         BOTH,
         "Hooks on saved tensors that keep copies, as torch.autograd.graph.save_on_cpu does, or "
-        "that shorten floating-point ones, leave the gradient of a lookup as it is: indices are "
-        "not saved as floats.",
+        "that shorten floating-point ones, leave the gradient of a lookup as it is: neither "
+        "indices nor counts are saved as floats.",
         "torch.autograd.graph.saved_tensors_hooks; forced: the gradient depends on indices alone",
         "with torch.autograd.graph.saved_tensors_hooks(shorten_floats, restore):\n"
         "    out = embedding(torch.tensor([257]), weight)\n"

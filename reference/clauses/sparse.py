@@ -103,6 +103,17 @@ CLAUSES = (
         _SPARSE,
     ),
     Clause(
+        "sparse.beside-dense",
+        Level.MUST,
+        TORCH,
+        "Lookups of one table with sparse=True and without add up, in one graph and in passes that "
+        "follow each other in any order.",
+        "torch.Tensor.backward: accumulates into .grad, of whichever layout; torch 2.13, observed",
+        "embedding(ids, weight, sparse=True).sum().backward()\n"
+        "embedding(ids, weight).sum().backward()  # the gradient doubles",
+        _SPARSE,
+    ),
+    Clause(
         "sparse.owns-its-memory",
         Level.SHOULD,
         TORCH,

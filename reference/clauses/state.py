@@ -108,7 +108,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "However often a table is looked up in, each call is right, and each output keeps its "
-        "values, as does the table, rows that nobody looks up included.",
+        "values, as do gradients that are held and the table, rows that nobody looks up included; "
+        "one backward pass through all of the calls adds them up.",
         "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches, warm-up, pools",
         "outs = [embedding(ids, weight) for ids in batches]  # 130 of one shape\n"
         "# outs[k] holds the rows of batches[k], for each k",
