@@ -15,6 +15,7 @@ from embconform.conformance.cases.structure import (
     OUT_OF_RANGE,
     OVERLAPPING,
     PADDINGS,
+    PAIRED,
     PLAIN,
     POOLED,
     ROW_SLICE,
@@ -256,6 +257,16 @@ DIRECTED: Final = (
     ),
     Structure(program="double-backward", rank=2, size="some", upstream_layout="transposed"),
     *(Structure(program="update-indices", size=size) for size in ("some", "block")),
+    *(Structure(size="paced", table="near", mode=mode) for mode in ("grad", "no_grad", "frozen")),
+    Structure(size="hot", mode="no_grad"),
+    Structure(index_layout=PAIRED, index_dtype="int32", size="some"),
+    Structure(index_layout=PAIRED, index_dtype="int32", size="block", mode="no_grad"),
+    Structure(weight_layout=PAIRED, size="some", mode="frozen"),
+    Structure(program="error", fault="far-offset", padding="zero", rank=2, mode="no_grad"),
+    Structure(program="error", fault="too-large", size="crowd", rank=2),
+    Structure(program="error", fault="index-float32", size="no-indices"),
+    Structure(program="error", fault="weight-3d"),
+    Structure(program="error", fault="negative", size="some", rank=2),
 )
 
 
