@@ -263,6 +263,7 @@ DIRECTED: Final = (
     Structure(index_layout=PAIRED, index_dtype="int32", size="block", mode="no_grad"),
     Structure(weight_layout=PAIRED, size="some", mode="frozen"),
     Structure(program="error", fault="far-offset", padding="zero", rank=2, mode="no_grad"),
+    Structure(program="error", fault="too-large", padding="zero", mode="frozen"),
     Structure(program="error", fault="too-large", size="crowd", rank=2),
     Structure(program="error", fault="index-float32", size="no-indices"),
     Structure(program="error", fault="weight-3d"),

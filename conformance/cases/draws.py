@@ -44,6 +44,8 @@ MARKERS: Final = (-100, -100, -(2**31))
 LANES: Final = 4
 """Indices of a crowd that an unrolled loop takes at once."""
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
+VECTORS: Final = (4, 8, 12, 16, 20, 24)
+_LARGE: Final = {"wide": WIDTHS, "widest": WIDEST, "tall": HEIGHTS, "apart": APART}
 _MANY_KINDS: Final = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top", "edges")
 _MIXED_KINDS: Final = (
     *("uniform", "distinct", "lone", "runs", "swapped", "few"),
@@ -55,7 +57,11 @@ _KINDS: Final = {
     "apart": ("apart",),
     "paced": ("falling", "paced", "mirrored", "doubled"),
 }
-_ORDERS: Final = {"hot": ORDERS[:1], "paced": ORDERS[:1], "apart": ("as they are", "as they are", "falling")}
+_ORDERS: Final = {
+    "hot": ORDERS[:1],
+    "paced": ORDERS[:1],
+    "apart": ("as they are", "as they are", "falling"),
+}
 
 
 # Making a strategy takes as long as drawing from it, and there are few different ones.
@@ -111,20 +117,17 @@ def draw_case(
 def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
     match s.size:
         case "wide" | "widest":
-            widths = WIDTHS if s.size == "wide" else WIDEST
-            return draw(between(least, 4)), draw(among(widths))
+            return draw(between(least, 4)), draw(among(_LARGE[s.size]))
         case "tall" | "apart":
-            return draw(among(HEIGHTS if s.size == "tall" else APART)), draw(between(least, 2))
+            return draw(among(_LARGE[s.size])), draw(between(least, 2))
         case "paced":
             return draw(between(12, 60)), draw(between(8, 24))
-        case "no-columns":
-            return draw(between(least, 5)), 0
+        case "no-columns" | "one-column":
+            return draw(between(least, 5)), int(s.size == "one-column")
         case "no-rows":
             return 0, draw(between(least, 3))
-        case "one-column":
-            return draw(between(least, 5)), 1
         case "some":  # vectors of four are loaded where the width allows
-            vectors = among((4, 8, 12, 16, 20, 24)) if draw(EITHER) else between(least, 24)
+            vectors = among(VECTORS) if draw(EITHER) else between(least, 24)
             return draw(between(least, 24)), draw(vectors)
         case "block":
             rows, most = _log(draw, 2, 3_000), 60_000
@@ -132,14 +135,18 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
             return rows, min(width, max(most // rows, 1))
         case "many" | "most" if draw(EITHER):  # more distinct rows than a byte counts
             return draw(between(260, 700)), draw(between(least, 4))
-        case "vast" if s.bound != "none":  # some rows beyond the bound are named late
-            return draw(between(20, 40)), draw(between(least, 4))
-        case "many" | "most" | "hot" | "vast":  # beside padding there is another row
-            return draw(between(max(least, 1 + (s.padding != "none")), 40)), draw(between(least, 4))
-    if s.fault == "far-offset":
-        return draw(between(4, 6)), draw(among((4, 8, 12)))
-    floor = 4 if s.fault.startswith("far") else max(least, 1 + (s.padding != "none"))
-    return draw(between(floor, 6)), draw(between(least, 5))
+        case "many" | "most" | "hot" | "vast":
+            return draw(between(_least_rows(s, least), 40)), draw(between(least, 4))
+    widths = among(VECTORS[:3]) if s.fault == "far-offset" else between(least, 5)
+    return draw(between(_least_rows(s, least), 6)), draw(widths)
+
+
+def _least_rows(s: Structure, least: int) -> int:
+    if s.size == "vast" and s.bound != "none":  # the last ones exceed the bound
+        return 20
+    if s.fault.startswith("far"):
+        return 4
+    return max(least, 1 + (s.padding != "none"))  # beside padding there is another row
 
 
 def _log(draw: Draw, low: int, high: int) -> int:
@@ -336,11 +343,11 @@ class _Builder(Programs):
             # of bytes and truths there is one for each row: NumPy takes such for a mask
             marks = self.rows if fault in ("index-bool", "index-uint8") and self.s.rank == 1 else 0
             bad = np.resize(good.values, marks) if marks else good.values
-            return self._refused_first(bad.astype(fault[6:]), good=good)
+            return self._refused_first([bad.astype(fault[6:])], good)
         good = self.indices() if self.rows else self._zeros()
-        return self._refused_first(good=good, *self._with_bad(good.values))
+        return self._refused_first(self._with_bad(good.values), good)
 
-    def _refused_first(self, *bad: Ids, good: Placed) -> tuple[Step, ...]:
+    def _refused_first(self, bad: list[Ids], good: Placed) -> tuple[Step, ...]:
         refused = tuple(Call(Placed(each, good.layout), must_raise=True) for each in bad)
         if self.rows == 0:
             return refused
