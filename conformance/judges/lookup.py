@@ -211,9 +211,9 @@ def weight_unchanged(view: CallView) -> Finding | None:
 
 
 def _refused_unbounded(view: FaultView) -> bool:
-    """Tell whether a call without max_norm was refused whose table can still be read."""
-    readable = view.before.ndim == 2 and not view.seen.ruined
-    return view.seen.raised is not None and readable and not view.bounded
+    """Tell whether an index was refused without max_norm, and the table can still be read."""
+    refused = view.bad is not None and view.seen.raised is not None
+    return refused and not view.seen.ruined and not view.bounded
 
 
 @judge("lookup.weight-unchanged", FaultView, _refused_unbounded)
