@@ -332,7 +332,7 @@ class _Builder(Programs):
         """Draw a call that must be refused, then one that must work."""
         fault = self.s.fault
         if fault.startswith("weight"):
-            shapes = {"0d": ((),), "1d": ((3,),), "3d": ((1, 3, 2), (3, 2, 2), (3, 2, 1))}
+            shapes = {"0d": ((),), "1d": ((3,),), "3d": ((1, 3, 2), (3, 2, 2))}
             shape = self.draw(among(shapes[fault[7:]]))
             self.table = np.ones(shape, format_of(self.s.dtype).dtype)
             return (Call(Placed(np.array([0])), must_raise=True),)

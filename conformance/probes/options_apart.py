@@ -61,7 +61,7 @@ _FALLING: Final[tuple[dict[str, Any], ...]] = (
 
 def _one_after_the_other(lab: Lab) -> Iterator[Trial]:
     yield partial(_gradients, lab)
-    if lab.device == "cpu":  # elsewhere an index out of range may cost the device
+    if lab.device == "cpu" and not lab.backend.compiled:  # elsewhere it may cost the device
         yield partial(_gradients, lab, refused=True)
     # each call of a structure of its own costs seconds where they are compiled
     modes: tuple[GradMode, ...] = ("frozen", "no_grad", "inference")

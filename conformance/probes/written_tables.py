@@ -78,7 +78,8 @@ def _every_write(lab: Lab) -> Iterator[Trial]:
             yield partial(_written, lab, mode, name)
         if not lab.backend.compiled:  # another height is another program there
             for options in _paddings(lab):
-                yield partial(_resized, lab, mode, options)
+                for heights in ((5, 9), (9, 4)):
+                    yield partial(_resized, lab, mode, options, heights)
 
 
 def _paddings(lab: Lab) -> Iterator[dict[str, Any]]:
@@ -113,27 +114,27 @@ def _called(lab: Lab, mode: GradMode, weight: torch.Tensor, ids: Array, what: st
     yield SameBits(f"the table after a call for {told}", to_numpy(weight), table)
 
 
-def _resized(lab: Lab, mode: GradMode, options: dict[str, Any]) -> Claims:
-    """Give a table more rows, as a vocabulary grows, and fewer, and look the last ones up."""
+def _resized(lab: Lab, mode: GradMode, options: dict[str, Any], heights: tuple[int, int]) -> Claims:
+    """Give a table more rows, as a vocabulary grows, or fewer, and look the last ones up.
+
+    The first call is made without grad: torch keeps how high a table is with its first gradient.
+    """
     trained = "gradient" in lab.able and mode not in FROZEN
-    weight = lab.tensor(_table(lab)[:5]).requires_grad_(trained)
-    told = "no other"
-    for height in (5, 9, 5, 4):
+    weight = lab.tensor(_table(lab)[:1]).requires_grad_(trained)
+    contexts: tuple[GradMode, GradMode] = ("no_grad", mode)
+    for height, context in zip(heights, contexts, strict=True):
         table = _table(lab)[:height]
-        weight.data, weight.grad = lab.tensor(table), None
-        ids = np.array([height - 1, 3, height - 1, 0])
-        lookup = Lookup(ids, table, options, lab.profile)
-        what = f"{lookup} {MODE_WORDS[mode]}, whose weight.data had {told} rows before"
-        call, given = lab.bind(lookup), lab.tensor(ids)
-        with grad_context(mode):
-            out = call(given, weight)
+        weight.data = lab.tensor(table)
+        lookup = Lookup(np.array([height - 1, 3, height - 1, 0]), table, options, lab.profile)
+        call, ids = lab.bind(lookup), lab.tensor(lookup.ids)
+        with grad_context(context):
+            out = call(ids, weight)
+        what = f"{lookup} {MODE_WORDS[context]}, weight.data having had {heights[0]} rows"
         yield Rows(f"the output for {what}", read(out), lookup)
-        if trained and mode == "grad":
-            upstream = lab.upstream(*lookup.shape)
-            torch.autograd.backward([out], [lab.tensor(upstream)])
-            yield GradientOf(f"weight.grad for {what}", read_dense(weight.grad), lookup, upstream)
-        del out  # and with it the node that takes gradients of this height
-        told = str(height)
+    if trained and mode == "grad":
+        upstream = lab.upstream(*lookup.shape)
+        torch.autograd.backward([out], [lab.tensor(upstream)])
+        yield GradientOf(f"weight.grad for {what}", read_dense(weight.grad), lookup, upstream)
 
 
 WRITES_PROBE: Final = probe_of(_CLAUSE, _every_write, "functional")
