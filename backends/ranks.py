@@ -25,6 +25,8 @@ _IDLE: Final = timedelta(days=1)
 _BUSY: Final = timedelta(seconds=30)
 _APART: Final = timedelta(seconds=0.5)
 """How much later than another rank the first one may raise the same and keep that rank."""
+_SOON: Final = timedelta(seconds=2)
+"""How much later than the first rank others may be done and be kept."""
 WORLDS: Final = "embconform/worlds"
 """What counts them in torchrun's store."""
 _PROCESS: Final = "embconform.backends.rank_process"
@@ -115,6 +117,7 @@ class Rank:
                         self._store.wait([self._outcome()], _APART)
                     if self.raised_alone(" ".join(f"{type(error).__name__}: {error}".split())):
                         return  # as an error ends a process that nobody looks after
+                self._store.set(self._done(self._rank), "")
 
     def ask(self, request: Request) -> torch.Tensor | None:
         """Have all ranks do something; rank 0 gives the whole result."""
@@ -139,6 +142,18 @@ class Rank:
         mine = f"rank {self._rank}, which alone raised {said}" if self._rank else _FIRST
         agreed: str = self._store.compare_set(self._outcome(before), "", mine).decode()
         return "" if agreed == _FIRST else agreed
+
+    def others_are_done(self) -> bool:
+        """Wait a little until all other ranks are done with what this one raised in."""
+        others = [self._done(rank) for rank in range(self._size) if rank != self._rank]
+        try:
+            self._store.wait(others, _SOON)
+        except RuntimeError:
+            return False
+        return True
+
+    def _done(self, rank: int) -> str:
+        return f"done/{self._turn}/{rank}"
 
     def _outcome(self, before: int = 0) -> str:
         return f"raised/{self._turn - before}"
@@ -218,7 +233,8 @@ class World:
         ------
         Exception
             What it raises in this process. Where the ranks have lost each other, which the message
-            of gloo tells, they are ended, and the next call starts others.
+            of gloo tells, or where another waits in a collective that this one never came to, they
+            are ended, and the next call starts others.
         RanksHungError
             Where they lost each other because one of them alone raised.
         """
@@ -227,8 +243,9 @@ class World:
                 return self._rank.ask(request)
             except Exception as error:
                 lost = _LOST in str(error)
+                astray = not lost and not self._rank.others_are_done()
                 alone = self._rank.raised_alone() or (lost and self._rank.raised_alone(before=1))
-                if (alone or lost) and self in _worlds:
+                if (alone or lost or astray) and self in _worlds:
                     _worlds.remove(self)
                     self._end()
                 if alone and lost:

@@ -27,6 +27,7 @@ from embconform.commands.matrix import matrix
 from embconform.commands.merge import merge
 from embconform.commands.selftest import selftest
 from embconform.commands.validate import validate
+from embconform.conformance.collector import look_less_often
 
 _SCARCE: Final = frozenset(
     {
@@ -102,6 +103,7 @@ def run(arguments: Sequence[str]) -> int:
 def entry_point() -> NoReturn:
     """Run the process's command line and exit."""
     _plug()
+    look_less_often()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -38,9 +38,11 @@ def main(arguments: list[str]) -> None:
         The inherited descriptor of its control socket.
     """
     from embconform.backends.parent import end_with_parent
+    from embconform.conformance.collector import look_less_often
     from embconform.conformance.isolation.process import prepare_to_serve
 
     end_with_parent()
+    look_less_often()
     first = Line(socket.socket(fileno=int(arguments[0])))
     prepare_to_serve()
     lines = [first]

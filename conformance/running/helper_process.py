@@ -77,10 +77,12 @@ def main(arguments: list[str]) -> None:
         The inherited descriptors of a connection, and of a line to the fork server.
     """
     from embconform.backends.parent import end_with_parent
+    from embconform.conformance.collector import look_less_often
     from embconform.conformance.isolation.forking import borrow
     from embconform.conformance.running.readiness import get_ready
 
     end_with_parent()
+    look_less_often()
     connection, line = Connection(int(arguments[0])), int(arguments[1])
     borrow(line)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

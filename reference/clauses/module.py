@@ -12,7 +12,7 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "weight is a trainable Parameter of shape (num_embeddings, embedding_dim), and the only "
-        "parameter.",
+        "parameter, whatever the options and the size, before and after calls.",
         f"{_MODULE}; {_DOCUMENT}",
         "module = Embedding(4, 3)\n[(n, p.shape) for n, p in module.named_parameters()]",
         _NEEDS,
@@ -58,7 +58,8 @@ CLAUSES = (
         "module.seeded-init",
         Level.MUST,
         BOTH,
-        "torch.manual_seed reproduces the new table, and two tables drawn in turn differ.",
+        "torch.manual_seed reproduces the new table, small or large; another seed gives another, "
+        "and tables drawn in turn differ, none beginning as another does.",
         "torch.manual_seed, documentation",
         "torch.manual_seed(0); a = Embedding(4, 3)\n"
         "torch.manual_seed(0); b = Embedding(4, 3)  # equal bits",
@@ -68,8 +69,9 @@ CLAUSES = (
         "module.reset-parameters",
         Level.MUST,
         BOTH,
-        "reset_parameters, where there is one, draws the table anew as the constructor does, the "
-        "padding row included, also one that to_empty made; weight stays the same Parameter.",
+        "reset_parameters, where there is one, draws the table anew as the constructor does, each "
+        "time another, the padding row included, also one that to_empty made; weight stays the "
+        "same Parameter.",
         "torch.nn.Embedding.reset_parameters, undocumented; torch 2.13, observed",
         "module.weight.data.fill_(7)\nmodule.reset_parameters()\nmodule.weight.std()  # about 1",
         _NEEDS,
@@ -136,7 +138,7 @@ CLAUSES = (
         Level.MUST,
         TORCH,
         "The constructor's _weight, where it has this argument, becomes the table, and raises if "
-        "its shape is not (num_embeddings, embedding_dim).",
+        "its shape is not (num_embeddings, embedding_dim), with whatever options.",
         "torch.nn.Embedding, undocumented argument; torch 2.13, observed",
         "Embedding(2, 3, _weight=torch.ones(2, 3))  # rows of ones\n"
         "Embedding(3, 2, _weight=torch.ones(2, 3))  # raises",
@@ -233,7 +235,8 @@ CLAUSES = (
         "module.from-pretrained-freezes",
         Level.MUST,
         TORCH,
-        "weight of from_pretrained requires grad with freeze=False, and not by default.",
+        "weight of from_pretrained requires grad with freeze=False, and not by default; whether "
+        "what it is given requires grad, another module's weight or a tensor, stays as it is.",
         "torch.nn.Embedding.from_pretrained, documentation of freeze",
         "Embedding.from_pretrained(table).weight.requires_grad  # False\n"
         "Embedding.from_pretrained(table, freeze=False).weight.requires_grad  # True",
@@ -283,8 +286,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "state_dict holds weight alone, under the name that a model gives it, with whatever "
-        "options: the table itself and no copy; loading it makes another module look up the same "
-        "rows.",
+        "options: the table itself and no copy, however it lies in memory; loading it makes "
+        "another module look up the same rows.",
         "torch.nn.Module.state_dict, documentation: references to the parameters; torch 2.13, "
         "observed",
         "b.load_state_dict(a.state_dict())\nb(ids) == a(ids)",
@@ -295,7 +298,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "load_state_dict writes the values, rounded to the table's dtype, into the table as it "
-        "stands: the same Parameter, the same memory, which does not follow the checkpoint later.",
+        "stands, frozen or not and however it lies in memory: the same Parameter, the same memory, "
+        "which does not follow the checkpoint later.",
         "torch.nn.Module.load_state_dict, documentation: copies; an optimiser holds the Parameter",
         "before = module.weight\nmodule.load_state_dict(state)\nmodule.weight is before  # True",
         _NEEDS,
@@ -305,8 +309,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "load_state_dict raises for a missing key, an unexpected one and a table of another shape; "
-        "with strict=False the wrong keys are forgiven, the missing one is named, and the table is "
-        "left alone. A frozen table is missed like any other.",
+        "with strict=False the wrong keys are forgiven and named, whatever they hold, and the "
+        "table is left alone. A frozen table is missed like any other.",
         "torch.nn.Module.load_state_dict, documentation of strict",
         "module.load_state_dict({})  # raises\nmodule.load_state_dict({}, strict=False)",
         _NEEDS,
@@ -327,8 +331,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "to(dtype) rounds every row to nearest in the same Parameter, and from then on the module "
-        "looks up the new table and its gradients have the new dtype; to a wider dtype and back "
-        "leaves the bits. Where torch.__future__ asks for new Parameters, so it is with these.",
+        "looks up the new table and its gradients have the new dtype; a cast back starts from what "
+        "is there. Where torch.__future__ asks for new Parameters, so it is with these.",
         "torch.nn.Module.to, documentation: casts in place; torch.__future__, documentation of "
         "set_overwrite_module_params_on_conversion; IEEE 754",
         "module.to(torch.float64)\nmodule(ids).dtype  # float64",
@@ -402,8 +406,8 @@ CLAUSES = (
         "module.zero-grad",
         Level.MUST,
         BOTH,
-        "After zero_grad the gradient is None, or zeros with set_to_none=False, and the next pass "
-        "gives its own gradient alone.",
+        "After zero_grad the gradient is None, or zeros with set_to_none=False, whatever it held "
+        "and though the table is frozen since; the next pass gives its own gradient alone.",
         "torch.nn.Module.zero_grad, documentation",
         "module(ids).sum().backward()\nmodule.zero_grad()\nmodule.weight.grad is None  # True",
         frozenset({"module", "gradient"}),
@@ -435,8 +439,8 @@ CLAUSES = (
         "module.parametrized",
         Level.MUST,
         BOTH,
-        "A parametrization of weight is looked up and differentiated through, and removed without "
-        "a trace.",
+        "A parametrization of weight is looked up as it is at each call and differentiated "
+        "through, and removed without a trace.",
         "torch.nn.utils.parametrize.register_parametrization, documentation",
         'parametrize.register_parametrization(module, "weight", Doubled())\n'
         "module(ids)  # twice the rows of module.parametrizations.weight.original",
@@ -447,7 +451,7 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "A weight that torch.nn.utils.prune masks, and keeps as weight_orig, is looked up masked, "
-        "in either mode, and differentiated through the mask.",
+        "in either mode and by the mask of the moment, and differentiated through it.",
         "torch.nn.utils.prune.custom_from_mask, documentation",
         'prune.custom_from_mask(module, "weight", mask)\nmodule(ids)  # (weight_orig * mask)[ids]',
         _NEEDS,

@@ -314,7 +314,7 @@ class ListsItsScratch(Layer):
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
         yield from super().named_parameters(prefix, recurse, remove_duplicate)
-        yield prefix + "scratch", *self.scratch
+        yield prefix + "scratch", self.scratch[0]
 
 
 @planted("module.state-dict")

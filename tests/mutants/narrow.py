@@ -46,7 +46,8 @@ def features(indices: Tensor, weight: Tensor, options: Options, most: int = FEW)
 
 def is_part(tensor: Tensor) -> bool:
     """Whether a tensor's memory holds more than its elements."""
-    return tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
+    size = tensor.numel() * tensor.element_size()
+    return size > 0 and tensor.untyped_storage().nbytes() != size
 
 
 def holds_special(weight: Tensor) -> bool:

@@ -155,6 +155,37 @@ def parametrized(subject: Subject) -> Claims:
     able = {name: value for name, value in options.items() if name in subject.able}
     yield from _doubled(subject, "train", {})
     yield from _doubled(subject, "eval", able)
+    if not subject.backend.compiled:
+        for manager in (torch.no_grad, torch.inference_mode):
+            yield from _served(subject, manager, able)
+
+
+def _served(subject: Subject, manager: Callable[[], Any], options: dict[str, Any]) -> Claims:
+    """Serve between changes of all that a parametrized weight is computed from."""
+    ids, module = subject.ids(), subject.filled(**options).eval()
+    torch.nn.utils.parametrize.register_parametrization(module, "weight", _doubling())
+    held = module.parametrizations.weight
+    loaded = {"parametrizations.weight.original": torch.full_like(held.original, 0.25)}
+    changes: dict[str, Callable[[], Any]] = {
+        "nothing": lambda: None,
+        "its original was written": lambda: held.original.mul_(0.5),
+        "a write to its original's data": lambda: held.original.data.mul_(0.5),
+        "load_state_dict": lambda: module.load_state_dict(loaded, strict=False),
+        "a change of the parametrization": lambda: setattr(held[0], "factor", FACTOR**2),
+        "a second parametrization": lambda: torch.nn.utils.parametrize.register_parametrization(
+            module, "weight", _doubling()
+        ),
+    }
+    plain = subject.filled(**options).eval()
+    what = f"the output under {manager.__name__} of a module with a parametrized weight"
+    for change, make in changes.items():
+        with torch.no_grad():
+            make()
+            factor = FACTOR**3 if "second" in change else held[0].factor
+            plain.weight.copy_(held.original * factor)
+        with manager():
+            got, wanted = to_numpy(module(ids)), to_numpy(plain(ids))
+        yield SameBits(f"{what}{described(options)} after {change}", got, wanted)
 
 
 def _doubled(subject: Subject, mode: str, options: dict[str, Any]) -> Claims:
@@ -203,13 +234,54 @@ def pruned(subject: Subject) -> Claims:
         plain.weight.data.copy_(0.125 * mask)
         prune.remove(module, "weight")
         yield SameBehaviour(f"{what} until now", run(module, ids), run(plain, ids))
+        if not subject.backend.compiled:
+            yield from _pruned_again(subject, mode, {} if "max_norm" in options else options)
+
+
+def _pruned_again(subject: Subject, mode: str, options: dict[str, Any]) -> Claims:
+    """Look up between changes of the mask, as where a table is pruned bit by bit."""
+    prune: Any = import_module("torch.nn.utils.prune")
+    ids, places = subject.ids(), torch.arange(ROWS * WIDTH).reshape(ROWS, WIDTH)
+    module, plain = (subject.filled(**options).train(mode == "train") for _ in range(2))
+
+    def load() -> None:
+        state = {"weight_orig": subject.values() * 2, "weight_mask": (places % 5 != 1).float()}
+        module.load_state_dict(state, strict=False)
+
+    changes: dict[str, Callable[[], Any]] = {
+        "a first mask": lambda: prune.custom_from_mask(module, "weight", places % 2 != 0),
+        "a second mask": lambda: prune.custom_from_mask(module, "weight", places % 3 != 0),
+        "load_state_dict of another mask": load,
+        "a write to its mask": lambda: module.weight_mask.copy_(places % 4 != 2),
+        "a write to its weight_orig": lambda: module.weight_orig.data.fill_(0.125),
+        "remove and a new mask": lambda: (
+            prune.remove(module, "weight"),
+            prune.custom_from_mask(module, "weight", places % 5 != 2),
+        ),
+    }
+    for change, make in changes.items():
+        make()
+        plain.weight.data.copy_(module.weight_orig.data * module.weight_mask)
+        what = f"a pruned module in {mode} mode{described(options)} after {change}"
+        wanted, output = run(plain, ids), module(ids)
+        yield SameBits(f"the output of {what}", to_numpy(output), wanted["the output"])
+        if "gradient" in subject.able:
+            module.weight_orig.grad = None
+            output.backward(upstream_of(output))
+            gradient = wanted["the gradient"] * to_numpy(module.weight_mask)
+            yield SameBits(f"the gradient of {what}", to_numpy(module.weight_orig.grad), gradient)
+        with torch.no_grad():
+            got = to_numpy(module(ids))
+        yield SameBits(f"the output under no_grad of {what}", got, wanted["the output"])
 
 
 def _doubling() -> torch.nn.Module:
     """Make a parametrization; torch is not there yet when this file is read."""
 
     class Doubled(torch.nn.Module):
+        factor = FACTOR
+
         def forward(self, table: torch.Tensor) -> torch.Tensor:
-            return table * FACTOR
+            return table * self.factor
 
     return Doubled()

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
@@ -131,6 +132,21 @@ def takes(make: Callable[..., Any], *names: str) -> bool:
     parameters = inspect.signature(make).parameters.values()
     named = {parameter.name for parameter in parameters}
     return set(names) <= named or any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def combinations_of(able: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """List every set of options that a backend has: each may come with a buffer or a parameter."""
+    values = {
+        "padding_idx": PADDING,
+        "max_norm": 2.0,
+        "norm_type": 1.0,
+        "scale_grad_by_freq": True,
+        "sparse": True,
+    }
+    has = [name for name in values if name in able]
+    for number in range(len(has) + 1):
+        for names in combinations(has, number):
+            yield {name: values[name] for name in names}
 
 
 def described(options: dict[str, Any]) -> str:

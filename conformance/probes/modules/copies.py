@@ -7,7 +7,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
@@ -21,6 +21,7 @@ from embconform.conformance.probes.modules.common import (
     serve,
     table_of,
 )
+from embconform.conformance.probes.modules.layouts import on_tables
 
 
 def cast(subject: Subject) -> Claims:
@@ -43,10 +44,65 @@ def cast(subject: Subject) -> Claims:
         module.float()
         yield SameBits("the table after double() and float()", table_of(module), table)
         for name in ("overwrite", "swap"):
-            yield from _cast_by(subject, name)
+            for trainable in (True, False)[: 1 if subject.backend.compiled else None]:
+                yield from _cast_by(subject, name, trainable)
+    for here, there in _THERE_AND_BACK:
+        if {here, there} <= set(names):
+            for options in ({}, subject.richest()):
+                yield from _there_and_back(subject, here, there, options)
 
 
-def _cast_by(subject: Subject, way: str) -> Claims:
+_THERE_AND_BACK: Final = (
+    ("float32", "float64"),
+    ("float64", "float32"),
+    ("float32", "bfloat16"),
+    ("float32", "float16"),
+)
+
+
+def _there_and_back(subject: Subject, here: str, there: str, options: dict[str, Any]) -> Claims:
+    """Cast to another dtype and back, over and over, with a write to the table before each cast.
+
+    What a cast has rounded, or what was written since, must not come back.
+    """
+    dtype, which = getattr(torch, here), f"a module{described(options)}"
+    cases = [(which, subject.filled(dtype=dtype, **options))]
+    if not options and not subject.backend.compiled:
+        views = on_tables(subject, trainable=True)
+        cases += [(f"a module on {kind}", module.to(dtype)) for kind, module, _ in views][-1:]
+    writes = _writes(subject)
+    for name, module in cases:
+        for write in writes if not options else ("a step",):
+            for before, after in ((here, there), (there, here)):
+                writes[write](module)
+                given = table_of(module)
+                module.to(getattr(torch, after))
+                what = f"the table of {name} cast from {before} to {after} after {write}"
+                yield CastOf(what, table_of(module), given, after)
+    if subject.backend.compiled:
+        return
+    module, wanted = cases[0][1], subject.filled(dtype=dtype, **options)
+    wanted.weight.data.copy_(module.weight.data)
+    which = f"{which}, cast from {here} to {there} and back,"
+    yield SameBehaviour(which, run(module, subject.ids()), run(wanted, subject.ids()))
+
+
+def _writes(subject: Subject) -> dict[str, Callable[[Any], Any]]:
+    """List ways to change a table."""
+    return {
+        "nothing": lambda _: None,
+        "a step": _step,
+        "load_state_dict": lambda module: module.load_state_dict({"weight": subject.values() * 3}),
+        "a write to weight.data": lambda module: module.weight.data.mul_(0.3),
+    }
+
+
+def _step(module: Any) -> None:
+    with torch.no_grad():
+        module.weight.mul_(1.1)
+
+
+def _cast_by(subject: Subject, way: str, trainable: bool) -> Claims:
     """Cast where torch is told to make new Parameters, or to swap what they hold."""
     flags = torch.__future__
     get = getattr(flags, f"get_{way}_module_params_on_conversion")
@@ -54,6 +110,7 @@ def _cast_by(subject: Subject, way: str) -> Claims:
     before = get()
     for options in ({}, subject.richest()):
         module = subject.filled(dtype=torch.float32, **options)
+        module.weight.requires_grad_(trainable)
         run(module, subject.ids())  # something to cache
         try:
             put(True)
@@ -63,9 +120,13 @@ def _cast_by(subject: Subject, way: str) -> Claims:
         finally:
             put(before)
         fresh = subject.filled(dtype=torch.float64, **options)
+        fresh.weight.requires_grad_(trainable)
         for each in (module, fresh):
             each.weight.data.fill_(0.125)
-        which = f"a module{described(options)} after double(), by {put.__name__}, and a write"
+        frozen = "" if trainable else "frozen "
+        which = (
+            f"a {frozen}module{described(options)} after double(), by {put.__name__}, and a write"
+        )
         yield SameBehaviour(which, run(module, subject.ids()), run(fresh, subject.ids()))
         for each in (module, fresh):
             each.weight.data.fill_(0.25)
@@ -176,6 +237,11 @@ def _same_but_apart(subject: Subject, duplicate: Callable[[Any], Any], which: st
             what = f"{which}{cast}{described(options)}{', frozen' * frozen}"
             yield Must(not made.training, f"{what} is in training mode, and was made in eval mode")
             yield from _apart(subject, module, made, what, options)
+    if subject.backend.compiled:
+        return
+    for kind, module, _ in on_tables(subject, trainable=True, **subject.richest()):
+        what = f"{which} of a module on {kind}{described(subject.richest())}"
+        yield from _apart(subject, module, duplicate(module), what, subject.richest())
 
 
 def _apart(subject: Subject, module: Any, made: Any, what: str, options: dict[str, Any]) -> Claims:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from itertools import combinations
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Equal, Must, SameBits, SameValues
 from embconform.conformance.probes.modules.claims import CastOf, SameBehaviour
 from embconform.conformance.probes.modules.common import (
-    PADDING,
     Claims,
     Subject,
+    combinations_of,
     described,
     run,
     table_of,
 )
+from embconform.conformance.probes.modules.layouts import on_tables
 from embconform.conformance.recording import attempt, plain
 
 
@@ -39,12 +39,20 @@ def state(subject: Subject) -> Claims:
     held = to_numpy(subject.filled(**options).state_dict()["weight"])
     what = f"weight in a state_dict{described(options)}"
     yield SameBits(what, held, to_numpy(subject.values()))
-    for options in _combinations(subject.able):
+    for options in combinations_of(subject.able):
         module = subject.filled(**options)
         if not subject.backend.compiled:
             module(subject.ids())  # what it keeps of calls is no state
         yield from _holds_references(module, described(options))
         module.load_state_dict({"weight": subject.values()})
+    for options in ({}, subject.richest()):
+        for trainable in (True, False):
+            for kind, module, given in on_tables(subject, trainable=trainable, **options):
+                told = f" of a module on {kind}{'' if trainable else ', frozen'}"
+                yield from _holds_references(module.train(trainable), told + described(options))
+                module.state_dict()["weight"][2] = 8.0
+                what = f"{kind}, after row 2 of its state_dict's weight was set to 8.0"
+                yield Equal(what, float(given[2, 0]), 8.0)
 
 
 def _holds_references(module: Any, told: str) -> Claims:
@@ -58,21 +66,6 @@ def _holds_references(module: Any, told: str) -> Claims:
     model = torch.nn.ModuleDict({"first": module, "last": torch.nn.Linear(1, 1, bias=False)})
     keys = [str(key) for key in model.state_dict()]
     yield Equal(f"list(state_dict()) of a model{told}", keys, ["first.weight", "last.weight"])
-
-
-def _combinations(able: frozenset[str]) -> Iterator[dict[str, Any]]:
-    """List every set of options that a backend has: each may come with a buffer."""
-    values = {
-        "padding_idx": PADDING,
-        "max_norm": 2.0,
-        "norm_type": 1.0,
-        "scale_grad_by_freq": True,
-        "sparse": True,
-    }
-    has = [name for name in values if name in able]
-    for number in range(len(has) + 1):
-        for names in combinations(has, number):
-            yield {name: values[name] for name in names}
 
 
 def load_copies(subject: Subject) -> Claims:
@@ -96,11 +89,37 @@ def load_copies(subject: Subject) -> Claims:
     module.load_state_dict({**module.state_dict(), "weight": strided})
     what = "a table that loaded a transposed tensor"
     yield SameBits(what, table_of(module), to_numpy(strided))
-    options, longer = subject.richest(), subject.values() * 2
-    module = subject.filled(**options)
-    module.load_state_dict({**module.state_dict(), "weight": longer})
-    what = f"a table that was loaded{described(options)}"
-    yield SameBits(what, table_of(module), to_numpy(longer))
+    for options in ({}, subject.richest()):
+        for trainable in (True, False):
+            module = subject.filled(**options)
+            module.weight.requires_grad_(trainable)
+            told = f"{'' if trainable else ', frozen'}{described(options)}"
+            yield from _written_to(subject, module, f"a table{told}")
+            for kind, module, taken in on_tables(subject, trainable=trainable, **options):
+                yield from _written_to(subject, module.train(trainable), f"{kind}{told}", 2)
+                seen = to_numpy(taken)
+                yield SameBits(f"what was {kind}{told}, once loaded,", seen, table_of(module))
+
+
+def _written_to(subject: Subject, module: Any, which: str, number: int | None = None) -> Claims:
+    """Load checkpoints of all kinds, or some, one after the other, each of which changes later."""
+    weight, address, values = module.weight, module.weight.data_ptr(), subject.values()
+    trainable = plain(weight.requires_grad)
+    checkpoints = {
+        "a tensor": values * 2,
+        "a transposed tensor": (values * 3).t().contiguous().t(),
+        "a Parameter": torch.nn.Parameter(values * 4),
+        "a frozen Parameter": torch.nn.Parameter(values * 5, requires_grad=False),
+    }
+    for kind, loaded in islice(checkpoints.items(), number):
+        given, what = to_numpy(loaded), f"{which} that loaded {kind}"
+        module.load_state_dict({**module.state_dict(), "weight": loaded})
+        yield SameBits(what, table_of(module), given)
+        loaded.data.fill_(9.0)
+        yield SameBits(f"{what}, which changed since,", table_of(module), given)
+        same = module.weight is weight and weight.data_ptr() == address
+        yield Must(same, f"{what} is another Parameter, or in other memory")
+        yield Equal(f"requires_grad of {what}", plain(weight.requires_grad), trainable)
 
 
 def load_strict(subject: Subject) -> Claims:
@@ -110,14 +129,22 @@ def load_strict(subject: Subject) -> Claims:
         "without weight": {},
         "with an unexpected key": {"weight": right, "other": right},
         "with too many rows": {"weight": torch.cat([right, right])},
+        "with too few rows": {"weight": right[:-1]},
+        "with too few columns": {"weight": right[:, :-1]},
         "with a row of one column": {"weight": right[:, :1]},
         "with one row": {"weight": right[:1]},
+        "with a dimension too many": {"weight": right[None]},
     }
-    for what, checkpoint in wrong.items():
-        load = partial(subject.filled().load_state_dict, checkpoint)
-        yield attempt(f"load_state_dict of a checkpoint {what}", load)
+    for options in subject.option_sets():
+        module = subject.filled(**options)  # a refused table leaves it as usable as it was
+        for what, checkpoint in wrong.items():
+            load = partial(module.load_state_dict, checkpoint)
+            told = f"load_state_dict of a checkpoint {what}{described(options)}"
+            yield attempt(told, load)
     for options in ({}, subject.richest()):
         yield from _missing(subject, options)
+        for trainable in (True, False):
+            yield from _unexpected(subject, trainable, options)
     module = subject.filled()
     module.load_state_dict({"other": right}, strict=False)
     kept = to_numpy(subject.values())
@@ -135,6 +162,36 @@ def _missing(subject: Subject, options: dict[str, Any]) -> Claims:
         missing = model.load_state_dict({}, strict=False).missing_keys
         told = f"missing_keys of load_state_dict({{}}, strict=False) of {which}"
         yield Equal(told, [str(key) for key in missing], ["first.weight"])
+
+
+_NAMES: Final = ("other", "steps", "weight_other", "weight.other", "other.weight")
+
+
+def _unexpected(subject: Subject, trainable: bool, options: dict[str, Any]) -> Claims:
+    """See that a key that has no place is refused and named, whatever it is called and holds."""
+    module = subject.filled(**options)
+    module.weight.requires_grad_(trainable)
+    model = torch.nn.ModuleDict({"first": module})
+    which = f"a {'trainable' if trainable else 'frozen'} table{described(options)}"
+    held: dict[str, torch.Tensor] = {
+        "a table": subject.values(),
+        "a number": torch.tensor(2.0),
+        "an integer": torch.tensor(3),
+        "integers": subject.ids(),
+        "truth values": torch.ones(4, dtype=torch.bool),
+        "nothing": torch.empty(0),
+    }
+    for place, (kind, value) in enumerate(held.items()):
+        for name in _NAMES if place == 0 else (_NAMES[place % len(_NAMES)],):
+            checkpoint = module.state_dict()
+            checkpoint[name] = value
+            told = f"load_state_dict of {which} with {kind} as {name!r}"
+            yield attempt(told, partial(module.load_state_dict, checkpoint))
+            for owner, prefix in ((module, ""), (model, "first.")):
+                checkpoint = {f"{prefix}weight": subject.values(), f"{prefix}{name}": value}
+                unknown = owner.load_state_dict(checkpoint, strict=False).unexpected_keys
+                told = f"unexpected_keys of a checkpoint of {which} with {kind} as {name!r}"
+                yield Equal(told, [str(key) for key in unknown], [f"{prefix}{name}"])
 
 
 def load_assign(subject: Subject) -> Claims:

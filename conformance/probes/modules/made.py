@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from typing import Any
+from itertools import combinations
+from typing import Any, Final
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from embconform.conformance.probes.modules.common import (
     WIDTH,
     Claims,
     Subject,
+    combinations_of,
+    described,
     table_of,
     takes,
 )
@@ -43,13 +46,46 @@ from embconform.conformance.recording import attempt, plain
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
+BEGIN: Final = 6
+"""Rows of a large table that are compared with another table's, from either end."""
+LEAST: Final = 8
+"""Values that tables of two shapes may not begin with both: torch makes normal values from uniform
+ones by eights, and those of a table's end twice."""
+LARGE: Final = (WIDE, TALL)
+"""Shapes of tables that may be drawn by another method than small ones."""
+_MISFITS: Final[tuple[tuple[int, ...], ...]] = (
+    (ROWS, WIDTH + 1),
+    (ROWS, WIDTH - 1),
+    (ROWS, 1),
+    (ROWS + 1, WIDTH),
+    (ROWS - 1, WIDTH),
+    (1, WIDTH),
+    (0, WIDTH),
+    (WIDTH, ROWS),
+    (ROWS * WIDTH,),
+    (1, ROWS, WIDTH),
+)
+"""Shapes of a table that does not fit."""
+
 
 def parameter(subject: Subject) -> Claims:
     """See that weight is the only parameter, and trainable."""
-    module = subject.make(5, 3)
+    for options in combinations_of(subject.able):
+        module = subject.filled(**options)
+        yield from _weight_alone(module, described(options))
+        if not subject.backend.compiled:
+            module(subject.ids())  # what it needs for calls is no parameter
+            yield from _weight_alone(module, f"{described(options)} after a call")
+    for rows, width in (TALL, WIDE):
+        module = subject.make(rows, width)
+        yield from _weight_alone(module, f" of {rows} x {width}", (rows, width))
+
+
+def _weight_alone(module: Any, which: str, shape: tuple[int, int] = (ROWS, WIDTH)) -> Claims:
     found = [(str(name), tuple(value.shape)) for name, value in module.named_parameters()]
-    yield Equal("parameters", found, [("weight", (5, 3))])
-    yield Equal("weight.requires_grad", plain(module.weight.requires_grad), True)
+    yield Equal(f"parameters of a module{which}", found, [("weight", shape)])
+    seen = plain(module.weight.requires_grad)
+    yield Equal(f"weight.requires_grad of a module{which}", seen, True)
 
 
 def drawn(subject: Subject) -> Claims:
@@ -83,9 +119,16 @@ def redrawn(subject: Subject) -> Claims:
     if padding is not None:
         yield PaddingRow(what, table, shape, padding, subject.profile)
     yield Drawn(what, table, shape, subject.profile, padding)
-    module = subject.make(*TALL)
-    module.reset_parameters()
-    yield NoneTwice(what, table_of(module))
+    for tall in (TALL, (WIDTH, ROWS)):
+        module = subject.make(*tall)
+        first = table_of(module)[:BEGIN]
+        module.reset_parameters()
+        second = table_of(module)
+        yield Different(first, second[:BEGIN], "reset_parameters draws what the constructor drew")
+        module.reset_parameters()
+        again = table_of(module)[:BEGIN]
+        yield Different(second[:BEGIN], again, "reset_parameters draws the same table twice")
+        yield NoneTwice(what, second)
     if padding is not None and subject.profile is Profile.TORCH:
         module = subject.make(*shape, padding_idx=-2)
         module.reset_parameters()
@@ -109,14 +152,41 @@ def padding_row(subject: Subject) -> Claims:
 
 def seeded(subject: Subject) -> Claims:
     """See that torch.manual_seed rules the draw."""
+    padded = {"padding_idx": PADDING} if "padding_idx" in subject.able else {}
+    for shape in ((6, 4), *LARGE):
+        yield from _in_turn(subject, shape, {})
+    yield from _in_turn(subject, WIDE, padded)
+    yield from _of_two_sizes(subject)
 
-    def draw() -> tuple[Array, Array]:
-        torch.manual_seed(subject.seed)
-        return table_of(subject.make(6, 4)), table_of(subject.make(6, 4))
 
-    (first, second), (again, _) = draw(), draw()
-    yield SameValues(first, again, "torch.manual_seed does not reproduce a new table")
-    yield Different(first, second, "two tables drawn one after the other are equal")
+def _in_turn(subject: Subject, shape: tuple[int, int], options: dict[str, Any]) -> Claims:
+    """Draw twice by one seed, and once by another."""
+
+    def draw(seed: int) -> Array:
+        torch.manual_seed(seed)
+        return table_of(subject.make(*shape, **options))
+
+    first, second = draw(subject.seed), table_of(subject.make(*shape, **options))
+    again, other = draw(subject.seed), draw(subject.seed + 1)
+    told = f" of {shape[0]} x {shape[1]}{described(options)}"
+    wrong = f"torch.manual_seed does not reproduce a new table{told}"
+    yield SameValues(again[:BEGIN], first[:BEGIN], wrong)
+    yield SameValues(again[-BEGIN:], first[-BEGIN:], wrong)
+    wrong = f"two tables{told}, drawn one after the other, are equal"
+    yield Different(first[:BEGIN], second[:BEGIN], wrong)
+    yield Different(first[-BEGIN:], second[-BEGIN:], wrong)
+    wrong = f"two tables{told}, drawn by different seeds, are equal"
+    yield Different(first[:BEGIN], other[:BEGIN], wrong)
+
+
+def _of_two_sizes(subject: Subject) -> Claims:
+    """Draw tables of different shapes in turn: none begins as another does."""
+    torch.manual_seed(subject.seed)
+    shapes = (SHAPES[1], (6, 4), *LARGE, (5, 7))
+    begun = {shape: table_of(subject.make(*shape)).reshape(-1)[:LEAST] for shape in shapes}
+    for one, other in combinations(shapes, 2):
+        wrong = f"a table of {one} and one of {other}, drawn in turn, begin with the same values"
+        yield Different(begun[one], begun[other], wrong)
 
 
 def dtype_argument(subject: Subject) -> Claims:
@@ -198,9 +268,12 @@ def weight_shape(subject: Subject) -> Claims:
     if "_weight" not in inspect.signature(cls).parameters:
         yield Refused(f"{cls.__name__} has no argument _weight")
         return
-    for shape in ((ROWS, WIDTH + 1), (ROWS + 1, WIDTH), (WIDTH, ROWS), (ROWS * WIDTH,)):
-        call = f"Embedding({ROWS}, {WIDTH}, _weight=<shape {shape}>)"
-        yield attempt(call, partial(subject.make, _weight=torch.ones(shape)))
-    table = subject.values()
-    given, seen = to_numpy(table), table_of(subject.make(_weight=table))
-    yield SameValues(seen, given, "a module made with _weight does not hold it")
+    for options in subject.option_sets():
+        for shape in _MISFITS:
+            call = f"Embedding({ROWS}, {WIDTH}, _weight=<shape {shape}>){described(options)}"
+            misfit = torch.ones(shape, dtype=subject.dtype)
+            yield attempt(call, partial(subject.make, _weight=misfit, **options))
+        table = subject.values()
+        given, seen = to_numpy(table), table_of(subject.make(_weight=table, **options))
+        wrong = f"a module made with _weight{described(options)} does not hold it"
+        yield SameValues(seen, given, wrong)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
@@ -20,6 +20,7 @@ from embconform.conformance.probes.modules.common import (
     table_of,
     takes,
 )
+from embconform.conformance.probes.modules.layouts import tables
 from embconform.conformance.recording import attempt, plain
 
 Maker = Callable[..., Any]
@@ -96,7 +97,7 @@ def draws_nothing(subject: Subject, make: Maker) -> Claims:
 def shares(subject: Subject, make: Maker) -> Claims:
     """See that weight and the given tensor are one memory, also where that is a view."""
     for freeze in (True, False):
-        for kind, given in _tables(subject):
+        for kind, given in tables(subject):
             module = make(given, freeze=freeze) if not freeze else make(given)
             every = subject.ids(range(5))
             module(every)
@@ -108,16 +109,6 @@ def shares(subject: Subject, make: Maker) -> Claims:
             yield Equal(what, found, 8.0)
             what = f"the given {kind} after module.weight changed to -8.0"
             yield Equal(what, float(given[3, 0]), -8.0)
-
-
-def _tables(subject: Subject) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name a tensor of its own, and views, if the backend takes them."""
-    table = subject.values()
-    yield "tensor", table.clone()
-    if "strided" in subject.able:
-        yield "columns of a wider tensor", torch.cat([table, table], dim=1)[:, : table.shape[1]]
-        yield "rows of a taller tensor", torch.cat([table, table])[len(table) :]
-        yield "transposed tensor", table.t().contiguous().t()
 
 
 @_where_offered
@@ -138,6 +129,29 @@ def freezes(subject: Subject, make: Maker) -> Claims:
             free = run(make(subject.values(), **options).requires_grad_(True), subject.ids())
             which = f"a module of from_pretrained, trainable since,{described(options)}"
             yield SameBehaviour(which, free, run(subject.filled(**options), subject.ids()))
+    for arguments in ({}, {"freeze": True}, {"freeze": False}):
+        yield from _donated(subject, make, arguments)
+
+
+def _donated(subject: Subject, make: Maker, arguments: dict[str, Any]) -> Claims:
+    """Make a module of another one's weight, and of a tensor; see that these stay as they were."""
+    for trainable in (True, False):
+        module = subject.filled()
+        module.weight.requires_grad_(trainable)
+        donors = {
+            "another module's weight": module.weight,
+            "a tensor": subject.values().clone().requires_grad_(trainable),
+        }
+        for kind, donor in donors.items():
+            made, wanted = make(donor, **arguments), not arguments.get("freeze", True)
+            call = f"from_pretrained({kind}{_written(arguments)})"
+            seen = plain(made.weight.requires_grad)
+            yield Equal(f"weight.requires_grad of {call}", seen, wanted)
+            told = f"requires_grad of {kind}, which was {'trainable' if trainable else 'frozen'},"
+            yield Equal(f"{told} after {call}", plain(donor.requires_grad), trainable)
+            made.requires_grad_(not wanted)
+            change = f"requires_grad_({not wanted}) of a module of {call}"
+            yield Equal(f"{told} after {change}", plain(donor.requires_grad), trainable)
 
 
 def _written(arguments: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from embconform.conformance.probes.modules.common import (
     serve,
     table_of,
 )
+from embconform.conformance.probes.modules.layouts import on_tables
 from embconform.conformance.recording import plain
 
 
@@ -78,11 +79,12 @@ def zero_grad(subject: Subject) -> Claims:
         module = subject.filled(**options)
         _backward(module, subject.ids([0, 2, 2]))
         wanted = to_numpy(module.weight.grad.to_dense())
-        for forget in (True, False):
+        for forget, upstream in _FORGOTTEN[: None if not options else 3]:
             module.weight.grad = None
-            _backward(module, subject.ids([4, 2, 3]))
+            _backward(module, subject.ids([4, 2, 3]), upstream)
             module.zero_grad(set_to_none=forget)
             call = f"zero_grad(set_to_none={forget}){described(options)}"
+            call += "" if upstream == 1.0 else f" of a gradient that held {upstream}"
             left = module.weight.grad
             if forget:
                 yield Must(left is None, f"after {call} the table still has a gradient")
@@ -93,10 +95,42 @@ def zero_grad(subject: Subject) -> Claims:
             _backward(module, subject.ids([0, 2, 2]))
             got = to_numpy(module.weight.grad.to_dense())
             yield SameBits(f"the gradient of the pass after {call}", got, wanted)
+        yield from _forgets_frozen(module, subject.ids([4, 2, 3]), described(options))
+    if subject.backend.compiled:
+        return
+    for kind, module, _ in on_tables(subject, trainable=True):
+        _backward(module, subject.ids([4, 2, 3]), float("inf"))
+        module.zero_grad(set_to_none=False)
+        values = to_numpy(module.weight.grad)
+        wrong = f"after zero_grad(set_to_none=False) of {kind} the gradient is not zeros"
+        yield SameValues(values, np.zeros_like(values), wrong)
 
 
-def _backward(module: Any, ids: torch.Tensor) -> None:
-    module(ids).sum().backward()
+_FORGOTTEN: Final = (
+    (True, 1.0),
+    (False, 1.0),
+    (False, float("nan")),
+    (False, float("inf")),
+    (True, float("nan")),
+    (False, 2.0**100),
+)
+"""What set_to_none is, and the upstream gradient of the pass that is forgotten."""
+
+
+def _forgets_frozen(module: Any, ids: torch.Tensor, told: str) -> Claims:
+    """Freeze a table that has a gradient, in eval mode, and forget that."""
+    _backward(module, ids)
+    module.eval().requires_grad_(False)
+    for forget in (False, True):
+        module.zero_grad(set_to_none=forget)
+        left = module.weight.grad
+        forgotten = left is None or (not forget and not bool(left.to_dense().any()))
+        call = f"zero_grad(set_to_none={forget}) of a frozen module in eval mode{told}"
+        yield Must(forgotten, f"after {call} the table still has a gradient")
+
+
+def _backward(module: Any, ids: torch.Tensor, upstream: float = 1.0) -> None:
+    (module(ids) * upstream).sum().backward()
 
 
 def freezing(subject: Subject) -> Claims:
