@@ -21,6 +21,7 @@ from embconform.conformance.cases.layouts import (
 from embconform.conformance.cases.structure import (
     COLUMN_SLICE,
     INDEX_LAYOUTS,
+    PAIRED,
     POOLED,
     ROW_SLICE,
     UPSTREAM_LAYOUTS,
@@ -90,7 +91,7 @@ class TestEveryLayout:
 
     def test_views_have_guards_on_both_sides(self, layout: Layout, shape: tuple[int, ...]) -> None:
         laid = lay_out(placed(layout, shape))
-        if layout in ("contiguous", "columns"):
+        if layout in ("contiguous", "columns", "paired"):
             assert laid.offset == 0
         elif addresses(laid):
             assert min(addresses(laid)) > 0
@@ -117,6 +118,7 @@ class TestWhatTheyAre:
             "rows": (4, 1),
             "columns": (6, 1),
             "pooled": (0, 1),
+            "paired": (8, 2),
         }
 
     def test_only_the_last_two_axes_are_swapped(self) -> None:
@@ -132,7 +134,7 @@ class TestWhatTheyAre:
         assert strides("pooled", (2, 3, 4)) == (4, 0, 1)
 
     def test_every_layout_is_listed(self) -> None:
-        sides = {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE, COLUMN_SLICE, POOLED}
+        sides = {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE, COLUMN_SLICE, POOLED, PAIRED}
         assert set(LAYOUTS) == sides
 
     @pytest.mark.parametrize("layout", SHARING)

@@ -26,6 +26,7 @@ Layout = Literal[
     "rows",
     "columns",
     "pooled",
+    "paired",
 ]
 GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
 """What the table requires and the context of the calls; served: frozen, in inference mode."""

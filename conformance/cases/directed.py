@@ -15,6 +15,7 @@ from embconform.conformance.cases.structure import (
     OUT_OF_RANGE,
     OVERLAPPING,
     PADDINGS,
+    PAIRED,
     PLAIN,
     POOLED,
     ROW_SLICE,
@@ -262,6 +263,17 @@ DIRECTED: Final = (
         for padding in ("zero", "last")
     ),
     Structure(gradient="sparse", size="most", dtype="float64", upstream="plain"),
+    *(Structure(size="paced", table="near", mode=mode) for mode in ("grad", "no_grad", "frozen")),
+    Structure(size="hot", mode="no_grad"),
+    Structure(index_layout=PAIRED, index_dtype="int32", size="some"),
+    Structure(index_layout=PAIRED, index_dtype="int32", size="block", mode="no_grad"),
+    Structure(weight_layout=PAIRED, size="some", mode="frozen"),
+    Structure(program="error", fault="far-offset", padding="zero", rank=2, mode="no_grad"),
+    Structure(program="error", fault="too-large", padding="zero", mode="frozen"),
+    Structure(program="error", fault="too-large", size="crowd", rank=2),
+    Structure(program="error", fault="index-float32", size="no-indices"),
+    Structure(program="error", fault="weight-3d"),
+    Structure(program="error", fault="negative", size="some", rank=2),
 )
 
 

@@ -39,7 +39,13 @@ HOT: Final = (5_000, 5_000, 5_000, 100_000)
 CROWD: Final = (5_000,)
 VAST: Final = (66_001, 65_537)
 FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
+MARKERS: Final = (-100, -100, -(2**31))
+"""What stands for no index: the one that losses ignore, and the least of 32 bits."""
+LANES: Final = 4
+"""Indices of a crowd that an unrolled loop takes at once."""
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
+VECTORS: Final = (4, 8, 12, 16, 20, 24)
+_LARGE: Final = {"wide": WIDTHS, "widest": WIDEST, "tall": HEIGHTS, "apart": APART}
 _MANY_KINDS: Final = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top", "edges")
 _MIXED_KINDS: Final = (
     *("uniform", "distinct", "lone", "runs", "swapped", "few"),
@@ -49,8 +55,13 @@ _KINDS: Final = {
     "tall": ("top", "uniform", "edges", "alike"),
     "hot": ("hot",),
     "apart": ("apart",),
+    "paced": ("falling", "paced", "mirrored", "doubled"),
 }
-_ORDERS: Final = {"hot": ORDERS[:1], "apart": ("as they are", "as they are", "falling")}
+_ORDERS: Final = {
+    "hot": ORDERS[:1],
+    "paced": ORDERS[:1],
+    "apart": ("as they are", "as they are", "falling"),
+}
 
 
 # Making a strategy takes as long as drawing from it, and there are few different ones.
@@ -106,18 +117,17 @@ def draw_case(
 def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
     match s.size:
         case "wide" | "widest":
-            widths = WIDTHS if s.size == "wide" else WIDEST
-            return draw(between(least, 4)), draw(among(widths))
+            return draw(between(least, 4)), draw(among(_LARGE[s.size]))
         case "tall" | "apart":
-            return draw(among(HEIGHTS if s.size == "tall" else APART)), draw(between(least, 2))
-        case "no-columns":
-            return draw(between(least, 5)), 0
+            return draw(among(_LARGE[s.size])), draw(between(least, 2))
+        case "paced":
+            return draw(between(12, 60)), draw(between(8, 24))
+        case "no-columns" | "one-column":
+            return draw(between(least, 5)), int(s.size == "one-column")
         case "no-rows":
             return 0, draw(between(least, 3))
-        case "one-column":
-            return draw(between(least, 5)), 1
         case "some":  # vectors of four are loaded where the width allows
-            vectors = among((4, 8, 12, 16, 20, 24)) if draw(EITHER) else between(least, 24)
+            vectors = among(VECTORS) if draw(EITHER) else between(least, 24)
             return draw(between(least, 24)), draw(vectors)
         case "block":
             rows, most = _log(draw, 2, 3_000), 60_000
@@ -125,10 +135,18 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
             return rows, min(width, max(most // rows, 1))
         case "many" | "most" if draw(EITHER):  # more distinct rows than a byte counts
             return draw(between(260, 700)), draw(between(least, 4))
-        case "many" | "most" | "hot" | "vast":  # beside padding there is another row
-            return draw(between(max(least, 1 + (s.padding != "none")), 40)), draw(between(least, 4))
-    floor = 4 if s.fault.startswith("far") else max(least, 1 + (s.padding != "none"))
-    return draw(between(floor, 6)), draw(between(least, 5))
+        case "many" | "most" | "hot" | "vast":
+            return draw(between(_least_rows(s, least), 40)), draw(between(least, 4))
+    widths = among(VECTORS[:3]) if s.fault == "far-offset" else between(least, 5)
+    return draw(between(_least_rows(s, least), 6)), draw(widths)
+
+
+def _least_rows(s: Structure, least: int) -> int:
+    if s.size == "vast" and s.bound != "none":  # the last ones exceed the bound
+        return 20
+    if s.fault.startswith("far"):
+        return 4
+    return max(least, 1 + (s.padding != "none"))  # beside padding there is another row
 
 
 def _log(draw: Draw, low: int, high: int) -> int:
@@ -235,6 +253,8 @@ class _Builder(Programs):
         if s.size == "some":
             most = {1: (36,), 2: (6, 8), 3: (3, 4, 4), 4: (2, 3, 4, 2)}.get(s.rank, ())
             return tuple(draw(between(self.least, length)) for length in most)
+        if s.size == "paced" and s.rank == 1:
+            return (draw(between(6, 12)),)
         if s.size == "apart" and s.rank == 1:
             return (draw(between(4, 9)),)
         if s.size == "block" and s.rank:
@@ -279,8 +299,11 @@ class _Builder(Programs):
         kinds = _MIXED_KINDS if self.s.size in MIXED else _KINDS.get(self.s.size, _MANY_KINDS)
         if self.s.size == "tall" and self.s.gradient.endswith("scaled"):
             kinds = ("alike",)  # what is counted is counted by a part of the index
+        if self.s.size == "vast" and self.s.bound != "none":
+            kinds = ("late",)  # what is bounded is bounded wherever it is named first
         kind = self.draw(among(kinds))
-        order = self.draw(among(_ORDERS.get(self.s.size, ORDERS)))
+        orders = ORDERS[:1] if kind == "late" else _ORDERS.get(self.s.size, ORDERS)
+        order = self.draw(among(orders))
         rng = np.random.default_rng(self.random() + 1)
         if not count:
             return np.zeros(0, np.int64)
@@ -309,7 +332,8 @@ class _Builder(Programs):
         """Draw a call that must be refused, then one that must work."""
         fault = self.s.fault
         if fault.startswith("weight"):
-            shape = {"0d": (), "1d": (3,), "3d": (3, 2, 2)}[fault[7:]]
+            shapes = {"0d": ((),), "1d": ((3,),), "3d": ((1, 3, 2), (3, 2, 2))}
+            shape = self.draw(among(shapes[fault[7:]]))
             self.table = np.ones(shape, format_of(self.s.dtype).dtype)
             return (Call(Placed(np.array([0])), must_raise=True),)
         if fault.startswith("padding"):
@@ -319,31 +343,40 @@ class _Builder(Programs):
             # of bytes and truths there is one for each row: NumPy takes such for a mask
             marks = self.rows if fault in ("index-bool", "index-uint8") and self.s.rank == 1 else 0
             bad = np.resize(good.values, marks) if marks else good.values
-            return self._refused_first(bad.astype(fault[6:]), good)
+            return self._refused_first([bad.astype(fault[6:])], good)
         good = self.indices() if self.rows else self._zeros()
         return self._refused_first(self._with_bad(good.values), good)
 
-    def _refused_first(self, bad: Ids, good: Placed) -> tuple[Step, ...]:
-        refused = Call(Placed(bad, good.layout), must_raise=True)
+    def _refused_first(self, bad: list[Ids], good: Placed) -> tuple[Step, ...]:
+        refused = tuple(Call(Placed(each, good.layout), must_raise=True) for each in bad)
         if self.rows == 0:
-            return (refused,)
+            return refused
         again = Call(good if self.draw(EITHER) else self.indices(good.values.shape))
-        after: tuple[Step, ...] = (refused, again)
+        after: tuple[Step, ...] = (*refused, again)
         # a check that is made once for a table and a shape has been made by then
         passed = (Call(good), *after) if self.draw(EITHER) else after
         return (*passed, *self.backward(len(passed) - 1, again))
 
-    def _with_bad(self, good: Ids) -> Ids:
+    def _with_bad(self, good: Ids) -> list[Ids]:
+        """Put an index out of range in a place; among thousands in neighbouring ones, by turns."""
         faults: dict[str, Callable[[], int]] = {
             "too-large": lambda: self.rows + self.draw(among((0, 1, 7, self._last_in_bits()))),
             "negative": self._negative,
             "far-positive": lambda: self.draw(among(FAR)),
             "far-negative": lambda: self.draw(among(FAR_BELOW)),
+            "far-offset": self._wrapping,
         }
-        bad, values = faults[self.s.fault](), good.copy()
-        flat = values.reshape(-1)
-        flat[self.draw(among((0, -1, flat.size // 2)))] = bad
-        return values
+        bad, size = faults[self.s.fault](), good.size
+        place = self.draw(among((0, -1, size // 2)))
+        lanes = LANES if self.s.size == "crowd" else 1
+        found = [good.copy() for _ in range(lanes)]
+        for lane, values in enumerate(found):
+            values.reshape(-1)[(place + lane) % size] = bad
+        return found
+
+    def _wrapping(self) -> int:
+        """Give an index whose row lies a multiple of 2**64 elements beyond one of the table's."""
+        return int(2**64 // (self.width & -self.width) + self.draw(between(0, self.rows - 1)))
 
     def _last_in_bits(self) -> int:
         """Count from the number of rows to the last number of as many bits as an index has."""
@@ -354,6 +387,8 @@ class _Builder(Programs):
         padding = self.options.padding_idx
         if padding is not None and padding < 0 and self.draw(EITHER):
             return padding
+        if self.draw(between(0, 2)) == 2:
+            return int(self.draw(among(MARKERS)))
         return -int(self.draw(between(1, self.rows + 1)))
 
     def _zeros(self) -> Placed:

@@ -71,6 +71,17 @@ def zero_rows(shape: Shape, dtype: str, seed: int) -> Array:
     return values
 
 
+def near(shape: Shape, dtype: str, seed: int) -> Array:
+    """Rows of one number but for one element, the same number in most rows: all nearly equal."""
+    rng = np.random.default_rng(seed)
+    values = np.where(rng.random(shape[:1]) < 0.7, 0.5, rng.integers(1, 9, shape[:1]))
+    rows = np.repeat(values[:, None], shape[1], axis=1)
+    if rows.size:
+        columns = rng.integers(0, shape[1], shape[0])
+        rows[np.arange(shape[0]), columns] = rng.standard_normal(shape[0])
+    return _without_zeros(rows, dtype)
+
+
 def special(shape: Shape, dtype: str, seed: int) -> Array:
     """Zeros of both signs, subnormals, infinities and quiet NaNs with payloads, among ordinary."""
     form = format_of(dtype)
@@ -167,6 +178,7 @@ TABLE_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "huge": huge,
     "spike": spike,
     "zero-rows": zero_rows,
+    "near": near,
 }
 UPSTREAM_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "units": units,

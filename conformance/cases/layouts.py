@@ -126,7 +126,7 @@ def _strides(layout: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]
     factor = 1
     if layout in ("sliced", "columns") and shape:
         padded[-1] += 2
-    if layout == "stepped":
+    if layout in ("stepped", "paired"):
         factor = 2
     strides: list[int] = []
     step = factor
@@ -149,7 +149,8 @@ def lay_out(placed: Placed) -> Laid:
         all: values along them must be equal); windows (rows that each start one element after the
         row before, as torch.Tensor.unfold gives); rows (contiguous, two rows into the buffer);
         columns (sliced, but from the first element of the buffer: the first columns of an array);
-        pooled (stride 0 on the last axis but one, as a sum over the tokens of a text gives).
+        pooled (stride 0 on the last axis but one, as a sum over the tokens of a text gives);
+        paired (stepped, but from the first element of the buffer: the first of each pair).
 
     Returns
     -------
@@ -158,7 +159,7 @@ def lay_out(placed: Placed) -> Laid:
     values = placed.values
     strides, span = _strides(placed.layout, values.shape)
     rows = 2 * values.shape[-1] if values.ndim and values.shape[-1] else GUARD
-    guard = {"contiguous": 0, "columns": 0, "rows": rows}.get(placed.layout, GUARD)
+    guard = {"contiguous": 0, "columns": 0, "paired": 0, "rows": rows}.get(placed.layout, GUARD)
     base: Any = np.empty(span + 2 * guard, values.dtype)
     base[...] = GUARD_VALUE
     laid = Laid(base, values.shape, strides, guard)

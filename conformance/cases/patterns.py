@@ -89,6 +89,39 @@ def _apart(count: int, rows: int, rng: Rng) -> Ids:
     return np.sort(np.concatenate([first, last]))
 
 
+def _falling(count: int, rows: int, rng: Rng) -> Ids:
+    """Count down by one, as relative positions do and a text that is read from its end."""
+    top = count - 1 + rng.integers(max(rows - count, 0) + 1)
+    return np.asarray((top - np.arange(count)) % rows)
+
+
+def _paced(count: int, rows: int, rng: Rng) -> Ids:
+    """Count up or down in steps of one size, from either end round to the other."""
+    step = int(rng.integers(1, 6)) * (-1) ** int(rng.integers(2))
+    return np.asarray((rng.integers(rows) + step * np.arange(count)) % rows)
+
+
+def _mirrored(count: int, rows: int, rng: Rng) -> Ids:
+    """Read the same from either end."""
+    half = rng.integers(0, rows, -(-count // 2))
+    return np.concatenate([half, half[: count // 2][::-1]])
+
+
+def _doubled(count: int, rows: int, rng: Rng) -> Ids:
+    """Say what the first half says again, but for one index."""
+    ids = np.resize(rng.integers(0, rows, -(-count // 2)), count)
+    ids[rng.integers(count)] = rng.integers(rows)
+    return ids
+
+
+def _late(count: int, rows: int, rng: Rng) -> Ids:
+    """Name half of the rows at the last places only."""
+    ids = rng.integers(0, -(-rows // 2), count)
+    last = min(count, 2 * rows)
+    ids[count - last :] = rng.integers(0, rows, last)
+    return ids
+
+
 def _few(count: int, rows: int, rng: Rng) -> Ids:
     return rng.choice(rng.integers(0, rows, 3), count)
 
@@ -108,6 +141,11 @@ PATTERNS: Final[Mapping[str, Callable[[int, int, Rng], Ids]]] = {
     "alike": _alike,
     "edges": _edges,
     "apart": _apart,
+    "falling": _falling,
+    "paced": _paced,
+    "mirrored": _mirrored,
+    "doubled": _doubled,
+    "late": _late,
 }
 ORDERS: Final = ("as they are", "rising", "as they are", "falling", "last row last")
 NEIGHBOURS: Final = (0, 0, 0, 1, -1, 256, -256)

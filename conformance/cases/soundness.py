@@ -42,7 +42,7 @@ def _table_rules(s: Structure) -> bool:
     if s.size in ("no-columns", "no-rows") and s.bound != "none" and s.program != "error":
         return False
     if s.bound == "none":
-        return s.table in ("plain", "special")
+        return s.table in ("plain", "special", "near")
     if s.table == "tiny":
         return s.dtype in ("float32", "float64")
     return s.table == "plain" or s.bound != "zero"

@@ -81,7 +81,7 @@ _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
 }
 _FAULTS: Final[Mapping[str, Sequence[Any]]] = {
     "program": ("error",),
-    "fault": OUT_OF_RANGE,
+    "fault": OUT_OF_RANGE[:4],
     "entry": _SINGLE["entry"],
     "dtype": _SINGLE["dtype"],
     "index_dtype": _SINGLE["index_dtype"],

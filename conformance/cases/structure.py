@@ -55,7 +55,7 @@ class Structure:
 
 
 PLAIN: Final = Structure()
-_IN_NO_PAIRS: Final = ("swapped", "windows", "rows", "columns", "pooled")
+_IN_NO_PAIRS: Final = ("swapped", "windows", "rows", "columns", "pooled", "paired")
 WEIGHT_LAYOUTS: Final[tuple[Layout, ...]] = tuple(
     one for one in get_args(Layout) if one not in _IN_NO_PAIRS
 )
@@ -67,6 +67,8 @@ OVERLAPPING: Final[Layout] = "windows"
 """Another one: each row of a table starts within the row before."""
 POOLED: Final[Layout] = "pooled"
 """A layout of upstream gradients that takes no part in the pairs: only many indices tell it."""
+PAIRED: Final[Layout] = "paired"
+"""Another one: it differs from stepped by where it starts, at an even address, as real parts do."""
 INDEX_LAYOUTS: Final = (*WEIGHT_LAYOUTS, "swapped", "windows")
 UPSTREAM_LAYOUTS: Final[tuple[Layout, ...]] = (
     *(one for one in WEIGHT_LAYOUTS if one != "offset"),
@@ -84,7 +86,7 @@ BACKWARD_ONLY: Final = (
     "served",
     "steps",
 )
-OUT_OF_RANGE: Final = ("too-large", "negative", "far-positive", "far-negative")
+OUT_OF_RANGE: Final = ("too-large", "negative", "far-positive", "far-negative", "far-offset")
 """Faults of the indices' values, which a device may find only when it is too late."""
 COUNTED: Final = ("many", "most", "hot", "crowd", "vast")
 MIXED: Final = ("some", "block")

@@ -13,6 +13,7 @@ from embconform.conformance.views import (
     BackwardView,
     CallView,
     DoubleBackwardView,
+    FaultView,
     View,
     unchanged,
 )
@@ -206,6 +207,18 @@ def outside(name: str) -> Finding:
 @judge("lookup.weight-unchanged", CallView, lambda v: not v.bounded and not v.empty)
 def weight_unchanged(view: CallView) -> Finding | None:
     """Compare the table before and after a call."""
+    return _weight_kept(view)
+
+
+def _refused_unbounded(view: FaultView) -> bool:
+    """Tell whether an index was refused without max_norm, and the table can still be read."""
+    refused = view.bad is not None and view.seen.raised is not None
+    return refused and not view.seen.ruined and not view.bounded
+
+
+@judge("lookup.weight-unchanged", FaultView, _refused_unbounded)
+def weight_unchanged_by_a_refused_call(view: FaultView) -> Finding | None:
+    """Compare the table before and after a refused call."""
     return _weight_kept(view)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -60,6 +61,8 @@ _FALLING: Final[tuple[dict[str, Any], ...]] = (
 
 def _one_after_the_other(lab: Lab) -> Iterator[Trial]:
     yield partial(_gradients, lab)
+    if lab.device == "cpu" and not lab.backend.compiled:  # elsewhere it may cost the device
+        yield partial(_gradients, lab, refused=True)
     # each call of a structure of its own costs seconds where they are compiled
     modes: tuple[GradMode, ...] = ("frozen", "no_grad", "inference")
     if lab.backend.compiled:
@@ -70,8 +73,11 @@ def _one_after_the_other(lab: Lab) -> Iterator[Trial]:
             yield partial(_lower_bounds, lab, mode)
 
 
-def _gradients(lab: Lab) -> Claims:
-    """Differentiate the same lookup with one set of options after the other."""
+def _gradients(lab: Lab, *, refused: bool = False) -> Claims:
+    """Differentiate the same lookup with one set of options after the other.
+
+    Where some are `refused`, so is a call with the options before, for an index out of range.
+    """
     table = lab.table(5, 3)
     ids, weight = lab.tensor(_IDS), lab.leaf(table)
     before: dict[str, Any] = {}
@@ -79,7 +85,11 @@ def _gradients(lab: Lab) -> Claims:
         if not options.keys() <= lab.able:
             continue
         lookup = Lookup(_IDS, table, options, lab.profile)
-        told = f"{lookup}, after a call with {before or 'no options'}"
+        told = f"{lookup}, after a {'refused ' * refused}call with {before or 'no options'}"
+        if refused:
+            bad = lab.tensor(np.append(_IDS, len(table)))
+            with suppress(Exception, SystemExit):  # another clause tells
+                lab.bind(Lookup(_IDS, table, before, lab.profile))(bad, weight)
         yield from rows_and_gradient(lab, told, lookup, ids, weight)
         before = options
 

@@ -62,6 +62,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.default_dtype import DEFAULT_DTYPE_PROBE
     from embconform.conformance.probes.graph_uses import GRAPH_PROBES
     from embconform.conformance.probes.index_views import VIEWS_PROBE
+    from embconform.conformance.probes.large_calls import LARGE_CALLS_PROBE
     from embconform.conformance.probes.many_calls import MANY_CALLS_PROBE
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
     from embconform.conformance.probes.near_permutations import NEAR_PERMUTATIONS_PROBE
@@ -107,6 +108,7 @@ def probes() -> tuple[Probe, ...]:
         THIRD_DERIVATIVE_PROBE,
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,
+        LARGE_CALLS_PROBE,
         DEFAULT_DTYPE_PROBE,
         DEFAULT_DEVICE_PROBE,
         *TRANSFORM_PROBES,

@@ -36,6 +36,7 @@ _STRIDED: Final[dict[str, View]] = {
     "w[:6, :6]": lambda w: w[:6, :6],
     "w[:6, 6:]": lambda w: w[:6, 6:],
     "w[:6, :6].t()": lambda w: w[:6, :6].t(),
+    "w[:, 5:6]": lambda w: w[:, 5:6],
     "w.view(-1).unfold(0, 12, 5)": lambda w: w.view(-1).unfold(0, 12, 5),
 }
 
@@ -50,6 +51,9 @@ def _tables(lab: Lab) -> Iterator[Trial]:
         for told, borrow in _BORROWED.items():
             for mode in lab.modes[:: len(lab.modes) - 1]:
                 yield partial(_borrowed, lab, mode, told, borrow)
+    for mode in ("no_grad", "frozen"):
+        for options in lab.choices(np.zeros(1, np.int64), ROWS, "padding_idx"):
+            yield partial(_made_for_inference, lab, mode, options)
 
 
 def _one_after_the_other(lab: Lab, mode: GradMode, size: int) -> Claims:
@@ -108,6 +112,21 @@ def _borrowed(lab: Lab, mode: GradMode, told: str, borrow: Borrow) -> Claims:
             weight.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
             what = f"{size} indices, the memory of {which} being {told}, {MODE_WORDS[mode]}"
             yield from _called(lab, what, mode, ids, weight)
+
+
+def _made_for_inference(lab: Lab, mode: GradMode, options: dict[str, Any]) -> Claims:
+    """Look up outside inference mode where the table was made in it, the indices, and both."""
+    named, table = lab.draw.integers(0, ROWS, SIZES[0]), lab.table(ROWS, 4)
+    for which in ("table", "indices", "both"):
+        with torch.inference_mode(which != "indices"):
+            weight = lab.tensor(table)
+        with torch.inference_mode(which != "table"):
+            ids = lab.tensor(named)
+        lookup = Lookup(named, table, options, lab.profile)
+        with grad_context(mode):
+            out: Any = lab.bind(lookup)(ids, weight)
+        what = f"{lookup} {MODE_WORDS[mode]}, {which} made under inference_mode"
+        yield Rows(f"the output for {what}", read(out), lookup)
 
 
 TABLE_VIEWS_PROBE: Final = probe_of(_CLAUSE, _tables, "functional", name="views of tables")

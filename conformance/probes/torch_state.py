@@ -15,6 +15,7 @@ from embconform.conformance.probes.claims import Must
 from embconform.conformance.probes.torch_threads import torch_threads
 from embconform.conformance.probes.transforms.claims import Lookup
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
+from embconform.reference.dtypes import Array
 
 _CLAUSE: Final = "state.torch-as-it-was"
 THREADED: Final = 1500
@@ -98,6 +99,23 @@ def _as_it_was(lab: Lab) -> Iterator[Trial]:
             lookup = Lookup(ids, lab.table(6, width), options, lab.profile)
             for recorded in {"gradient" in lab.able, False}:
                 yield partial(_passes, lab, lookup, recorded=recorded)
+        if size == SIZES[1][0]:
+            yield from _in_other_states(lab, ids, width)
+
+
+def _in_other_states(lab: Lab, ids: Array, width: int) -> Iterator[Trial]:
+    """Let autocast be on and anomalies detected, or a call be refused."""
+    choices = list(lab.choices(ids, 6, "max_norm"))
+    if "sparse" in lab.able:
+        choices.append({"sparse": True})
+    if lab.device != "cpu" or lab.backend.compiled:
+        return  # the settings are the CPU's, and a refused call may cost another device
+    for options in choices:
+        lookup = Lookup(ids, lab.table(6, width) * np.float32(2), options, lab.profile)
+        yield partial(_passes, lab, lookup, recorded="gradient" in lab.able, unusual=True)
+        for dtype in ("float32", "float64"):
+            if dtype in lab.backend.known_dtypes:
+                yield partial(_refused, lab, lookup.into(lookup.table.astype(dtype)))
 
 
 def _warm_up(lab: Lab) -> None:
@@ -110,22 +128,43 @@ def _warm_up(lab: Lab) -> None:
     _restore(state)
 
 
-def _passes(lab: Lab, lookup: Lookup, *, recorded: bool) -> Claims:
+def _passes(lab: Lab, lookup: Lookup, *, recorded: bool, unusual: bool = False) -> Claims:
     """Compare torch before and after both passes, and put it back, whoever changed it."""
     weight, ids = lab.tensor(lookup.table), lab.tensor(lookup.ids)
     weight.requires_grad_(recorded)
     upstream = lab.tensor(lab.upstream(*lookup.shape))
+    usual = _state()
     with torch_threads(2):  # with one there would be nothing to take away
+        if unusual:
+            torch.set_autocast_enabled("cpu", True)
+            torch.autograd.set_detect_anomaly(True, check_nan=False)
         before = _state()
         try:
             out = lab.bind(lookup)(ids, weight)
             if weight.requires_grad:
-                torch.autograd.backward([out], [upstream])
+                torch.autograd.backward([out], [upstream.to(out.dtype)])
             after = _state()
         finally:
-            _restore(before)
+            _restore(usual if unusual else before)
+    told = f"{lookup}{', autocast on and anomalies detected,' * unusual}"
     for name, value in before.items():
-        yield Must(after[name] == value, f"a call for {lookup} changed {name}")
+        yield Must(after[name] == value, f"a call for {told} changed {name}")
+
+
+def _refused(lab: Lab, lookup: Lookup) -> Claims:
+    """Compare torch before and after a call that is refused."""
+    bad = lab.tensor(np.append(lookup.ids, len(lookup.table)))
+    weight = lab.tensor(lookup.table)
+    before = _state()
+    try:
+        with suppress(Exception, SystemExit):  # another clause tells
+            lab.bind(lookup)(bad, weight)
+        after = _state()
+    finally:
+        _restore(before)
+    what = f"a call for {lookup}, of {lookup.table.dtype}, refused for one more"
+    for name, value in before.items():
+        yield Must(after[name] == value, f"{what}, changed {name}")
 
 
 TORCH_STATE_PROBE: Final = probe_of(_CLAUSE, _as_it_was, "functional")

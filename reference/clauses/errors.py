@@ -35,8 +35,8 @@ CLAUSES = (
         "errors.far-away",
         Level.MUST,
         BOTH,
-        "An index far outside raises and does not wrap into the range: 2**32 + 3, 2**40, 2**62 "
-        "and, for torch, -2**63.",
+        "An index far outside raises and does not wrap into the range: 2**32 + 3, 2**40, 2**62, "
+        "what lies 2**64 elements beyond a row and, for torch, -2**63.",
         f"{_RANGE}; pytorch/pytorch#115239, #142837",
         "weight = torch.zeros(4, 2)\nembedding(torch.tensor([2**32 + 3]), weight)  # raises",
     ),
@@ -44,7 +44,8 @@ CLAUSES = (
         "errors.any-position",
         Level.MUST,
         BOTH,
-        "One bad index among thousands raises, at the first, a middle or the last place.",
+        "One bad index among thousands raises, at the first, a middle or the last place and beside "
+        "them.",
         _RANGE,
         "ids = torch.zeros(5000, dtype=torch.long); ids[-1] = 4\n"
         "embedding(ids, torch.zeros(4, 2))  # raises",

@@ -84,8 +84,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Each call looks up what the table reads as, in whichever way it was written since the "
-        "last call, weight.data being given other memory included, and whichever rows come and "
-        "go between; no call writes rows of its own back.",
+        "last call, weight.data being given other memory, of another height too, included, and "
+        "whichever rows come and go between; no call writes rows of its own back.",
         "forced: a lookup reads the table; optimisers, loaders and averaged weights each write in "
         "a way of their own",
         "embedding(ids, weight)\nweight.data = averaged\nembedding(ids, weight)  # averaged[ids]",
@@ -97,7 +97,7 @@ CLAUSES = (
         BOTH,
         "Each call looks up what its indices and its table read as, whichever other views of the "
         "same memory were looked up before, and whosever memory it is: NumPy's or shared, at any "
-        "address.",
+        "address, or made under inference_mode.",
         "forced: views share address, version and storage, so that none of them tells the values; "
         "torch.from_numpy and share_memory_ give tensors like any other",
         "embedding(ids, weight)\nembedding(ids.t(), weight)  # the transposed rows\n"
@@ -151,6 +151,17 @@ CLAUSES = (
         "weight = torch.randn(3, 129)\nembedding(torch.tensor([2]), weight) == weight[2:]",
     ),
     Clause(
+        "lookup.large-calls",
+        Level.MUST,
+        BOTH,
+        "More than 2**20 indices are looked up as few are, and so are rows of more than 2**15 "
+        "columns, in int32 indices too.",
+        "forced: no size but memory's is a limit; EMBEDDING-BUGS §3: counters of few bits",
+        "ids = torch.randint(0, 7, (2**20 + 9,))\nembedding(ids, weight) == weight[ids]\n"
+        "embedding(ids[:3].int(), torch.randn(7, 2**15 + 33))",
+        frozenset({"functional"}),
+    ),
+    Clause(
         "lookup.tall-table",
         Level.MUST,
         BOTH,
@@ -193,8 +204,8 @@ CLAUSES = (
         "lookup.weight-unchanged",
         Level.MUST,
         BOTH,
-        "Without max_norm neither the forward nor the backward pass changes the table, nor the "
-        "memory around a table that is a view.",
+        "Without max_norm neither the forward pass, refused or not, nor the backward pass changes "
+        "the table, nor the memory around a table that is a view.",
         f"{_FUNCTIONAL}: only max_norm modifies weight in place",
         "before = weight.clone()\nembedding(ids, weight)  # weight equals before",
     ),

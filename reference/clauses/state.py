@@ -75,7 +75,7 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Calls with other options on the same table and the same indices, one after the other, are "
-        "each right by their own options.",
+        "each right by their own options, whether or not a call between was refused.",
         "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches",
         "embedding(ids, weight, padding_idx=0).sum().backward(); weight.grad = None\n"
         "embedding(ids, weight, padding_idx=1).sum().backward()  # row 0 is trained",
@@ -94,9 +94,10 @@ CLAUSES = (
         "state.torch-as-it-was",
         Level.MUST,
         BOTH,
-        "Neither a call nor a backward pass changes the random state of torch, NumPy or random, or "
-        "what torch is set to: its number of threads, default dtype and device, autocast, whether "
-        "gradients are recorded, anomalies detected and subnormal numbers flushed to zero.",
+        "Neither a call, refused or not, nor a backward pass changes the random state of torch, "
+        "NumPy or random, or what torch is set to: its number of threads, default dtype and "
+        "device, autocast, whether gradients are recorded, anomalies detected and subnormal "
+        "numbers flushed to zero.",
         "forced: a lookup draws nothing; what else a program does would depend on its embedding",
         "state = torch.get_rng_state()\nembedding(ids, weight).sum().backward()\n"
         "torch.equal(state, torch.get_rng_state())  # True",

@@ -1,0 +1,54 @@
+"""Calls with more indices, and rows with more columns, than counters of few bits are made for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from embconform.conformance.observe import grad_context, to_numpy
+from embconform.conformance.probes.claims import SameBits
+from embconform.conformance.probes.transforms.claims import Lookup, Rows
+from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
+from embconform.conformance.recording import read
+from embconform.reference.dtypes import Array
+
+_CLAUSE: Final = "lookup.large-calls"
+COUNT: Final = 2**20 + 9
+"""Indices of the largest call: more than 20 bits count."""
+WIDTH: Final = 2**15 + 33
+"""Columns of the widest row: more than a short counts."""
+
+
+def _large(lab: Lab) -> Iterator[Trial]:
+    few = np.array([2, 0, 1])
+    dtypes = ("int32", "int64") if "int32" in lab.able else ("int64",)
+    slow = lab.backend.compiled or lab.backend.interpreter
+    for dtype in dtypes[:1] if slow else dtypes:
+        yield partial(_looked_up, lab, few.astype(dtype), WIDTH)
+    if not slow:
+        yield partial(_looked_up, lab, _many(lab, dtypes[0]), 1)
+
+
+def _many(lab: Lab, dtype: str) -> Array:
+    """Draw few indices, and say them again and again; the last ones are another row's."""
+    ids = np.resize(lab.draw.integers(0, 4, 4_099), COUNT).astype(dtype)
+    ids[-5:] = 4
+    return ids
+
+
+def _looked_up(lab: Lab, ids: Array, width: int) -> Claims:
+    """Look up without a gradient; the table may be as wide as it is looked at."""
+    table = lab.table(5, width)
+    table[table == 0] = 1.0  # the sign of a zero is for other clauses
+    weight, lookup = lab.tensor(table), Lookup(ids, table, {}, lab.profile)
+    with grad_context("no_grad"):
+        out = lab.bind(lookup)(lab.tensor(ids), weight)
+    told = f"{ids.size} indices of {ids.dtype} in a table of {width} columns"
+    yield Rows(f"the output for {told}", read(out), lookup)
+    yield SameBits(f"the table after a call for {told}", to_numpy(weight), table)
+
+
+LARGE_CALLS_PROBE: Final = probe_of(_CLAUSE, _large, "functional")
