@@ -151,7 +151,7 @@ class PaddingRowIsNotWritten(PerCall):
         return right
 
 
-@planted("errors.negative")
+@planted("errors.with-padding")
 class PaddingBeforeTheRange(Kernel):
     """Padding is recognised before the range is checked, as the caller spelt it."""
 
