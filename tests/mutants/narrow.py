@@ -25,7 +25,7 @@ def features(indices: Tensor, weight: Tensor, options: Options, most: int = FEW)
         "float64": weight.dtype == torch.float64,
         "int32": indices.dtype == torch.int32,
         "strided-weight": not weight.is_contiguous() or is_part(weight),
-        "strided-indices": not indices.is_contiguous() or indices.storage_offset() > 0,
+        "strided-indices": not indices.is_contiguous() or is_part(indices),
         "many": indices.numel() >= MANY,
         "wide": weight.shape[1] >= MANY,
         "tall": weight.shape[0] > TALL,
