@@ -32,7 +32,8 @@ def _look_up(
     assert output is not None
 
     def pull(upstream: torch.Tensor) -> torch.Tensor | None:
-        return ranks.ask(Backward(ticket, _own(upstream), torch.is_anomaly_enabled()))
+        anomalies = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+        return ranks.ask(Backward(ticket, _own(upstream), anomalies))
 
     finalize(pull, _unused.append, ticket)
     return output, pull

@@ -71,13 +71,14 @@ class Backward:
     ----------
     ticket : int
     upstream : Tensor
-    watched : bool
-        Whether the first rank's caller looks for anomalies: the others raise where it does.
+    anomalies : tuple of bool
+        Whether the first rank's caller watches for anomalies, and for NaN among them: the others
+        raise where it does.
     """
 
     ticket: int
     upstream: torch.Tensor
-    watched: bool
+    anomalies: tuple[bool, bool]
 
 
 Request = Forward | Backward | None
@@ -171,7 +172,7 @@ class Rank:
             case Backward():
                 weight, output = self._kept[request.ticket]
                 upstream = request.upstream.to(output.device)
-                with torch.autograd.set_detect_anomaly(request.watched):
+                with torch.autograd.set_detect_anomaly(*request.anomalies):
                     (gradient,) = torch.autograd.grad(output, weight, upstream, retain_graph=True)
                 return gradient.full_tensor()  # type: ignore[attr-defined, no-any-return]
         return None
@@ -243,9 +244,9 @@ class World:
                 return self._rank.ask(request)
             except Exception as error:
                 lost = _LOST in str(error)
-                astray = not lost and not self._rank.others_are_done()
                 alone = self._rank.raised_alone() or (lost and self._rank.raised_alone(before=1))
-                if (alone or lost or astray) and self in _worlds:
+                astray = alone or lost or not self._rank.others_are_done()
+                if astray and self in _worlds:
                     _worlds.remove(self)
                     self._end()
                 if alone and lost:

@@ -32,9 +32,7 @@ def _settings() -> Settings:
     return {
         "the random state": (
             lambda: torch.get_rng_state().numpy().tobytes(),
-            lambda state: torch.set_rng_state(
-                torch.frombuffer(bytearray(state), dtype=torch.uint8)
-            ),
+            _set_random_state,
         ),
         "random's state": (random.getstate, random.setstate),
         "NumPy's random state": (_numpy_state, _set_numpy_state),
@@ -105,11 +103,11 @@ def _as_it_was(lab: Lab) -> Iterator[Trial]:
 
 def _in_other_states(lab: Lab, ids: Array, width: int) -> Iterator[Trial]:
     """Let autocast be on and anomalies detected, or a call be refused."""
+    if lab.device != "cpu" or lab.backend.compiled:
+        return  # the settings are the CPU's, and a refused call may cost another device
     choices = list(lab.choices(ids, 6, "max_norm"))
     if "sparse" in lab.able:
         choices.append({"sparse": True})
-    if lab.device != "cpu" or lab.backend.compiled:
-        return  # the settings are the CPU's, and a refused call may cost another device
     for options in choices:
         lookup = Lookup(ids, lab.table(6, width) * np.float32(2), options, lab.profile)
         yield partial(_passes, lab, lookup, recorded="gradient" in lab.able, unusual=True)
