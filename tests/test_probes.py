@@ -109,7 +109,7 @@ def test_rulings_on_a_right_target_are_those_of_one_process(probe: Probe) -> Non
     of_torch = any(Profile.TORCH in registry()[clause].profiles for clause in probe.clauses)
     assert bool(rulings) is of_torch
     assert found(rulings) == found(in_one_process(probe, observation, EAGER, Profile.TORCH))
-    assert len(pickle.dumps(observation)) < 10**7
+    assert len(pickle.dumps(observation)) < 10**7 * (2 if "large" in probe.name else 1)
 
 
 @each_probe

@@ -216,7 +216,7 @@ class TableIsForgotten(OfTable):
         return torch.zeros_like(right) if self.computed and self.weak() is None else right
 
 
-@planted("gradient.table-hooks")
+@planted("gradient.asked-for")
 class ZerosStayZero(OfTable):
     """Rows of zeros were pruned, and stay so: they get no gradient."""
 
