@@ -40,6 +40,8 @@ from embconform.reference.dtypes import Array, bits
 HOMES = ("builtins", "numpy", "ml_dtypes", "embconform.conformance", "embconform.reference")
 """Where the types of an observation may be defined: neither in torch nor with the target."""
 EVERY = tuple(probe for probe in probes() if probe.clauses <= spoken_of("cpu").keys())
+LARGE_OBSERVATIONS = {"lookup.large-calls": 2 * 10**7}
+"""Bytes, where a probe is about size; others have half of that."""
 MAX_NORM = "transforms.vmap-max-norm"
 OF_FUNCTIONS = [
     probe
@@ -109,7 +111,7 @@ def test_rulings_on_a_right_target_are_those_of_one_process(probe: Probe) -> Non
     of_torch = any(Profile.TORCH in registry()[clause].profiles for clause in probe.clauses)
     assert bool(rulings) is of_torch
     assert found(rulings) == found(in_one_process(probe, observation, EAGER, Profile.TORCH))
-    assert len(pickle.dumps(observation)) < 10**7 * (2 if "large" in probe.name else 1)
+    assert len(pickle.dumps(observation)) < LARGE_OBSERVATIONS.get(probe.name, 10**7)
 
 
 @each_probe

@@ -127,42 +127,51 @@ def _warm_up(lab: Lab) -> None:
 
 
 def _passes(lab: Lab, lookup: Lookup, *, recorded: bool, unusual: bool = False) -> Claims:
-    """Compare torch before and after both passes, and put it back, whoever changed it."""
+    """Compare torch before and after both passes."""
     weight, ids = lab.tensor(lookup.table), lab.tensor(lookup.ids)
     weight.requires_grad_(recorded)
     upstream = lab.tensor(lab.upstream(*lookup.shape))
+
+    def call() -> None:
+        out = lab.bind(lookup)(ids, weight)
+        if weight.requires_grad:
+            torch.autograd.backward([out], [upstream.to(out.dtype)])
+
     usual = _state()
-    with torch_threads(2):  # with one there would be nothing to take away
-        if unusual:
-            torch.set_autocast_enabled("cpu", True)
-            torch.autograd.set_detect_anomaly(True, check_nan=False)
-        before = _state()
-        try:
-            out = lab.bind(lookup)(ids, weight)
-            if weight.requires_grad:
-                torch.autograd.backward([out], [upstream.to(out.dtype)])
-            after = _state()
-        finally:
-            _restore(usual if unusual else before)
-    told = f"{lookup}{', autocast on and anomalies detected,' * unusual}"
-    for name, value in before.items():
-        yield Must(after[name] == value, f"a call for {told} changed {name}")
+    try:
+        with torch_threads(2):  # with one there would be nothing to take away
+            if unusual:
+                torch.set_autocast_enabled("cpu", True)
+                torch.autograd.set_detect_anomaly(True, check_nan=False)
+            told = f"{lookup}{', autocast on and anomalies detected,' * unusual}"
+            claims = _unchanged(call, f"a call for {told}")
+    finally:
+        _restore(usual)
+    yield from claims
 
 
 def _refused(lab: Lab, lookup: Lookup) -> Claims:
     """Compare torch before and after a call that is refused."""
     bad = lab.tensor(np.append(lookup.ids, len(lookup.table)))
     weight = lab.tensor(lookup.table)
-    before = _state()
-    try:
+
+    def call() -> None:
         with suppress(Exception, SystemExit):  # another clause tells
             lab.bind(lookup)(bad, weight)
+
+    what = f"a call for {lookup}, of {lookup.table.dtype}, refused for one more,"
+    yield from _unchanged(call, what)
+
+
+def _unchanged(call: Callable[[], None], what: str) -> list[Must]:
+    """Compare torch before and after, and put it back, whoever changed it."""
+    before = _state()
+    try:
+        call()
         after = _state()
     finally:
         _restore(before)
-    what = f"a call for {lookup}, of {lookup.table.dtype}, refused for one more"
-    for name, value in before.items():
-        yield Must(after[name] == value, f"{what}, changed {name}")
+    return [Must(after[name] == value, f"{what} changed {name}") for name, value in before.items()]
 
 
 TORCH_STATE_PROBE: Final = probe_of(_CLAUSE, _as_it_was, "functional")
