@@ -27,7 +27,7 @@ from embconform.conformance.cases.case import (
 from embconform.conformance.cases.layouts import lay_out, without_repeats
 from embconform.conformance.cases.strata import strata
 from embconform.conformance.cases.structure import PLAIN, Structure
-from embconform.conformance.running.driver import Driver
+from embconform.conformance.running.driver import Batch, Driver
 from embconform.conformance.running.work import Draws
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, bits
@@ -40,7 +40,11 @@ def draw(structure: Structure, *, profile: Profile = Profile.TORCH, seed: int = 
     """Draw cases as a run does."""
     found: list[Case] = []
     driver = Driver(profile, seed, compiled=False)
-    driver.drive(Draws((structure,), 3), lambda case, _: found.append(case), Phase.generate)
+
+    def note(batch: Batch) -> None:
+        found.extend(case for case, _ in batch)
+
+    driver.drive(Draws((structure,), 3), note, Phase.generate)
     return found
 
 

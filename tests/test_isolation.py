@@ -18,7 +18,7 @@ import pytest
 from embconform.backends.backend import TargetError
 from embconform.conformance.cases.case import Call, Case, Placed
 from embconform.conformance.isolation import limits
-from embconform.conformance.isolation.isolated import Isolated
+from embconform.conformance.isolation.isolated import Isolated, _portions
 from embconform.conformance.isolation.limits import GIB, Limits
 from embconform.conformance.judging import rule
 from embconform.conformance.options import RunOptions
@@ -136,6 +136,38 @@ def test_a_crash_is_not_held_against_the_outputs_before_it(tmp_path: Path) -> No
     broken = {ruling.clause for ruling in rule(case, outcome) if ruling.finding}
     assert "lookup.rows" in broken
     assert "state.outputs-intact" not in broken
+
+
+def test_a_crash_costs_none_of_the_cases_beside_it(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("import os\ndef dies(i, w):\n    return w[i] if i.all() else os._exit(3)\n")
+    table = Placed(np.array([[1.0], [2.0]], np.float32))
+
+    def case(*ids: int) -> tuple[Case, bool]:
+        calls = tuple(Call(Placed(np.array([k]))) for k in ids)
+        return Case(str(ids), Profile.TORCH, table, Options(), "grad", "functional", calls), False
+
+    with Isolated(f"{mine}:dies") as target:
+        seen = list(target.observe_all([case(1), case(1, 0), case(1, 1), case(0), case(1)]))
+        assert target.losses == (2, 0)
+    lost = [[step.lost is not None for step in outcome.steps] for outcome in seen]
+    assert lost == [[False], [False, True], [False, False], [True], [False]]
+
+
+def test_large_cases_are_not_sent_together() -> None:
+    def case(rows: int) -> tuple[Case, bool]:
+        table = Placed(np.zeros((rows, 4)))
+        steps = (Call(Placed(np.array([0]))),)
+        return Case("", Profile.TORCH, table, Options(), "grad", "functional", steps), False
+
+    small, large = case(3), case(2**18)
+    assert list(_portions([small, small, large, small, large, large])) == [
+        (small, small),
+        (large,),
+        (small,),
+        (large,),
+        (large,),
+    ]
 
 
 def test_who_interrupts_while_a_process_is_replaced_keeps_what_was_seen(tmp_path: Path) -> None:

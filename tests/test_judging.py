@@ -24,7 +24,7 @@ from embconform.conformance.judging import Ruling, rule
 from embconform.conformance.observe import observe
 from embconform.conformance.outcome import GradientSeen, Outcome, Raised, StepSeen, TensorSeen
 from embconform.conformance.repro import script, snippet
-from embconform.conformance.running.driver import Driver
+from embconform.conformance.running.driver import Batch, Driver
 from embconform.conformance.running.work import Draws
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
@@ -49,13 +49,13 @@ def outcomes(profile: Profile) -> list[Seen]:
     backend, found = BACKENDS[profile], []
     driver = Driver(profile, 0, compiled=False)
     for structure in strata(backend, profile, arrays=1, seed=0)[::2]:
-        cases: list[Case] = []
-        draws = Draws((structure,), 3)
-        driver.drive(draws, lambda case, _, cases=cases: cases.append(case), Phase.generate)
-        if cases[-1].cost < 400:
+        batches: list[Batch] = []
+        driver.drive(Draws((structure,), 3), batches.append, Phase.generate)
+        ((case, _),) = batches[-1]
+        if case.cost < 400:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found.append((cases[-1], observe(backend, cases[-1]), backend))
+                found.append((case, observe(backend, case), backend))
     assert len(found) > 80
     return found
 

@@ -62,7 +62,7 @@ def drawn() -> list[tuple[Case, Structure]]:
     explorer = Explorer(InProcess(RIGHT), RunOptions(Profile.TORCH, budget="quick"))
     for unit in explorer.work:
         if isinstance(unit, Draws):
-            explorer.driver.drive(unit, lambda *pair: found.append(pair), Phase.generate)
+            explorer.driver.drive(unit, found.extend, Phase.generate)
     return [pair for pair in found if pair[1].size not in ("hot", "vast", "crowd")]
 
 

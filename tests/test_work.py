@@ -8,11 +8,10 @@ import pytest
 from hypothesis import Phase
 
 from embconform.backends.adapt import as_backend
-from embconform.conformance.cases.case import Case
 from embconform.conformance.cases.directed import is_directed
 from embconform.conformance.cases.structure import PLAIN, Structure
 from embconform.conformance.probes.registry import Probe, probes
-from embconform.conformance.running.driver import Driver
+from embconform.conformance.running.driver import Batch, Driver
 from embconform.conformance.running.work import COSTLY, FIRST, IMPORTING, Draws, Together, units
 from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
@@ -36,8 +35,9 @@ def beside(
     """The cases of a round of several strata."""
     seen: dict[Structure, list[Any]] = {structure: [] for structure in structures}
 
-    def note(case: Case, structure: Structure) -> None:
-        seen[structure].append((case.weight.values.tolist(), repr(case.steps)))
+    def note(batch: Batch) -> None:
+        for case, structure in batch:
+            seen[structure].append((case.weight.values.tolist(), repr(case.steps)))
 
     driver = Driver(Profile.TORCH, seed, compiled=False)
     driver.drive(Draws(structures, examples, number), note, Phase.generate)

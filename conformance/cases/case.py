@@ -175,6 +175,15 @@ class Case:
         return max((int(np.size(step.indices.values)) for _, step in self.calls), default=0)
 
     @property
+    def nbytes(self) -> int:
+        """About how many bytes it and its outcome take."""
+        table = self.weight.values
+        width = table.shape[-1] if table.ndim else 1
+        per_call = self.most_indices * (8 + 8 * width)
+        steps = len(self.steps)
+        return int(np.size(table) * 8 * (1 + steps) + steps * per_call) + 2000
+
+    @property
     def cost(self) -> int:
         """How hard the case is to read: indices, table elements, steps, and what is not plain."""
         elements = self.most_indices + int(np.size(self.weight.values))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +19,15 @@ from embconform.conformance.isolation.messages import (
     Fault,
     Finish,
     Hello,
-    ObserveCase,
+    ObserveCases,
     ObserveProbe,
+    Outcomes,
     Ready,
     Seen,
     Unusable,
 )
 from embconform.conformance.isolation.worker import STOPPED, Printed, Worker
+from embconform.conformance.marker import STEPS
 from embconform.conformance.outcome import Lost, MemorySeen, Outcome, StepSeen
 from embconform.conformance.probes.claims import Record, Unfinished
 from embconform.reference.clause import Profile
@@ -33,6 +35,8 @@ from embconform.reference.clause import Profile
 SPARES: Final = max(1, min(3, (os.cpu_count() or 1) - 1))
 """Processes that are started ahead of their need where a target has lost its device once."""
 _PATIENCE: Final = 10.0
+_AT_ONCE: Final = 2**23
+"""Bytes of cases that are sent together, about; larger ones go alone."""
 
 
 class WorkerFaultError(Exception):
@@ -108,16 +112,27 @@ class Isolated:
         return self.crashes, self.timeouts
 
     def observe(self, case: Case, *, parallel: bool) -> Outcome:
-        """Run a case.
+        """Run a case; see :meth:`observe_all`."""
+        return next(self.observe_all([(case, parallel)]))
 
-        A process that is lost costs this case only: what the case did before the step at which it
+    def observe_all(self, cases: Sequence[tuple[Case, bool]]) -> Iterator[Outcome]:
+        """Run cases, several at a time: each question and answer has its price.
+
+        A process that is lost costs one case only: what was done before the step at which it
         happened is observed again, in another process.
+
+        Parameters
+        ----------
+        cases : sequence of (Case, bool)
+            Each with whether kernels may use more threads than one.
+
+        Yields
+        ------
+        Outcome
+            One a case, up to the first that `stop` interrupts.
         """
-        answer = self._ask(ObserveCase(case, parallel))
-        if isinstance(answer, Lost):
-            return self._up_to(case, answer, parallel=parallel)
-        assert isinstance(answer, Outcome)
-        return answer
+        for some in _portions(cases):
+            yield from self._observed(some)
 
     def probe(self, name: str, profile: Profile, seed: int) -> Any | Lost:
         """Run a probe's observation; a Lost where the process did not survive it.
@@ -127,6 +142,8 @@ class Isolated:
         earlier: tuple[Record, ...] = ()
         while True:
             answer = self._ask(ObserveProbe(name, profile, seed, len(earlier)))
+            if isinstance(answer, Lost):
+                self._count(answer)
             if not isinstance(answer, Seen):
                 return answer
             seen = answer.observation
@@ -220,8 +237,8 @@ class Isolated:
         if isinstance(answer, Fault):
             raise WorkerFaultError(answer.text)
         if isinstance(answer, Lost) and not self.stop():
-            self._replace(answer)
-        if isinstance(answer, Outcome | Seen) and answer.ruined:
+            self._drop()
+        if isinstance(answer, Outcomes | Seen) and answer.ruined:
             self._retire(worker)
         return answer
 
@@ -267,21 +284,72 @@ class Isolated:
         if isinstance(answer, Ending):
             self._tampered |= dict.fromkeys(answer.tampered)
 
-    def _replace(self, lost: Lost) -> None:
-        """Count a loss; the next question goes to another process."""
-        self.crashes += lost.kind == "crash"
-        self.timeouts += lost.kind == "timeout"
+    def _count(self, lost: Lost) -> None:
+        """Count a loss that somebody is told of."""
+        if not self.stop():
+            self.crashes += lost.kind == "crash"
+            self.timeouts += lost.kind == "timeout"
+
+    def _drop(self) -> None:
+        """Let the next question go to another process."""
         if self._worker is not None:
             self._worker.close()
         self._worker = None
 
-    def _up_to(self, case: Case, lost: Lost, *, parallel: bool) -> Outcome:
+    def _observed(self, cases: tuple[tuple[Case, bool], ...]) -> Iterator[Outcome]:
+        """Run cases in one process, and in further ones where that is lost."""
+        while cases:
+            answer = self._ask(ObserveCases(cases))
+            if isinstance(answer, Lost):
+                yield from self._despite(answer, cases)
+                return
+            assert isinstance(answer, Outcomes)
+            yield from answer.outcomes
+            cases = cases[len(answer.outcomes) :]
+
+    def _despite(self, lost: Lost, cases: tuple[tuple[Case, bool], ...]) -> Iterator[Outcome]:
+        """Give the outcomes of cases in one of which the process was lost.
+
+        What hangs does so in the step that it is at. What dies may have been hurt by an earlier
+        case, so each gets a process of its own; where none dies alone, it is the one that did.
+        """
+        at, step = divmod(max(lost.mark, 0), STEPS)
+        blamed = replace(lost, mark=step)
+        if self.stop() or len(cases) == 1:
+            yield self._up_to(*cases[0], blamed)
+        elif lost.kind == "timeout":
+            yield from self._observed(cases[:at])
+            yield self._up_to(*cases[at], blamed)
+            yield from self._observed(cases[at + 1 :])
+        else:
+            before = self.crashes
+            outcomes = [outcome for case in cases for outcome in self._observed((case,))]
+            if self.crashes == before and not self.stop():
+                outcomes[at] = self._up_to(*cases[at], blamed)
+            yield from outcomes
+
+    def _up_to(self, case: Case, parallel: bool, lost: Lost) -> Outcome:
         """Observe the steps before a loss, and add the loss as the step that it happened in."""
+        self._count(lost)
         steps: tuple[StepSeen, ...] = ()
         if lost.mark > 0 and not self.stop():
             before = replace(case, steps=case.steps[: lost.mark])
-            answer = self._ask(ObserveCase(before, parallel))
-            if isinstance(answer, Outcome) and len(answer.steps) == lost.mark:
-                steps = answer.steps
+            answer = self._ask(ObserveCases(((before, parallel),)))
+            if isinstance(answer, Outcomes) and len(answer.outcomes[0].steps) == lost.mark:
+                steps = answer.outcomes[0].steps
         memory = steps[-1].memory if steps else MemorySeen(case.weight.values, True, {}, True)
         return Outcome((*steps, StepSeen(None, memory, lost=lost)))
+
+
+def _portions(cases: Sequence[tuple[Case, bool]]) -> Iterator[tuple[tuple[Case, bool], ...]]:
+    """Keep together what is small."""
+    some: list[tuple[Case, bool]] = []
+    size = 0
+    for case, parallel in cases:
+        size += case.nbytes
+        if some and size > _AT_ONCE:
+            yield tuple(some)
+            some, size = [], case.nbytes
+        some.append((case, parallel))
+    if some:
+        yield tuple(some)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from embconform.backends.backend import Description
 from embconform.conformance.cases.case import Case
+from embconform.conformance.outcome import Outcome
 from embconform.reference.clause import Profile
 
 
@@ -54,11 +55,28 @@ class Unusable:
 
 
 @dataclass(frozen=True)
-class ObserveCase:
-    """Run a case; the answer is an Outcome."""
+class ObserveCases:
+    """Run cases, one after the other; the answer is Outcomes.
 
-    case: Case
-    parallel: bool
+    Attributes
+    ----------
+    cases : tuple of (Case, bool)
+        Each with whether kernels may use more threads than one.
+    """
+
+    cases: tuple[tuple[Case, bool], ...]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of the first cases: of all, or up to one that took the device along."""
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def ruined(self) -> bool:
+        """Whether the device was lost."""
+        return self.outcomes[-1].ruined
 
 
 @dataclass(frozen=True)

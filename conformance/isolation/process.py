@@ -7,6 +7,7 @@ import faulthandler
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,15 @@ from embconform.conformance.isolation.messages import (
     Fault,
     Finish,
     Hello,
-    ObserveCase,
+    ObserveCases,
     ObserveProbe,
+    Outcomes,
     Ready,
     Seen,
     Unusable,
 )
 from embconform.conformance.isolation.transport import MARK, Channel, Memory
-from embconform.conformance.outcome import Lost
+from embconform.conformance.outcome import Lost, Outcome
 
 if TYPE_CHECKING:
     from embconform.conformance.running.in_process import InProcess
@@ -104,8 +106,8 @@ def _serve(channel: Channel, hello: Hello) -> None:
 
 def _answer(runner: InProcess, request: Any) -> Any:
     try:
-        if isinstance(request, ObserveCase):
-            return runner.observe(request.case, parallel=request.parallel)
+        if isinstance(request, ObserveCases):
+            return Outcomes(tuple(_outcomes(runner, request)))
         assert isinstance(request, ObserveProbe)
         seen = runner.probe(request.name, request.profile, request.seed, request.skip)
         return Seen(seen, runner.ruined)
@@ -113,6 +115,15 @@ def _answer(runner: InProcess, request: Any) -> Any:
         return Fault(traceback.format_exc())
     except BaseException as error:  # only the target raises these: no signal reaches this process
         return Lost("crash", f"raised {type(error).__name__}", -1)
+
+
+def _outcomes(runner: InProcess, request: ObserveCases) -> Iterator[Outcome]:
+    for number, (case, parallel) in enumerate(request.cases):
+        marker.begin(number)
+        yield runner.observe(case, parallel=parallel)
+        if runner.ruined:
+            break
+    marker.begin(0)
 
 
 def _limit_memory(allowed: int | None) -> None:

@@ -22,7 +22,9 @@ from embconform.conformance.cases.structure import Structure
 from embconform.conformance.running.work import Draws
 from embconform.reference.clause import Profile
 
-Body = Callable[[Case, Structure], None]
+Batch = list[tuple[Case, Structure]]
+"""A case from each of some strata."""
+Body = Callable[[Batch], None]
 _MARK: Final = st.sampled_from(range(2**40))  # integers() would like the bounds better
 
 
@@ -46,7 +48,7 @@ class Driver:
     compiled: bool
     _drawn: int = field(default=0, init=False)
     _draws: Draws = field(default=Draws((), 0), init=False)
-    _body: Body = field(default=lambda case, structure: None, init=False)
+    _body: Body = field(default=lambda batch: None, init=False)
     _drives: dict[Any, Callable[[], None]] = field(default_factory=dict, init=False)
 
     def drive(self, draws: Draws, body: Body, *phases: Phase) -> None:
@@ -56,7 +58,7 @@ class Driver:
         ----------
         draws : Draws
         body : callable
-            Given a case and its stratum. What it raises is shrunk where that is a phase, and comes
+            Given a batch. What it raises is shrunk where that is a phase, and comes
             out.
         phases : Phase
             Of Hypothesis.
@@ -92,15 +94,14 @@ class Driver:
             backend=BACKEND,
         )
         @given(_batches(self))
-        def drive(batch: list[tuple[Case, Structure]]) -> None:
-            for case, structure in batch:
-                self._body(case, structure)
+        def drive(batch: Batch) -> None:
+            self._body(batch)
 
         # or Hypothesis reads this source at each call, to name a place in the database
         drive._hypothesis_internal_database_key = b""  # type: ignore[attr-defined]
         return drive
 
-    def batch(self, draw: Draw) -> list[tuple[Case, Structure]]:
+    def batch(self, draw: Draw) -> Batch:
         """Draw a case from each stratum; none in place of a simplest one that is not wanted."""
         self._drawn += 1
         if draw(_MARK) == 0 and not self._begins_simply:
@@ -115,7 +116,7 @@ class Driver:
 
 
 @st.composite
-def _batches(draw: Draw, driver: Driver) -> list[tuple[Case, Structure]]:
+def _batches(draw: Draw, driver: Driver) -> Batch:
     return driver.batch(draw)
 
 

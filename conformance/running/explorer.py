@@ -22,7 +22,7 @@ from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.outcome import Lost, Outcome
 from embconform.conformance.probes.claims import Unfinished
 from embconform.conformance.probes.registry import Probe, probes
-from embconform.conformance.running.driver import Driver, digest
+from embconform.conformance.running.driver import Batch, Driver, digest
 from embconform.conformance.running.part import Part
 from embconform.conformance.running.runner import Runner
 from embconform.conformance.running.shrinking import plainer
@@ -161,17 +161,21 @@ class Explorer:
         """Draw cases from strata and judge them; from each up to one that the target is lost in."""
         lost: set[Structure] = set()
 
-        def body(case: Case, structure: Structure) -> None:
-            if structure in lost or self.stop():
-                return
-            if self.judge(case, structure, number, part):
-                lost.add(structure)
+        def body(batch: Batch) -> None:
+            left = [(case, structure) for case, structure in batch if structure not in lost]
+            outcomes = self.runner.observe_all([(c, s.size in PARALLEL) for c, s in left])
+            for case, structure in left:
+                if self.stop():
+                    return
+                if self.judge(case, structure, next(outcomes), number, part):
+                    lost.add(structure)
 
         self.driver.drive(draws, body, Phase.generate)
 
-    def judge(self, case: Case, structure: Structure, number: int, part: Part) -> bool:
+    def judge(
+        self, case: Case, structure: Structure, outcome: Outcome, number: int, part: Part
+    ) -> bool:
         """Judge a case by every clause, and count it; tell whether it cost the process."""
-        outcome = self._observe(case, structure)
         if self.stop():
             return False
         part.cases += 1
@@ -221,16 +225,17 @@ class Explorer:
         """Tell whether a stratum breaks a clause, and keep the smallest case that does."""
         alone = frozenset({clause})
 
-        def body(case: Case, structure: Structure) -> None:
+        def body(batch: Batch) -> None:
             if self.stop() or patience.is_over:
                 return
-            outcome = self._observe(case, structure)
-            patience.ruined += outcome.ruined
-            for ruling in rule(case, outcome, alone):
-                if ruling.finding is not None and not ruling.finding.refused:
-                    if not found or case.cost < (found[0].cost or 0):
-                        found[:] = [Broken(ruling.finding, case, structure)]
-                    raise ClauseBrokenError(clause)
+            for case, structure in batch:
+                outcome = self.observe(case, structure)
+                patience.ruined += outcome.ruined
+                for ruling in rule(case, outcome, alone):
+                    if ruling.finding is not None and not ruling.finding.refused:
+                        if not found or case.cost < (found[0].cost or 0):
+                            found[:] = [Broken(ruling.finding, case, structure)]
+                        raise ClauseBrokenError(clause)
 
         try:
             self.driver.drive(draws, body, *phases)
@@ -240,7 +245,8 @@ class Explorer:
             return False
         return False
 
-    def _observe(self, case: Case, structure: Structure) -> Outcome:
+    def observe(self, case: Case, structure: Structure) -> Outcome:
+        """Run a case."""
         return self.runner.observe(case, parallel=structure.size in PARALLEL)
 
 

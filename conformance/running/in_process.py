@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -77,6 +78,10 @@ class InProcess:
             outcome = observe(self.backend, case, self.device)
         self.ruined = outcome.ruined
         return outcome
+
+    def observe_all(self, cases: Sequence[tuple[Case, bool]]) -> Iterator[Outcome]:
+        """Run cases, each as it is asked for; as :meth:`observe`."""
+        return (self.observe(case, parallel=parallel) for case, parallel in cases)
 
     def probe(self, name: str, profile: Profile, seed: int, skip: int = 0) -> Any:
         """Run a probe's observation, without the first `skip` trials where it is resumed.

@@ -67,7 +67,8 @@ class KnownFailures:
             if known.clause not in explorer.wanted:
                 continue
             before = part.tally(known.clause).failed
-            explorer.judge(known.case, known.structure, BEFORE_ALL, part)
+            outcome = explorer.observe(known.case, known.structure)
+            explorer.judge(known.case, known.structure, outcome, BEFORE_ALL, part)
             if explorer.stop():
                 break
             part.replayed += 1

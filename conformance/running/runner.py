@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from embconform.backends.backend import Description
@@ -23,6 +24,9 @@ class Runner(Protocol):
 
     def observe(self, case: Case, *, parallel: bool) -> Outcome:
         """Run a case; `parallel` lets kernels use more threads than one."""
+
+    def observe_all(self, cases: Sequence[tuple[Case, bool]]) -> Iterator[Outcome]:
+        """Run cases, each given with its `parallel`; some may be done before they are asked for."""
 
     def probe(self, name: str, profile: Profile, seed: int) -> Any | Lost:
         """Run a probe's observation."""

@@ -15,7 +15,7 @@ from statistics import median
 import click
 
 from embconform.conformance.render.files import write_whole
-from embconform.mutants.registry import by_name
+from embconform.mutants.registry import Planted, by_name
 from embconform.proof.hunt import Hunt
 from embconform.proof.log import Log, go_on
 from embconform.proof.right import Acceptance, right
@@ -49,8 +49,12 @@ def plan(seeds: int, targets: str, right_seeds: dict[str, int]) -> list[Task]:
         for budget, most in right_seeds.items():
             found += [RightTask(name, seed, budget) for name in rights if seed < most]
         if seed < seeds:
-            found += [HuntTask(b.name, b.profile, seed, ("default",), "any") for b in bugs]
+            found += [_any_catch(bug, seed) for bug in bugs]
     return found
+
+
+def _any_catch(bug: Planted, seed: int) -> HuntTask:
+    return HuntTask(bug.name, bug.profile, seed, ("default",), "any", aimed=True)
 
 
 @click.group()
@@ -139,7 +143,9 @@ def _head(log: Log) -> Iterator[str]:
         "# How surely bugs are found",
         "",
         "Every planted bug is run with many seeds at the default budget, until the first clause",
-        "breaks that counts; every right embedding is run with many seeds to the end.",
+        "breaks that counts: first the cases that rule on the clause it was planted for, so that",
+        "hours are enough, then all others. Every right embedding is run with many seeds to the",
+        "end.",
         "",
         "<!-- not run: takes hours -->",
         "```bash",

@@ -17,6 +17,7 @@ from embconform.conformance.cases.case import Case
 from embconform.conformance.cases.structure import Structure
 from embconform.conformance.judging import judges
 from embconform.conformance.options import RunOptions
+from embconform.conformance.outcome import Outcome
 from embconform.conformance.probes.registry import Probe, probes
 from embconform.conformance.running.in_process import InProcess
 from embconform.conformance.running.part import Part
@@ -133,8 +134,8 @@ def hunt(
     select : str
         Patterns of the ids of the clauses that judge.
     aimed : bool
-        Begin with the cases that exercise the bug's own clause, as a right embedding shows, in
-        the place of a run's order: many bugs that are hunted in one process are found sooner.
+        Begin with the probes and cases that rule on the bug's own clause, as a right embedding
+        shows, in the place of a run's order: many bugs are found sooner, and the same ones.
 
     Returns
     -------
@@ -199,14 +200,16 @@ def _may_rule(unit: Unit, wanted: Collection[str], budget: str) -> bool:
 
 
 def _aimed(bug: Planted, options: RunOptions, work: list[Unit]) -> Iterable[tuple[int, Unit]]:
-    """Number the units, those first that exercise the bug's own clause at the quick budget."""
-    if bug.clause not in _drawn():
-        return enumerate(work)
-    wanted = _exercising(options.profile, options.seed)[bug.clause]
+    """Number the units, those first that rule on the bug's own clause at the quick budget."""
+    drawn = bug.clause in _drawn()
+    wanted = _exercising(options.profile, options.seed)[bug.clause] if drawn else frozenset()
 
     def is_late(pair: tuple[int, Unit]) -> bool:
         unit = pair[1]
-        return not isinstance(unit, Draws) or wanted.isdisjoint(map(_by_function, unit.structures))
+        if isinstance(unit, Draws):
+            return wanted.isdisjoint(map(_by_function, unit.structures))
+        together = unit.probes if isinstance(unit, Together) else (unit,)
+        return all(bug.clause not in probe.clauses for probe in together)
 
     return sorted(enumerate(work), key=is_late)
 
@@ -218,9 +221,11 @@ class _Noting(ReplayingExplorer):
         super().__post_init__()
         self.exercising: defaultdict[str, set[Structure]] = defaultdict(set)
 
-    def judge(self, case: Case, structure: Structure, number: int, part: Part) -> bool:
+    def judge(
+        self, case: Case, structure: Structure, outcome: Outcome, number: int, part: Part
+    ) -> bool:
         one = Part()
-        lost = super().judge(case, structure, number, one)
+        lost = super().judge(case, structure, outcome, number, one)
         for clause in one.tallies:
             self.exercising[clause].add(_by_function(structure))
         part.merge(one)

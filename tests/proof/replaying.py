@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
 from hypothesis import Phase
 
-from embconform.conformance.cases.case import Case
-from embconform.conformance.cases.structure import Structure
-from embconform.conformance.running.driver import Body, Driver
+from embconform.conformance.running.driver import Batch, Body, Driver
 from embconform.conformance.running.explorer import Explorer
 from embconform.conformance.running.work import Draws
 from embconform.reference.clause import Profile
@@ -18,7 +15,7 @@ MOST: Final = 2**28
 """Bytes of cases that are kept; those of further strata are drawn anew for each target."""
 
 _Run = tuple[Profile, int, bool]
-_Drawn = list[tuple[Case, Structure]]
+_Drawn = list[Batch]
 
 
 class _Kept:
@@ -37,20 +34,12 @@ class _Kept:
 
     def keep(self, draws: Draws, drawn: _Drawn) -> None:
         """Keep cases while there is room."""
-        self.size += sum(_size(case) for case, _ in drawn)
+        self.size += sum(case.nbytes for batch in drawn for case, _ in batch)
         if self.size <= MOST:
             self.drawn[draws] = drawn
 
 
 _KEPT: dict[Profile, _Kept] = {profile: _Kept() for profile in Profile}
-
-
-def _size(case: Case) -> int:
-    """Estimate the bytes of a case: its tables, indices and upstream gradients."""
-    table = case.weight.values
-    width = table.shape[-1] if table.ndim else 1
-    per_call = case.most_indices * (8 + 8 * width)
-    return int(np.size(table) * 8 * (1 + len(case.steps)) + len(case.steps) * per_call) + 2000
 
 
 class ReplayingDriver(Driver):
@@ -70,10 +59,10 @@ class ReplayingDriver(Driver):
         drawn = kept.of(run).get(draws)
         if drawn is None:
             drawn = []
-            super().drive(draws, lambda *one: drawn.append(one), *phases)
+            super().drive(draws, drawn.append, *phases)
             kept.keep(draws, drawn)
-        for case, structure in drawn:
-            body(case, structure)
+        for batch in drawn:
+            body(batch)
 
 
 class ReplayingExplorer(Explorer):
