@@ -6,7 +6,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from embconform.conformance.collector import look_less_often
+
 pytest_plugins = ["pytester"]
+look_less_often()
 
 os.environ["EMBCONFORM_DATABASE"] = "none"  # what one test finds is nothing to another
 os.environ["EMBCONFORM_WORKERS"] = "1"  # the tests have the cores

@@ -172,7 +172,7 @@ def summed(upstream: torch.Tensor, ids: torch.Tensor, rows: int, padding: int, f
         (100, 4, 8, "uniform", 2, True),
         (5_000, 700, 12, "zipf", 0, True),
         (9_001, 4, 64, "equal", NO_ROW, False),
-        (9_001, 5, 33, "equal", 3, False),
+        (4_097, 5, 33, "equal", 3, False),
         (4_097, 1, 5, "uniform", NO_ROW, True),
         (6_000, 40_000, 6, "zipf", 1, False),
         (300, 300_000, 3, "uniform", NO_ROW, False),

@@ -15,7 +15,7 @@ from embconform.proof.log import Log, line_of
 from embconform.proof.right import right
 from embconform.proof.tasks import HuntTask
 
-SAMPLE = list(by_name().values())[::60]
+SAMPLE = list(by_name().values())[::150]
 RUN = {"kind": "run", "commit": "abc", "command": "python -m x run"} | dict.fromkeys(
     ("torch", "numpy", "hypothesis", "python", "system"), "1"
 )

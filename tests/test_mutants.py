@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from sampling import bug_name, sampled
 
 from embconform.backends.adapt import as_backend
 from embconform.conformance.options import RunOptions
@@ -54,19 +55,13 @@ def test_planted_bug_is_caught_by_its_clause(bug: Planted) -> None:
     assert found.own, f"{bug.story} ({found.cases} cases passed)"
 
 
-@pytest.mark.parametrize(
-    "bug",
-    [
-        pytest.param(bug, id=f"{bug.clause}-{bug.name}", marks=[pytest.mark.slow] * (k % 8 > 0))
-        for k, bug in enumerate(HARD)
-    ],
-)
+@pytest.mark.parametrize("bug", sampled(HARD, 16, bug_name))
 def test_hard_bug_is_caught(bug: Planted) -> None:
     found = hunt(bug, until="any")
     assert found.catches, f"{bug.story} ({found.cases} cases passed)"
 
 
-@pytest.mark.parametrize("bug", PLAIN[::40], ids=lambda bug: f"{bug.clause}-{bug.name}")
+@pytest.mark.parametrize("bug", sampled(PLAIN[::40], 3, bug_name))
 def test_the_report_says_so(bug: Planted) -> None:
     budget = hunt(bug, select=bug.clause, aimed=True).budget
     options = RunOptions(

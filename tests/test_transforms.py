@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sampling import bug_name, sampled
 from torch import Tensor
 
 from embconform.backends.adapt import as_backend
@@ -117,9 +118,7 @@ def only(bug: Planted, probes: Iterable[Probe]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "bug",
-    [bug for bug in GROUP if bug.clause not in OF_PROGRAMS],
-    ids=lambda bug: f"{bug.clause}-{bug.name}",
+    "bug", sampled((bug for bug in GROUP if bug.clause not in OF_PROGRAMS), 4, bug_name)
 )
 def test_no_other_clause_catches_it(bug: Planted) -> None:
     assert only(bug, (*TRANSFORM_PROBES, *RECORDED_PROBES)) == {bug.clause}
