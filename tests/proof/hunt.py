@@ -151,7 +151,7 @@ def hunt(
     catches: dict[str, Catch] = {}
     done: set[Unit] = set()
     cases = 0
-    for budget in _worth_trying(budgets, select):
+    for budget in _worth_trying(budgets, bug.clause if aimed else select):
         profile, size = Profile(bug.profile), "default" if budget == PROGRAMS else budget
         options = RunOptions(profile, size, seed=seed, strict=strict, select=select)
         explorer, seen = ReplayingExplorer(runner, options), Part()
@@ -182,10 +182,10 @@ def hunt(
     )
 
 
-def _worth_trying(budgets: tuple[str, ...], select: str) -> Iterator[str]:
-    """Leave out all budgets but the last that do not exercise the one clause that is asked for."""
+def _worth_trying(budgets: tuple[str, ...], clause: str) -> Iterator[str]:
+    """Leave out all budgets but the last that do not exercise a clause."""
     *smaller, last = budgets
-    at = [probe.budgets for probe in probes() if select in probe.clauses]
+    at = [probe.budgets for probe in probes() if clause in probe.clauses]
     yield from (budget for budget in smaller if not at or any(budget in each for each in at))
     yield last
 
