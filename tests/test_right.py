@@ -7,7 +7,7 @@ import pytest
 from embconform.proof.right import accept, right
 
 
-@pytest.mark.parametrize(("seed", "name"), enumerate(right()))
+@pytest.mark.parametrize(("seed", "name"), list(enumerate(right())))
 def test_a_part_of_the_cases_accepts_it(name: str, seed: int) -> None:
     assert accept(name, seed=seed, shard=1 + seed % 3, of=3).refused == {}
 
