@@ -64,7 +64,7 @@ class TestRun:
 
     def test_goes_on_where_it_was_stopped(self, tmp_path: Path) -> None:
         out = tmp_path / "found.jsonl"
-        wanted = ("--targets", "ZeroMeansNoPadding", "--workers", 1, "--out", out)
+        wanted = ("--targets", "NarrowInit,ReprBounds", "--workers", 1, "--out", out)
         assert self.call("run", "--seeds", 1, *wanted)[0] == 0
         first = Log.read(out)
         assert {seed for _, _, seed in first.hunts} == {0}
