@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -23,7 +22,6 @@ from embconform.performance.gate.benchmarks import Benchmark, choose, default
 from embconform.performance.gate.course import CHANGE, SILENT, Track
 from embconform.performance.gate.decision import Call
 from embconform.performance.gate.instructions import (
-    FLOOR,
     Counter,
     Instructions,
     Witness,
@@ -54,7 +52,7 @@ HOT, RANDOM = (
 
 
 @pytest.fixture(scope="module")
-def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Counted | SideError]]:
+def counted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Counted | SideError]:
     """Count all sources under one Valgrind."""
     sources = {
         "plain": PLAIN, "again": PLAIN, "tidied": TIDIED, "keywords": KEYWORDS,
@@ -74,7 +72,7 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Coun
                 found[name] = counter.count(Side(name, TARGET, (place,), (place,), place, place))
             except SideError as error:
                 found[name] = error
-    yield found
+    return found
 
 
 def against_base(counted: dict[str, Counted | SideError], head: str) -> Instructions:
@@ -92,7 +90,7 @@ def test_counts_show_a_planted_dispatch_and_no_refactoring(
 ) -> None:
     harmless, after = (against_base(counted, name) for name in ("tidied", "after"))
     assert (harmless.says, after.says) == ("same", "same"), (harmless, after)
-    assert harmless.repeats_to < FLOOR
+    assert abs(harmless.change) < 0.02
     for name in ("keywords", "dispatch"):
         more = against_base(counted, name)
         assert more.says == "more", (name, more)
@@ -104,7 +102,7 @@ def test_counts_show_a_planted_dispatch_and_no_refactoring(
 def test_counts_are_blind_to_where_rows_lie(counted: dict[str, Counted | SideError]) -> None:
     plain = counted["plain"]
     assert isinstance(plain, Counted)
-    assert plain.calls[RANDOM.name] == pytest.approx(plain.calls[HOT.name], rel=0.002)
+    assert plain.calls[RANDOM.name] == pytest.approx(plain.calls[HOT.name], rel=0.01)
     assert plain.calls[HOT.name] > plain.calls[TOKEN.name] > 1_000
 
 

@@ -28,7 +28,9 @@ from embconform.performance.workloads import Workload, fit
 
 OUT: Final = "counts"
 """What the names of Valgrind's files begin with; its process and a number follow."""
-_MOST_CALLS: Final = 40
+_BLOCK: Final = 2 * ROTATION
+"""Calls that are counted together: each index tensor twice."""
+_MOST_BLOCKS: Final = 12
 _BYTES: Final = 2**24
 """Calls stop when they have moved this much: under Valgrind they take a hundred times as long."""
 _TOTAL: Final = re.compile(r"^totals: (\d+)", re.MULTILINE)
@@ -127,8 +129,9 @@ def _counted(message: Count, search_path: tuple[str, ...], inputs: Mapping[str, 
         for benchmark in message.benchmarks:
             try:
                 work = prepare(seat.backend, benchmark.chosen, inputs[benchmark.name])
-                order = _order(benchmark, inputs[benchmark.name])
-                calls[benchmark.name] = _a_call(work, order, message.folder)
+                order = list(islice(cycle(inputs[benchmark.name].indices), _BLOCK))
+                blocks = _blocks(benchmark)
+                calls[benchmark.name] = _a_call(work, order, blocks, message.folder)
             except TargetError:
                 raise
             except (Exception, SystemExit) as error:
@@ -136,14 +139,17 @@ def _counted(message: Count, search_path: tuple[str, ...], inputs: Mapping[str, 
     return Counted(calls, wrong)
 
 
-def _order(benchmark: Benchmark, inputs: Inputs) -> list[torch.Tensor]:
-    """Give the indices of the calls, each tensor as often as any other."""
-    rounds = min(_MOST_CALLS, _BYTES // benchmark.moved) // ROTATION
-    return list(islice(cycle(inputs.indices), max(1, rounds) * ROTATION))
+def _blocks(benchmark: Benchmark) -> int:
+    """Tell how many blocks of calls are counted."""
+    return max(2, min(_MOST_BLOCKS, _BYTES // (benchmark.moved * _BLOCK)))
 
 
-def _a_call(work: Work, order: Sequence[torch.Tensor], folder: str) -> float:
-    """Count the instructions of a call on average, less those of a call that does nothing."""
+def _a_call(work: Work, order: Sequence[torch.Tensor], blocks: int, folder: str) -> float:
+    """Count the instructions of a call, less those of a call that does nothing.
+
+    The least of the blocks: the first ones warm up, and what happens once in a while, such as a
+    heap that grows, is in others.
+    """
     run = work.run
     if (wait := work.synchronize) is not None:
 
@@ -151,10 +157,9 @@ def _a_call(work: Work, order: Sequence[torch.Tensor], folder: str) -> float:
             work.run(indices)
             wait()
 
-    _total(run, work.before, order, folder)  # Python specialises code that it has run before
     gc.collect()
-    whole = _total(run, work.before, order, folder)
-    empty = _total(_nothing, None, order, folder)
+    whole = min(_total(run, work.before, order, folder) for _ in range(blocks))
+    empty = min(_total(_nothing, None, order, folder) for _ in range(blocks))
     if not empty:
         raise TargetError("Valgrind counted nothing: callgrind_control can't reach it")
     return (whole - empty) / len(order)
