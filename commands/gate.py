@@ -55,6 +55,10 @@ _MOST_TRIALS: Final = 10_000
 @click.option("--conformance/--no-conformance", default=True, help="Judge both sides by clauses.")
 @click.option("--select", metavar="GLOB", default="*", help="Only clauses whose id matches.")
 @click.option(
+    "--instructions", is_flag=True,
+    help="Count those of the smallest calls too, with Valgrind; they decide nothing.",
+)  # fmt: skip
+@click.option(
     "--calibrate", type=click.IntRange(1, _MOST_TRIALS), metavar="N",
     help="Instead: try the gate N times on head against head and on planted slowdowns.",
 )  # fmt: skip
@@ -105,6 +109,8 @@ def gate(
     target = _target(
         target, base, calibrate, history, alone=not (json_ or markdown or junit or asv)
     )
+    if options["instructions"]:
+        _need_valgrind(base)
     if asv:
         need_asv(asv)
     benchmarks = _benchmarks(options["workload"], options["passes"])
@@ -146,6 +152,16 @@ def _target(
     return target
 
 
+def _need_valgrind(base: str | None) -> None:
+    """Refuse to count instructions where that can't be done."""
+    from embconform.performance.gate.instructions import lacking
+
+    if base is None:
+        raise click.UsageError("--instructions goes with --base")
+    if said := lacking():
+        raise click.ClickException(said)
+
+
 def _benchmarks(pattern: str | None, passes: str) -> list[Benchmark]:
     """Choose what is measured, or say what there is."""
     from embconform.commands.bench import read_passes
@@ -177,6 +193,7 @@ def _compare(
     from embconform.commands.gate_conformance import compare
     from embconform.performance.gate.calibration import quote
     from embconform.performance.gate.installed import install
+    from embconform.performance.gate.instructions import count_instructions
     from embconform.performance.gate.report import GateReport
     from embconform.performance.gate.revisions import (
         RevisionError,
@@ -213,6 +230,7 @@ def _compare(
                 seed=options["seed"], select=options["select"], tick=tick,
             )  # fmt: skip
         measured = measure(ready, seconds=options["seconds"], tick=tick)
+        witness = count_instructions(ready, tick) if options["instructions"] else None
     return GateReport(
         target=target,
         base=base,
@@ -224,6 +242,7 @@ def _compare(
         void=measured.void,
         restarts=measured.restarts,
         compilations=measured.compilations,
+        witness=witness,
         together=ready.together,
         apart=ready.apart,
         how=ready.how,

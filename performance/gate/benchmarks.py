@@ -32,6 +32,13 @@ class Benchmark:
         """Workload and pass."""
         return f"{self.workload.name} {self.chosen.name}"
 
+    @property
+    def moved(self) -> int:
+        """Bytes that a call writes at least: the rows, or a dense gradient."""
+        dense = self.chosen.gradient and "sparse" not in self.chosen.options
+        rows = self.workload.rows if dense else self.workload.count
+        return rows * self.workload.width * self.workload.item
+
 
 def default() -> list[Benchmark]:
     """List the benchmarks of the gate."""

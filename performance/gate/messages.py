@@ -173,6 +173,32 @@ class Compile:
     benchmark: Benchmark
 
 
-Message = Load | Calibrate | Batch | Check | Weigh | Err | Compile
-Answer = Loaded | Unusable | Fault | int | float | str | Memory | Compiled
+@dataclass(frozen=True)
+class Count:
+    """Count instructions, in a worker under Valgrind; the answer is a Counted.
+
+    Attributes
+    ----------
+    side : Side
+        Imported for this alone.
+    benchmarks : tuple of Benchmark
+    folder : str
+        Where Valgrind writes, and where the inputs are.
+    """
+
+    side: Side
+    benchmarks: tuple[Benchmark, ...]
+    folder: str
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Instructions of a call, and what is wrong where they could not be counted, by benchmark."""
+
+    calls: dict[str, float]
+    wrong: dict[str, str]
+
+
+Message = Load | Calibrate | Batch | Check | Weigh | Err | Compile | Count
+Answer = Loaded | Unusable | Fault | int | float | str | Memory | Compiled | Counted
 """What comes back."""

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from embconform import __version__
 from embconform.performance.gate.course import PLANTED, SILENT, Track
+from embconform.performance.gate.instructions import Instructions, Witness
 from embconform.performance.gate.report import GateReport, Row, Verdict
 from embconform.performance.gate.revisions import Tree
 
@@ -27,6 +28,8 @@ _COLOUR: Final = {
 }
 _NOTHING: Final = "\u200b"
 """A space of no width: after it no forge takes @ for a person, # for an issue or :// for a link."""
+_TOLD: Final = "system-out"
+"""JUnit's element for what a test that passed has to say."""
 _HEADS: Final = ("benchmark", "base", "head", "change", "95% interval", "matters from", "verdict")
 
 
@@ -110,6 +113,7 @@ def as_json(report: GateReport) -> str:
             "cut": clauses.cut,
         },
         "compiling": report.compilations and asdict(report.compilations),
+        "instructions": report.witness and _witness(report, report.witness),
         "void": report.void,
         "restarts": report.restarts,
         "together": report.together,
@@ -153,6 +157,7 @@ def junit(report: GateReport) -> str:
         cases.append((f"compiling.{made.benchmark}", kind, made.wrong or made.undecided))
     cases += [(f"speed.{name}", "failure", said) for name, said in report.broken.items()]
     cases += [(f"speed.{line.partition(':')[0]}", "skipped", line) for line in report.left_out]
+    cases += _witness_cases(report)
     if report.clauses:
         cut = report.clauses.cut
         cases.append(("conformance.kept", "error" if cut else "", cut))
@@ -163,7 +168,9 @@ def junit(report: GateReport) -> str:
         suite.set(plural, str(sum(case[1] == kind for case in cases)))
     for name, kind, said in cases:
         case = ET.SubElement(suite, "testcase", classname=report.target, name=name)
-        if kind:
+        if kind == _TOLD:
+            ET.SubElement(case, kind).text = said
+        elif kind:
             ET.SubElement(case, kind, message=said)
     root = ET.Element("testsuites", name="embconform")
     root.append(suite)
@@ -215,6 +222,8 @@ def _facts(report: GateReport) -> list[str]:
             f"compiling: first call {new:.1f} s, base {old:.1f} s; {now} graphs, base {before} "
             f"({len(made.base)} fresh processes a side)"
         )
+    if report.witness:
+        lines += _witnessed(report, report.witness)
     lines += [f"left out: {line}" for line in report.left_out]
     how = "in one process" if report.together else f"in processes of their own: {report.apart}"
     lines.append(f"{report.restarts} restarts in {report.seconds:.0f} s, base and head {how}")
@@ -224,6 +233,55 @@ def _facts(report: GateReport) -> list[str]:
         or "never calibrated on this machine: embconform gate --calibrate tells what it can see"
     )
     return lines
+
+
+def _witnessed(report: GateReport, witness: Witness) -> list[str]:
+    """Say what was counted, what it comes to, and what counts don't see."""
+    lines = [f"instructions: {c.name}: {_counted(report, c)}" for c in witness.counts]
+    lines += [f"instructions: not counted: {said}" for said in witness.left_out]
+    if witness.counts:
+        lines.append(
+            f"instructions: counted under Valgrind in {witness.seconds:.0f} s; they see overhead, "
+            "not where rows lie in memory (hot and random rows count the same), and decide nothing"
+        )
+    return lines
+
+
+def _counted(report: GateReport, count: Instructions) -> str:
+    return (
+        f"{count.head:,.0f} a call, base {count.base:,.0f} ({count.change:+.2%}, told from "
+        f"{count.limit:.2%}): {report.beside(count)}"
+    )
+
+
+def _witness(report: GateReport, witness: Witness) -> dict[str, Any]:
+    return {
+        "benchmarks": [
+            {
+                "name": count.name,
+                "base": count.base,
+                "base_again": count.again,
+                "head": count.head,
+                "change": count.change,
+                "repeats_to": count.repeats_to,
+                "told_from": count.limit,
+                "says": count.says,
+                "note": report.beside(count),
+            }
+            for count in witness.counts
+        ],
+        "left_out": list(witness.left_out),
+        "seconds": witness.seconds,
+    }
+
+
+def _witness_cases(report: GateReport) -> list[tuple[str, str, str]]:
+    """Give a case a count, none of which can fail."""
+    if not report.witness:
+        return []
+    cases = [(f"instructions.{c.name}", _TOLD, _counted(report, c)) for c in report.witness.counts]
+    left_out = report.witness.left_out
+    return cases + [(f"instructions.{k}", "skipped", said) for k, said in enumerate(left_out, 1)]
 
 
 def _row(row: Row) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from embconform.performance.gate.compiling import Compilations
 from embconform.performance.gate.costs import Errors, Weight
 from embconform.performance.gate.course import Track
 from embconform.performance.gate.decision import Call
+from embconform.performance.gate.instructions import Instructions, Witness
 from embconform.performance.gate.revisions import Tree
 
 
@@ -142,6 +143,8 @@ class GateReport:
     seconds : float
     compilations : Compilations or None
         None where neither side compiles.
+    witness : Witness or None
+        None where no instructions were counted; it has no part in the verdict.
     """
 
     target: str
@@ -161,6 +164,7 @@ class GateReport:
     environment: dict[str, str]
     seconds: float
     compilations: Compilations | None = None
+    witness: Witness | None = None
 
     @property
     def costlier(self) -> list[str]:
@@ -175,6 +179,11 @@ class GateReport:
         made, clauses = self.compilations, self.clauses
         found = [f"conformance: {clauses.cut}"] if clauses and clauses.cut else []
         return [*found, f"{made.benchmark}: {made.undecided}"] if made and made.undecided else found
+
+    def beside(self, count: Instructions) -> str:
+        """Say what the instructions of a benchmark and its time come to."""
+        times = {row.name: row.verdict for row in self.rows}
+        return count.beside("inconclusive" if self.void else times[count.name])
 
     @property
     def slower(self) -> list[Row]:

@@ -15,12 +15,14 @@ from embconform.backends.backend import TargetError
 from embconform.backends.catalogue import describe
 from embconform.performance.checking import Oracle, Timed
 from embconform.performance.gate.benchmarks import Benchmark
+from embconform.performance.gate.counting import count
 from embconform.performance.gate.messages import (
     Answer,
     Batch,
     Calibrate,
     Check,
     Compile,
+    Count,
     Err,
     Fault,
     Hello,
@@ -58,6 +60,8 @@ class _Desk:
                 seat = Seat(message.side, self.hello.search_path)
                 self.seats[message.side.name] = seat
                 return seat.describe()
+            if isinstance(message, Count):
+                return count(message, self.hello.search_path)
             with self.seats[message.side].active():
                 return self._at_work(message)
         except TargetError as error:

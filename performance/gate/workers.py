@@ -50,12 +50,31 @@ class WorkerFaultError(Exception):
 
 
 class Worker:
-    """A process; it leads a group of its own, so that it gets no signal from the terminal."""
+    """A process; it leads a group of its own, so that it gets no signal from the terminal.
 
-    def __init__(self, hello: Hello, environment: dict[str, str] | None = None) -> None:
+    Parameters
+    ----------
+    hello : Hello
+    environment : dict of str to str, optional
+        Variables that it has besides this process's.
+    under : sequence of str
+        A command that runs it.
+    patience : float
+        Seconds that an answer may take.
+    """
+
+    def __init__(
+        self,
+        hello: Hello,
+        environment: dict[str, str] | None = None,
+        *,
+        under: Sequence[str] = (),
+        patience: float = _PATIENCE,
+    ) -> None:
+        self._patience = patience
         self._connection, theirs = Pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+            [*under, sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -78,8 +97,8 @@ class Worker:
         """
         try:
             self._connection.send(message)
-            if not self._connection.poll(_PATIENCE):
-                raise SideError(side, f"gave no answer within {_PATIENCE:.0f} s")
+            if not self._connection.poll(self._patience):
+                raise SideError(side, f"gave no answer within {self._patience:.0f} s")
             answer: Answer = self._connection.recv()
         except _GONE as error:
             raise SideError(side, f"its process {self._ending()}") from error
