@@ -19,6 +19,7 @@ from embconform.conformance.cases.case import (
 )
 from embconform.conformance.cases.fills import TABLE_FILLS, UPSTREAM_FILLS
 from embconform.conformance.cases.layouts import repeated, without_repeats
+from embconform.conformance.cases.one_shape import index_shape, one_padding, table_shape
 from embconform.conformance.cases.patterns import ORDERS, PATTERNS, filled_up, ordered, sprinkled
 from embconform.conformance.cases.programs import EITHER, Draw, Programs
 from embconform.conformance.cases.structure import COUNTED, MIXED, Structure
@@ -71,7 +72,13 @@ SEEDS: Final = between(0, 99)
 
 
 def draw_case(
-    draw: Draw, structure: Structure, profile: Profile, *, salt: int = 0, compiled: bool = False
+    draw: Draw,
+    structure: Structure,
+    profile: Profile,
+    *,
+    salt: int = 0,
+    compiled: bool = False,
+    one_shape: bool = False,
 ) -> Case:
     """Draw a case from a stratum.
 
@@ -88,6 +95,8 @@ def draw_case(
     compiled : bool
         Draw no size of 0 or 1 unless the stratum is about it, and one value of max_norm only:
         compilers specialise on those.
+    one_shape : bool
+        Draw no size and no padding_idx at all: each structure has its own.
 
     Returns
     -------
@@ -95,11 +104,20 @@ def draw_case(
     """
     least = 2 if compiled else 1
     random = _Seeds(draw, salt)
-    rows, width = _draw_table_shape(draw, structure, least)
+    if one_shape:
+        rows, width = table_shape(structure)
+    else:
+        rows, width = _draw_table_shape(draw, structure, least)
     table = _draw_table(random, structure, rows, width)
-    options = _draw_options(draw, structure, table, compiled=compiled)
+    options = _draw_options(draw, structure, table, compiled=compiled, one_shape=one_shape)
     build = _Builder(
-        draw, random=random, structure=structure, options=options, table=table, least=least
+        draw,
+        random=random,
+        structure=structure,
+        options=options,
+        table=table,
+        least=least,
+        one_shape=one_shape,
     )
     steps = build.fault() if structure.program == "error" else build.program()
     return Case(
@@ -173,9 +191,12 @@ def _draw_table(random: Callable[[], int], s: Structure, rows: int, width: int) 
     return repeated(s.weight_layout, values, (rows, width)).copy()
 
 
-def _draw_options(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> Options:
+def _draw_options(
+    draw: Draw, s: Structure, table: Array, *, compiled: bool, one_shape: bool
+) -> Options:
+    fixed = one_shape and s.padding in ("inner", "negative") and not s.fault.startswith("padding")
     return Options(
-        padding_idx=_draw_padding(draw, s, len(table)),
+        padding_idx=one_padding(s, len(table)) if fixed else _draw_padding(draw, s, len(table)),
         max_norm=None if s.bound == "none" else _draw_bound(draw, s, table, compiled=compiled),
         norm_type=float(s.bound[1:]) if s.bound.startswith("p") else 2.0,
         scale_grad_by_freq=s.gradient.endswith("scaled"),
@@ -227,8 +248,9 @@ class _Builder(Programs):
         options: Options,
         table: Array,
         least: int,
+        one_shape: bool,
     ) -> None:
-        self.draw, self.random, self.least = draw, random, least
+        self.draw, self.random, self.least, self.one_shape = draw, random, least, one_shape
         self.s, self.options, self.table = structure, options, table
         self.rows, self.width = table.shape
 
@@ -241,6 +263,8 @@ class _Builder(Programs):
         s, draw = self.s, self.draw
         if s.size in ("no-indices", "no-rows"):
             return {1: (0,), 2: (2, 0), 3: (0, 2, 3)}.get(s.rank, (0,))
+        if self.one_shape:
+            return index_shape(s)
         if s.size in COUNTED:
             counts = {"many": COUNTS, "most": MOST, "vast": VAST, "hot": HOT}.get(s.size, CROWD)
             count = draw(among(counts))

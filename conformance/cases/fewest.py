@@ -1,14 +1,17 @@
-"""The fewest strata whose first cases exercise every clause that cases can.
+"""The strata of a small budget where a new program costs seconds, as it must be compiled.
 
-For targets that compile each new size of a call: there a case costs seconds.
+At their heart are the fewest strata whose first cases exercise every clause that cases can. A
+target that compiles each new size of a call gets these alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from embconform.conformance.cases.structure import Structure
+from embconform.conformance.cases.directed import is_directed
+from embconform.conformance.cases.structure import EMPTY, Structure
 
 _NAMES: Final = frozenset(
     """
@@ -45,6 +48,7 @@ program=update-indices size=block mode=served
 size=many padding=zero
 table=special
 gradient=sparse-scaled
+gradient=scaled
 rank=2 gradient=scaled
 rank=0 gradient=sparse
 size=many gradient=sparse
@@ -85,3 +89,36 @@ dtype=bfloat16 weight_layout=transposed index_layout=stepped bound=p2 mode=no_gr
 def is_among_the_fewest(s: Structure) -> bool:
     """Tell whether a structure, through whichever entry point, is one that a clause is left to."""
     return replace(s, entry="functional").name in _NAMES
+
+
+def without_costly(structures: Sequence[Structure], *, sizes_compiled: bool) -> list[Structure]:
+    """Leave out the structures that would be compiled and that no clause is left to.
+
+    Parameters
+    ----------
+    structures : sequence of Structure
+    sizes_compiled : bool
+        Whether each new size is compiled; then only the fewest stay. Elsewhere those stay, too,
+        that run the same programs as these, and the pairs of what makes a program.
+
+    Returns
+    -------
+    list of Structure
+        In their order.
+    """
+    fewest = [s for s in structures if is_among_the_fewest(s)]
+    if sizes_compiled:
+        return fewest
+    programs = {_program(s) for s in fewest}
+    return [s for s in structures if not is_directed(s) or _program(s) in programs]
+
+
+def _program(s: Structure) -> Hashable:
+    """Name the program that a call is compiled to where sizes are not: values change nothing."""
+    padding = s.padding if s.padding in ("none", "zero") else "other"
+    layouts = tuple(
+        "contiguous" if layout == "offset" else layout for layout in (s.weight_layout, s.index_layout)
+    )
+    empty = s.size if s.size in (*EMPTY, "one-column") else ""
+    kinds = (s.dtype, s.index_dtype, s.rank, s.bound, s.gradient, s.mode == "grad")
+    return kinds, layouts, padding, empty

@@ -285,7 +285,7 @@ PACKED: Final = {"copies": _copied, "bfloat16 where it is of floating point": _s
 
 
 def _saved(lab: Lab) -> Iterator[Trial]:
-    names = list(PACKED)[: 1 if lab.backend.compiled else None]
+    names = lab.few(list(PACKED))
     for lookup in lookups(lab):
         for name in names if "max_norm" not in lookup.options else names[:1]:
             yield partial(_gradient_of_packed, name, lab, lookup)
