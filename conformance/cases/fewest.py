@@ -51,6 +51,8 @@ gradient=sparse-scaled
 gradient=scaled
 rank=2 gradient=scaled
 rank=0 gradient=sparse
+padding=last gradient=sparse
+program=served padding=last gradient=sparse
 size=many gradient=sparse
 size=no-indices gradient=sparse
 program=accumulate gradient=sparse
@@ -116,9 +118,7 @@ def without_costly(structures: Sequence[Structure], *, sizes_compiled: bool) -> 
 def _program(s: Structure) -> Hashable:
     """Name the program that a call is compiled to where sizes are not: values change nothing."""
     padding = s.padding if s.padding in ("none", "zero") else "other"
-    layouts = tuple(
-        "contiguous" if layout == "offset" else layout for layout in (s.weight_layout, s.index_layout)
-    )
+    layouts = [one.replace("offset", "contiguous") for one in (s.weight_layout, s.index_layout)]
     empty = s.size if s.size in (*EMPTY, "one-column") else ""
     kinds = (s.dtype, s.index_dtype, s.rank, s.bound, s.gradient, s.mode == "grad")
-    return kinds, layouts, padding, empty
+    return kinds, *layouts, padding, empty

@@ -26,6 +26,8 @@ _SIZES: Final[dict[str, tuple[int, int, int]]] = {
     "no-rows": (0, 3, 0),
 }
 """Rows, columns and indices: between the ends that are drawn elsewhere, and none of them 1."""
+NONE: Final = {1: (0,), 2: (2, 0), 3: (0, 2, 3)}
+"""Shapes of no index, by the number of dimensions."""
 
 
 def table_shape(s: Structure) -> tuple[int, int]:
@@ -35,8 +37,10 @@ def table_shape(s: Structure) -> tuple[int, int]:
 
 
 def index_shape(s: Structure) -> tuple[int, ...]:
-    """Give the shape of indices of which there is at least one."""
+    """Give the shape of the indices."""
     *_, count = _SIZES[s.size]
+    if not count:
+        return NONE.get(s.rank, (0,))
     if s.rank == 0:
         return ()
     if s.size == "vast" and s.rank > 1:  # more rows of indices than a grid has

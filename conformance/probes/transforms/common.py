@@ -14,6 +14,7 @@ from embconform.backends.backend import Backend
 from embconform.conformance.cases.case import GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
+from embconform.conformance.probes import thrift
 from embconform.conformance.probes.claims import (
     Claim,
     Record,
@@ -22,7 +23,6 @@ from embconform.conformance.probes.claims import (
     judge_records,
     judge_refusable,
 )
-from embconform.conformance.probes import thrift
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
 from embconform.conformance.recording import read, read_dense, record
