@@ -26,6 +26,7 @@ program=error fault=too-large padding=zero
 program=error fault=too-large index_dtype=int32
 program=error fault=too-large mode=no_grad
 program=error fault=index-float32
+program=error fault=index-int8
 program=error fault=weight-1d
 program=error fault=padding-above
 padding=negative
@@ -54,6 +55,7 @@ rank=0 gradient=sparse
 padding=last gradient=sparse
 program=served padding=last gradient=sparse
 size=many gradient=sparse
+size=many padding=last gradient=sparse
 size=no-indices gradient=sparse
 program=accumulate gradient=sparse
 program=retain
