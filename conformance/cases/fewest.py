@@ -23,6 +23,7 @@ program=error fault=too-large size=no-columns
 program=error fault=too-large size=no-rows
 program=error fault=too-large bound=p2
 program=error fault=too-large padding=zero
+program=error fault=too-large padding=zero gradient=sparse
 program=error fault=too-large index_dtype=int32
 program=error fault=too-large mode=no_grad
 program=error fault=index-float32
@@ -39,6 +40,7 @@ weight_layout=transposed
 rank=2 index_layout=transposed
 rank=2 upstream_layout=transposed
 dtype=float64
+dtype=bfloat16 size=many
 size=tall
 size=no-indices
 size=most bound=p2
