@@ -26,8 +26,8 @@ class Budget:
         How long a run may take before it is cut, by default; four times that where each new
         structure of a call is compiled.
     frugal : bool
-        Whether a target that compiles each new size gets the first cases of the fewest strata that
-        exercise every clause, and no other.
+        Whether a target that compiles gets fewer strata, and one that compiles each new size the
+        first cases of the fewest that exercise every clause, of one shape each.
     """
 
     arrays: int

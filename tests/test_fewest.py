@@ -10,6 +10,7 @@ import torch
 from embconform.backends import compile_static, textbook, tinygrad
 from embconform.backends.backend import Backend, Capabilities
 from embconform.conformance.cases import fewest
+from embconform.conformance.cases.directed import is_directed
 from embconform.conformance.cases.strata import strata
 from embconform.conformance.judging import judged
 from embconform.conformance.options import RunOptions
@@ -81,7 +82,7 @@ def test_each_of_them_is_a_stratum() -> None:
     assert found >= fewest._NAMES
 
 
-def test_only_a_small_budget_of_what_compiles_sizes_is_left_with_them() -> None:
+def test_only_a_small_budget_of_what_compiles_is_left_with_few() -> None:
     whole = strata(stand_in(Capabilities()), Profile.TORCH, arrays=2, seed=0)
     few = [s for s in whole if fewest.is_among_the_fewest(s)]
     assert len(few) < len(whole) / 3
@@ -89,10 +90,18 @@ def test_only_a_small_budget_of_what_compiles_sizes_is_left_with_them() -> None:
     thorough = Explorer(InProcess(backend), RunOptions(Profile.TORCH, budget="default"))
     others = explorer_of(replace(backend, sizes_compiled=False), Profile.TORCH)
     frugal = explorer_of(backend, Profile.TORCH)
-    drawn = [
+    sizes, structures, every = (
         {s for unit in each.work if isinstance(unit, Draws) for s in unit.structures}
         for each in (frugal, others, thorough)
-    ]
-    assert drawn[0] == set(few)
-    assert drawn[1] == set(whole)
-    assert drawn[2] > drawn[1]
+    )
+    assert sizes == set(few)
+    assert sizes < structures < set(whole) < every
+    pairs = {structure for structure in whole if not is_directed(structure)}
+    assert structures >= pairs
+    programs = {fewest._program(structure) for structure in sizes}
+    assert {fewest._program(structure) for structure in structures - pairs} <= programs
+
+
+def test_a_target_that_compiles_structures_exercises_every_clause_too() -> None:
+    backend = replace(stand_in(Capabilities()), sizes_compiled=False)
+    assert never_exercised(explorer_of(backend, Profile.TORCH)) == set()

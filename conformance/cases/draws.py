@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final, TypeVar
 
 import numpy as np
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from embconform.conformance.cases.case import (
@@ -19,8 +17,10 @@ from embconform.conformance.cases.case import (
 )
 from embconform.conformance.cases.fills import TABLE_FILLS, UPSTREAM_FILLS
 from embconform.conformance.cases.layouts import repeated, without_repeats
+from embconform.conformance.cases.one_shape import NONE, index_shape, table_shape
+from embconform.conformance.cases.option_draws import draw_options
 from embconform.conformance.cases.patterns import ORDERS, PATTERNS, filled_up, ordered, sprinkled
-from embconform.conformance.cases.programs import EITHER, Draw, Programs
+from embconform.conformance.cases.programs import EITHER, Draw, Programs, among, between
 from embconform.conformance.cases.structure import COUNTED, MIXED, Structure
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, format_of
@@ -64,14 +64,17 @@ _ORDERS: Final = {
 }
 
 
-# Making a strategy takes as long as drawing from it, and there are few different ones.
-between = lru_cache(1024)(st.integers)
-among = lru_cache(1024)(st.sampled_from)
 SEEDS: Final = between(0, 99)
 
 
 def draw_case(
-    draw: Draw, structure: Structure, profile: Profile, *, salt: int = 0, compiled: bool = False
+    draw: Draw,
+    structure: Structure,
+    profile: Profile,
+    *,
+    salt: int = 0,
+    compiled: bool = False,
+    one_shape: bool = False,
 ) -> Case:
     """Draw a case from a stratum.
 
@@ -88,6 +91,8 @@ def draw_case(
     compiled : bool
         Draw no size of 0 or 1 unless the stratum is about it, and one value of max_norm only:
         compilers specialise on those.
+    one_shape : bool
+        Draw no size and no padding_idx at all: each structure has its own.
 
     Returns
     -------
@@ -95,11 +100,20 @@ def draw_case(
     """
     least = 2 if compiled else 1
     random = _Seeds(draw, salt)
-    rows, width = _draw_table_shape(draw, structure, least)
+    if one_shape:
+        rows, width = table_shape(structure)
+    else:
+        rows, width = _draw_table_shape(draw, structure, least)
     table = _draw_table(random, structure, rows, width)
-    options = _draw_options(draw, structure, table, compiled=compiled)
+    options = draw_options(draw, structure, table, compiled=compiled, one_shape=one_shape)
     build = _Builder(
-        draw, random=random, structure=structure, options=options, table=table, least=least
+        draw,
+        random=random,
+        structure=structure,
+        options=options,
+        table=table,
+        least=least,
+        one_shape=one_shape,
     )
     steps = build.fault() if structure.program == "error" else build.program()
     return Case(
@@ -173,48 +187,6 @@ def _draw_table(random: Callable[[], int], s: Structure, rows: int, width: int) 
     return repeated(s.weight_layout, values, (rows, width)).copy()
 
 
-def _draw_options(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> Options:
-    return Options(
-        padding_idx=_draw_padding(draw, s, len(table)),
-        max_norm=None if s.bound == "none" else _draw_bound(draw, s, table, compiled=compiled),
-        norm_type=float(s.bound[1:]) if s.bound.startswith("p") else 2.0,
-        scale_grad_by_freq=s.gradient.endswith("scaled"),
-        sparse=s.gradient.startswith("sparse"),
-    )
-
-
-def _draw_padding(draw: Draw, s: Structure, rows: int) -> int | None:
-    if s.fault == "padding-above":
-        return int(rows + draw(between(0, 2)))
-    if s.fault == "padding-below":
-        return int(-rows - draw(between(1, 3)))
-    match s.padding:
-        case "zero":
-            return 0
-        case "last":
-            return rows - 1
-        case "inner":
-            least = min(1, rows - 1)
-            return int(draw(between(least, max(rows - 2, least))))
-        case "negative":
-            return int(-draw(between(1, rows)))
-    return None
-
-
-def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> float:
-    if s.bound == "zero":
-        return 0.0
-    if s.table == "spike":
-        if compiled:
-            return 4.0
-        if draw(between(0, 3)) == 3:
-            return float(draw(between(1, 9)))
-        row = table[draw(between(0, len(table) - 1))]
-        return float(np.abs(row.astype(np.float64)).max())  # the norm of a row, whatever p
-    ordinary = 1.0 if compiled else draw(among((1.0, 0.5, 2.0, 0.25, 4.0, 0.3, 1.7)))
-    return float(ordinary * 2.0**-12 if s.table == "tiny" else ordinary)
-
-
 class _Builder(Programs):
     """Draws the steps of one case."""
 
@@ -227,8 +199,9 @@ class _Builder(Programs):
         options: Options,
         table: Array,
         least: int,
+        one_shape: bool,
     ) -> None:
-        self.draw, self.random, self.least = draw, random, least
+        self.draw, self.random, self.least, self.one_shape = draw, random, least, one_shape
         self.s, self.options, self.table = structure, options, table
         self.rows, self.width = table.shape
 
@@ -237,10 +210,13 @@ class _Builder(Programs):
         return _draw_table(self.random, self.s, self.rows, self.width)
 
     def shape(self) -> tuple[int, ...]:
-        """Draw the shape of the indices."""
+        """Draw the shape of the indices, or give the one that there is."""
+        return index_shape(self.s) if self.one_shape else self._drawn_shape()
+
+    def _drawn_shape(self) -> tuple[int, ...]:
         s, draw = self.s, self.draw
         if s.size in ("no-indices", "no-rows"):
-            return {1: (0,), 2: (2, 0), 3: (0, 2, 3)}.get(s.rank, (0,))
+            return NONE.get(s.rank, (0,))
         if s.size in COUNTED:
             counts = {"many": COUNTS, "most": MOST, "vast": VAST, "hot": HOT}.get(s.size, CROWD)
             count = draw(among(counts))

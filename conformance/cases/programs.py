@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +27,9 @@ from embconform.conformance.cases.structure import Structure
 from embconform.reference.dtypes import Array
 from embconform.reference.oracle import Options
 
+# Making a strategy takes as long as drawing from it, and there are few different ones.
+between = lru_cache(1024)(st.integers)
+among = lru_cache(1024)(st.sampled_from)
 EITHER: Final = st.booleans()
 WITHOUT_GRAD: Final[st.SearchStrategy[GradMode]] = st.sampled_from(("no_grad", "inference"))
 WARM_CALLS: Final = st.sampled_from((0, 0, 1, 2, 3))

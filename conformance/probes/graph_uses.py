@@ -283,7 +283,7 @@ TABLE_WRITES: Final = {"a step": _step, "NaN": _ruin}
 def _written_table(lab: Lab) -> Iterator[Trial]:
     for lookup in lookups(lab, "scale_grad_by_freq"):
         poisoned: list[bool] = []
-        for write in list(TABLE_WRITES)[: 1 if lab.backend.compiled else None]:
+        for write in lab.few(list(TABLE_WRITES)):
             check = partial(_gradient_of_the_past, write, poisoned)
             yield partial(_where_allowed, lab, lookup, check)
         if not lab.backend.compiled:

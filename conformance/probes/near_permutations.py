@@ -46,12 +46,12 @@ def _batches(lab: Lab) -> dict[str, Array]:
 
 def _alike(lab: Lab) -> Iterator[Trial]:
     batches = _batches(lab)
-    for told in list(batches)[: 1 if lab.backend.compiled else None]:
+    for told in lab.few(list(batches)):
         ids = batches[told]
         choices = list(lab.choices(ids, HEIGHT, "padding_idx", "scale_grad_by_freq"))
         if "sparse" in lab.able:
             choices.append({"sparse": True})
-        for options in choices[: 1 if lab.backend.compiled else None]:
+        for options in lab.few(choices):
             lookup = Lookup(ids, np.abs(lab.table(HEIGHT, WIDTH)) + 1, options, lab.profile)
             yield partial(_added, lab, told, lookup)
 

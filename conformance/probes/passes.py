@@ -34,10 +34,12 @@ OFTEN: Final = np.array([2] * 267 + [1, 3, 1])
 _SCALED: Final = "scale_grad_by_freq"
 
 
-def _kinds(lab: Lab, lookup: Lookup, kinds: dict[str, Any], turns: Iterator[str]) -> list[str]:
-    """Try each kind on a lookup without options, and one after the other on the others."""
-    plain = not lookup.options and not lab.backend.compiled
-    return list(kinds) if plain else [next(turns)]
+def _kinds(lookup: Lookup, kinds: dict[str, Any], turns: Iterator[str]) -> list[str]:
+    """Try each kind on a lookup without options, and one after the other on the others.
+
+    No compiler sees them: they are of gradients alone.
+    """
+    return [next(turns)] if lookup.options else list(kinds)
 
 
 # Accumulation in place
@@ -78,7 +80,7 @@ PLACES: Final = {
 def _accumulated(lab: Lab) -> Iterator[Trial]:
     turns = cycle(PLACES)
     for lookup in lookups(lab, "scale_grad_by_freq"):
-        for place in _kinds(lab, lookup, PLACES, turns):
+        for place in _kinds(lookup, PLACES, turns):
             yield partial(_passes_into, place, lab, lookup)
 
 
@@ -170,7 +172,7 @@ UPSTREAMS: Final[dict[str, Spread]] = {
 def _own_memory(lab: Lab) -> Iterator[Trial]:
     turns = cycle(UPSTREAMS)
     for lookup in lookups(lab, "scale_grad_by_freq"):
-        for name in _kinds(lab, lookup, UPSTREAMS, turns):
+        for name in _kinds(lookup, UPSTREAMS, turns):
             yield partial(_written_gradient, name, lab, lookup)
         if not lab.backend.compiled and "max_norm" not in lookup.options:
             yield partial(_written_one_of_two, lab, lookup)
@@ -244,13 +246,13 @@ UPSTREAM_VIEWS: Final[dict[str, Callable[[torch.Tensor], torch.Tensor]]] = {
 def _viewed(lab: Lab) -> Iterator[Trial]:
     turns = cycle(UPSTREAM_VIEWS)
     for lookup in lookups(lab, "scale_grad_by_freq"):
-        for name in _kinds(lab, lookup, UPSTREAM_VIEWS, turns):
+        for name in _kinds(lookup, UPSTREAM_VIEWS, turns):
             yield partial(_gradient_of_view, name, lab, lookup)
         if lab.backend.compiled or not lookup.ids.ndim:
             continue  # of one index alone sparse.scalar-index speaks
         if "sparse" in lab.able and lookup.options.keys() <= {"padding_idx"}:
             sparse = replace(lookup, options=lookup.options | {"sparse": True})
-            for name in _kinds(lab, lookup, UPSTREAM_VIEWS, turns):
+            for name in _kinds(lookup, UPSTREAM_VIEWS, turns):
                 yield partial(_gradient_of_view, name, lab, sparse)
 
 
@@ -285,7 +287,7 @@ PACKED: Final = {"copies": _copied, "bfloat16 where it is of floating point": _s
 
 
 def _saved(lab: Lab) -> Iterator[Trial]:
-    names = list(PACKED)[: 1 if lab.backend.compiled else None]
+    names = lab.few(list(PACKED))
     for lookup in lookups(lab):
         for name in names if "max_norm" not in lookup.options else names[:1]:
             yield partial(_gradient_of_packed, name, lab, lookup)

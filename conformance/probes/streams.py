@@ -21,7 +21,7 @@ SIZES: Final = ((7, 6, 3), (4099, 300, 64))
 
 
 def _lookups(lab: Lab, *sizes: tuple[int, int, int]) -> Iterator[Lookup]:
-    for number, height, width in sizes[: 1 if lab.backend.compiled else None]:
+    for number, height, width in lab.few(sizes):
         ids = lab.draw.integers(0, height, number)
         for options in lab.choices(ids, height, "padding_idx", "scale_grad_by_freq"):
             yield Lookup(ids, lab.table(height, width), options, lab.profile)

@@ -10,6 +10,7 @@ import numpy as np
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Refused
+from embconform.conformance.probes.thrift import LAST
 from embconform.conformance.probes.torch_threads import torch_threads
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
@@ -27,7 +28,7 @@ def _shared_out(lab: Lab) -> Iterator[Trial]:
     if len(counts) == 1:
         yield partial(_refused, counts[0])
         return
-    for count in counts[-1:] if lab.backend.compiled else counts:  # each is compiled anew
+    for count in lab.few(counts, LAST):  # each is compiled anew
         yield partial(_with_threads, lab, count, _ids(lab))
 
 

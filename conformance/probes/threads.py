@@ -21,6 +21,7 @@ from embconform.conformance.observe import grad_context, to_numpy, to_torch
 from embconform.conformance.outcome import Raised, raised_from
 from embconform.conformance.probes.claims import Claim
 from embconform.conformance.probes.registry import Probe
+from embconform.conformance.probes.thrift import LAST, fewest
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
     MANY,
@@ -70,11 +71,12 @@ def _table(seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((ROWS, WIDTH)).astype(np.float32)
 
 
-def _ids(seed: int, thread: int) -> Iterator[NDArray[np.int64]]:
+def _ids(described: Described, seed: int, thread: int) -> Iterator[NDArray[np.int64]]:
     """Draw the indices of a thread, round by round."""
     rng = np.random.default_rng((seed, thread))
+    sizes = fewest(described, range(1, 40), slice(4, None, 32))
     for _ in range(ROUNDS):
-        yield rng.integers(0, ROWS, int(rng.integers(1, 40)))
+        yield rng.integers(0, ROWS, sizes[int(rng.integers(len(sizes)))])
 
 
 def _options(described: Described, profile: Profile, turn: int) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def _observe(
         start.wait()
         seen = [  # no tuple, which a target that lists gc's objects meanwhile would break half made
             _round(backend, ids, shared, _options(backend, profile, turn))
-            for turn, ids in enumerate(_ids(seed, thread))
+            for turn, ids in enumerate(_ids(backend, seed, thread))
         ]
         return tuple(seen)
 
@@ -129,7 +131,7 @@ def _judge(
     table, trained = _table(seed), "gradient" in described.able
     wrong = []
     for thread, rounds in enumerate(threads):
-        for turn, (ids, seen) in enumerate(zip(_ids(seed, thread), rounds, strict=True)):
+        for turn, (ids, seen) in enumerate(zip(_ids(described, seed, thread), rounds, strict=True)):
             lookup = Lookup(ids, table, _options(described, profile, turn), profile)
             text = _wrong(lookup, seen, trained=trained)
             if text:
@@ -172,7 +174,7 @@ def _handed_over(lab: Lab) -> Iterator[Trial]:
     if "sparse" in lab.able:
         choices.insert(1, {"sparse": True})
     with _worker() as worker, _worker() as other:
-        for options in choices[-1:] if lab.backend.compiled else choices:
+        for options in lab.few(choices, LAST):
             lookup = Lookup(ids, _table(0), options, lab.profile)  # no -0: one-hot rows lose it
             for where, forward, backward in (
                 ("forward in another thread", worker, _here),

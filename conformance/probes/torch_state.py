@@ -98,7 +98,7 @@ def _restore(state: State) -> None:
 
 def _as_it_was(lab: Lab) -> Iterator[Trial]:
     _warm_up(lab)
-    for size, width in SIZES[1:2] if lab.backend.compiled else SIZES:
+    for size, width in lab.few(SIZES, slice(1, 2)):
         ids = lab.draw.integers(0, 5, size)
         for options in lab.choices(ids, 6, "padding_idx", "scale_grad_by_freq", "max_norm"):
             lookup = Lookup(ids, lab.table(6, width), options, lab.profile)

@@ -23,7 +23,7 @@ _OPTIONS: Final[tuple[dict[str, Any], ...]] = (
 
 
 def _whole_numbers(lab: Lab) -> Iterator[Trial]:
-    for options in _OPTIONS[: 1 if lab.backend.compiled else None]:
+    for options in lab.few(_OPTIONS):
         if options.keys() <= lab.able:
             for trained in {False, "gradient" in lab.able}:
                 yield partial(_bounded, lab, options, trained)

@@ -39,13 +39,14 @@ class Driver:
     ----------
     profile : Profile
     seed : int
-    compiled : bool
+    compiled, one_shape : bool
         See :func:`embconform.conformance.cases.draws.draw_case`.
     """
 
     profile: Profile
     seed: int
     compiled: bool
+    one_shape: bool = False
     _drawn: int = field(default=0, init=False)
     _draws: Draws = field(default=Draws((), 0), init=False)
     _body: Body = field(default=lambda batch: None, init=False)
@@ -112,7 +113,14 @@ class Driver:
         own = (self.seed, self.profile.value, structure.name, self._draws.round)
         restart(digest(*own, self._drawn))
         salt = digest(*own) % 2**20
-        return draw_case(draw, structure, self.profile, salt=salt, compiled=self.compiled)
+        return draw_case(
+            draw,
+            structure,
+            self.profile,
+            salt=salt,
+            compiled=self.compiled,
+            one_shape=self.one_shape,
+        )
 
 
 @st.composite

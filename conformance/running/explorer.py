@@ -12,7 +12,7 @@ from hypothesis.errors import FlakyFailure
 
 from embconform.backends.backend import Described
 from embconform.conformance.cases.case import Case
-from embconform.conformance.cases.fewest import is_among_the_fewest
+from embconform.conformance.cases.fewest import without_costly
 from embconform.conformance.cases.soundness import fits
 from embconform.conformance.cases.strata import strata
 from embconform.conformance.cases.structure import OUT_OF_RANGE, Structure
@@ -71,7 +71,8 @@ class Explorer:
         self.clauses = select(options.profile, options.select, options.device)
         able = self.backend.able
         self.wanted = frozenset(clause.id for clause in self.clauses if clause.needs <= able)
-        self.driver = Driver(options.profile, options.seed, self.backend.compiled)
+        one_shape = BUDGETS[options.budget].frugal and self.backend.sizes_compiled
+        self.driver = Driver(options.profile, options.seed, self.backend.compiled, one_shape)
 
     @cached_property
     def work(self) -> list[Unit]:
@@ -98,8 +99,9 @@ class Explorer:
             self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
         )
         structures = [structure for structure in structures if self._is_wanted(structure)]
-        if budget.frugal and self.backend.sizes_compiled:
-            structures = [structure for structure in structures if is_among_the_fewest(structure)]
+        if budget.frugal and self.backend.compiled:
+            sizes_compiled = self.backend.sizes_compiled
+            structures = without_costly(structures, sizes_compiled=sizes_compiled)
             budget = replace(budget, examples=FIRST, directed=FIRST)
         wished = [budget.cases(structure) for structure in structures]
         return structures, _shares(wished, self.options.max_examples)

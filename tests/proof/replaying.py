@@ -14,7 +14,7 @@ from embconform.reference.clause import Profile
 MOST: Final = 2**28
 """Bytes of cases that are kept; those of further strata are drawn anew for each target."""
 
-_Run = tuple[Profile, int, bool]
+_Run = tuple[Profile, int, bool, bool]
 _Drawn = list[Batch]
 
 
@@ -45,7 +45,7 @@ _KEPT: dict[Profile, _Kept] = {profile: _Kept() for profile in Profile}
 class ReplayingDriver(Driver):
     """A driver that draws cases once for all targets of its process.
 
-    They depend on the options and on whether the target is compiled, not on the target; the ones
+    They depend on the options and on how the target is compiled, not on the target; the ones
     that are kept are those of the last seed of each profile.
     """
 
@@ -55,7 +55,7 @@ class ReplayingDriver(Driver):
             super().drive(draws, body, *phases)
             return
         kept = _KEPT[self.profile]
-        run = self.profile, self.seed, self.compiled
+        run = self.profile, self.seed, self.compiled, self.one_shape
         drawn = kept.of(run).get(draws)
         if drawn is None:
             drawn = []
@@ -71,4 +71,4 @@ class ReplayingExplorer(Explorer):
     def __post_init__(self) -> None:
         super().__post_init__()
         own = self.driver
-        self.driver = ReplayingDriver(own.profile, own.seed, own.compiled)
+        self.driver = ReplayingDriver(own.profile, own.seed, own.compiled, own.one_shape)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from embconform.backends.backend import Backend
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
+from embconform.conformance.probes import thrift
 from embconform.conformance.probes.claims import Claim
 from embconform.conformance.probes.modules.claims import Behaviour
 from embconform.conformance.recording import plain
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
+T = TypeVar("T")
 ROWS: Final = 5
 WIDTH: Final = 4
 PADDING: Final = 1
@@ -68,6 +70,10 @@ class Subject:
         found: torch.dtype = getattr(torch, name)
         return found
 
+    def few(self, kinds: Sequence[T], which: slice = thrift.FIRST) -> Sequence[T]:
+        """Give the kinds of a call, or some where each structure is compiled; see thrift.few."""
+        return thrift.few(self.backend, kinds, which)
+
     def make(self, rows: int = ROWS, width: int = WIDTH, **options: Any) -> Any:
         """Call the constructor."""
         assert self.backend.module is not None
@@ -104,8 +110,8 @@ class Subject:
 
         A compiled backend has none and the richest, since each combination costs seconds.
         """
-        wished = [_OPTION_SETS[0], _OPTION_SETS[-1]] if self.backend.compiled else _OPTION_SETS
-        for options in wished:
+        ends = slice(None, None, len(_OPTION_SETS) - 1)
+        for options in self.few(_OPTION_SETS, ends):
             if options.keys() <= self.able:
                 yield dict(options)
 

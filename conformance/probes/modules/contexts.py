@@ -35,12 +35,11 @@ def dtype_by_default(subject: Subject) -> Claims:
             call = f"a default of {default} and dtype={given}" * (wanted is given)
             what = f"weight.dtype under {call or f'a default of {default}'}"
             yield Equal(what, str(module.weight.dtype), str(wanted))
-    compiled = subject.backend.compiled
     ids = subject.ids([PADDING] * 3 + [3] * OFTEN)  # more than a half float counts
     able: Any = {"scale_grad_by_freq": True} if "scale_grad_by_freq" in subject.able else {}
-    for options in ({}, able, subject.richest())[: 1 if compiled else None]:
+    for options in subject.few(({}, able, subject.richest())):
         wanted = run(subject.filled(**options), ids)
-        for default in _OTHERS[: 1 if compiled else None]:
+        for default in subject.few(_OTHERS):
             with default_dtype(getattr(torch, default)):
                 got = run(subject.filled(dtype=subject.dtype, **options), ids)
             which = f"a module under a default of torch.{default}{described(options)}"

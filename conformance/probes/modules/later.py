@@ -30,8 +30,7 @@ _CHANGES: Final[tuple[tuple[dict[str, Any], str, Any], ...]] = (
 def options_later(subject: Subject) -> Claims:
     """Set one attribute after the other, before and after calls, in train and eval mode."""
     seen = 0
-    changes = _CHANGES[: 1 if subject.backend.compiled else None]
-    for place, (given, name, value) in enumerate(changes):
+    for place, (given, name, value) in enumerate(subject.few(_CHANGES)):
         if not {*given, name} <= subject.able:
             continue
         claim = _changed(subject, given, name, value, "eval" if place % 2 else "train")

@@ -200,7 +200,7 @@ def load_assign(subject: Subject) -> Claims:
     ids = subject.ids()
     for options in ({}, subject.richest()):
         for trainable in (True, False):
-            for dtype in dtypes[: 1 if subject.backend.compiled else 2]:
+            for dtype in subject.few(dtypes[:2]):
                 module = subject.filled(**options)
                 module.weight.requires_grad_(trainable)
                 loaded = torch.full_like(module.weight, 0.25, dtype=dtype, requires_grad=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from embconform.backends.backend import Backend
 from embconform.conformance.cases.case import GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
+from embconform.conformance.probes import thrift
 from embconform.conformance.probes.claims import (
     Claim,
     Record,
@@ -30,11 +31,14 @@ from embconform.reference.clause import Profile, registry
 from embconform.reference.dtypes import Array
 
 Function: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], Any]"
+T = TypeVar("T")
 Claims = Iterator[Claim]
 Trial = Callable[[], Claims]
 MAX_NORM: Final = 1.0
 FINE: Final = 1025
 """A factor of upstream gradients: bfloat16 rounds its multiples, and float32 sums exactly."""
+WIDTH: Final = 5
+"""Columns where each number of them is compiled; compilers make a program of its own for 1."""
 MANY: Final = 70
 """Indices of the longest lookup: more than two warps have lanes, and no multiple of eight."""
 
@@ -55,6 +59,14 @@ class Lab:
     profile: Profile
     device: str
     draw: np.random.Generator
+
+    def few(self, kinds: Sequence[T], which: slice = thrift.FIRST) -> Sequence[T]:
+        """Give the kinds of a call, or some where each structure is compiled; see thrift.few."""
+        return thrift.few(self.backend, kinds, which)
+
+    def fewest(self, kinds: Sequence[T], which: slice = thrift.FIRST) -> Sequence[T]:
+        """Give the kinds of a call, or some where each size is compiled; see thrift.fewest."""
+        return thrift.fewest(self.backend, kinds, which)
 
     def tensor(self, array: Array) -> torch.Tensor:
         """Copy an array to the device."""
@@ -84,12 +96,16 @@ class Lab:
         return self.small(*shape) * np.float32(FINE)
 
     def choices(self, ids: Array, height: int, *names: str) -> Iterator[dict[str, Any]]:
-        """List no option, then those of `names` that the backend has, then all of these."""
+        """List no option, then those of `names` that the backend has, then all of these.
+
+        Where each size is compiled, only no option and all of them.
+        """
         hot = int(np.bincount(ids.reshape(-1)).argmax())
         values = {"padding_idx": hot, "scale_grad_by_freq": True, "max_norm": MAX_NORM}
         has = [name for name in names if name in self.able]
         yield {}
-        yield from ({name: values[name]} for name in has)
+        if not (self.backend.sizes_compiled and "padding_idx" in has):
+            yield from ({name: values[name]} for name in has)
         if "padding_idx" in has:
             if self.profile is Profile.TORCH:  # the document's mask knows no negative ones
                 values["padding_idx"] = hot - height
@@ -112,8 +128,9 @@ class Lab:
         drawn = self.draw.integers(0, 6, self.draw.integers(2, 5, self.draw.integers(1, 4)))
         fixed = [np.array([2, 0, 2, 1, 2]), np.array([[3, 1], [3, 3]]), np.array(1)]
         all_ids = [*fixed, drawn, self.draw.integers(0, 9, MANY)]
-        for ids in all_ids[: 1 if self.backend.compiled else None]:  # each costs seconds there
+        for ids in self.few(all_ids):
             height, width = int(ids.max()) + 2, int(self.draw.integers(1, 6))
+            width = WIDTH if self.backend.compiled else width
             for options in self.choices(ids, height, *names):
                 yield Lookup(ids, self.table(height, width), options, self.profile)
 
