@@ -18,6 +18,7 @@ import pytest
 from embconform.backends.backend import TargetError
 from embconform.conformance.cases.case import Call, Case, Placed
 from embconform.conformance.isolation import limits
+from embconform.conformance.isolation.forking import Forks, server
 from embconform.conformance.isolation.isolated import Isolated, _portions
 from embconform.conformance.isolation.limits import GIB, Limits
 from embconform.conformance.judging import rule
@@ -92,6 +93,37 @@ def test_the_semaphores_of_a_process_go_with_it() -> None:
     assert results(report)["lookup.float64"].status is Status.CRASH
     left = [file for file in there.glob("sem.mp-*") if file.stat().st_ctime > time.time() - 60]
     assert not left
+
+
+def test_so_do_those_of_one_whose_judges_were_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path("/dev/shm")
+    if not there.is_dir():
+        pytest.skip("named semaphores can be listed on Linux only")
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from multiprocessing import get_context\nkept = []\n"
+        "def keeps(i, w):\n    kept.append(get_context('spawn').Lock())\n    return w[i]\n"
+    )
+    table, calls = Placed(np.zeros((2, 1))), (Call(Placed(np.array([1]))),)
+    case = Case("by hand", Profile.TORCH, table, Options(), "no_grad", "functional", calls)
+    line = server().line()
+    monkeypatch.setattr("embconform.conformance.isolation.worker.server", lambda: Forks(line))
+
+    def semaphores() -> set[Path]:
+        return set(there.glob("sem.mp-*"))
+
+    before = semaphores()
+    target = Isolated(f"{mine}:keeps")
+    target.observe(case, parallel=False)
+    made = semaphores() - before
+    assert made
+    line.close()  # as the system does where a helper is killed
+    until = time.monotonic() + 20
+    while made & semaphores() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not made & semaphores()
 
 
 def test_a_crash_in_the_backward_pass_is_the_gradients() -> None:

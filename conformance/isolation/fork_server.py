@@ -25,6 +25,7 @@ line, for another process that asks, and has no reply."""
 REPLY: Final = struct.Struct("=qq")
 """A process's number, and its exit status: its code, a signal's number negated, or RUNNING."""
 RUNNING: Final = 2**32
+_PATIENCE: Final = 1.0
 DESCRIPTORS: Final = 6
 """Connection, memory out, memory in, marks, crashes, and where the target prints."""
 
@@ -90,11 +91,14 @@ class Line:
 
     def close(self) -> None:
         """End the processes of one who has gone, with all that they started."""
+        from embconform.conformance.isolation.groups import end_group
+
         self.hang_up()
         for child in self._children:
             if _status(child, self._children) == RUNNING:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child, signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                end_group(child, _PATIENCE)
 
     def hang_up(self) -> None:
         """Close this end."""

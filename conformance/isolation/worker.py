@@ -11,7 +11,7 @@ import struct
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
@@ -20,13 +20,13 @@ from typing import Any, Final
 import psutil
 
 from embconform.conformance.isolation.forking import server
+from embconform.conformance.isolation.groups import end_group
 from embconform.conformance.isolation.messages import Hello
 from embconform.conformance.isolation.transport import MARK, Channel, Memory
 from embconform.conformance.outcome import Lost
 
 _SLICE: Final = 0.2
 _PATIENCE: Final = 5.0
-_TRACKER: Final = "multiprocessing.resource_tracker"
 _INSTALLED: Final = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
 _KEPT: Final = 64 * 1024
 _BROKEN: Final = (EOFError, OSError, pickle.UnpicklingError, struct.error, AttributeError)
@@ -53,14 +53,6 @@ class Printed:
                 self.total_bytes += len(data)
                 self._kept += data[: max(0, _KEPT - len(self._kept))]
         os.close(source)
-
-
-def _group(number: int) -> Iterator[psutil.Process]:
-    """List the processes of a group."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(OSError, psutil.Error):
-            if os.getpgid(process.pid) == number:
-                yield process
 
 
 class Worker:
@@ -158,13 +150,13 @@ class Worker:
         self.kill()
         with contextlib.suppress(RuntimeError, OSError):
             self._wait(_PATIENCE)
-            self._sweep()
+            end_group(self.number, _PATIENCE)
 
     def gone(self) -> bool:
         """Tell whether the process has ended, and everything that it started."""
         if self._wait(0.0) is None:
             return False
-        self._sweep()
+        end_group(self.number, _PATIENCE)
         return True
 
     def kill(self) -> None:
@@ -179,23 +171,6 @@ class Worker:
         memories = (self._channel.outgoing, self._channel.incoming, self._marks, self._crashes)
         for memory in memories:
             memory.close()
-
-    def _sweep(self) -> None:
-        """End what the process started.
-
-        Python's tracker of named semaphores is let end by itself: it unlinks them then, which
-        nobody else can.
-        """
-        until = time.monotonic() + _PATIENCE
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            while time.monotonic() < until:
-                os.killpg(self.number, 0)
-                for member in _group(self.number):
-                    with contextlib.suppress(psutil.Error):
-                        if _TRACKER not in " ".join(member.cmdline()):
-                            member.kill()
-                time.sleep(0.01)
-            os.killpg(self.number, signal.SIGKILL)
 
     def _wait(self, seconds: float) -> int | None:
         """Wait for the process's end; give its exit status, or None where it goes on."""
