@@ -75,6 +75,22 @@ def test_what_cannot_run_here_stays_as_it_is(
     assert (tmp_path / "jax.json").read_text() == "as it was"
 
 
+def test_a_report_of_a_gpu_is_replaced_only_by_name_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(reports, "_judge", lambda name, budget: RAW | {"target": name})
+    monkeypatch.setattr(reports, "catalogue", lambda: {"jax": catalogue()["jax"]})
+    monkeypatch.setattr(reports, "reason_not_to_run", lambda path: None)
+    ours = json.dumps(RAW | {"device": "cuda"})
+    (tmp_path / "jax.json").write_text(ours)
+    ended = CliRunner().invoke(reports.main, ["--into", str(tmp_path)])
+    assert "jax: left as it is: its report is of a GPU" in ended.output
+    assert (tmp_path / "jax.json").read_text() == ours
+    CliRunner().invoke(reports.main, ["jax", "--into", str(tmp_path)])
+    assert json.loads((tmp_path / "jax.json").read_text())["device"] == "cpu"
+
+
 def test_the_command_writes_a_report_and_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,7 @@ _PAGE: Final = """\
 Every backend of `embconform backends`, judged where its package is installed. This page and the
 files beside it are written by
 
-<!-- not run: takes an hour -->
+<!-- not run: takes half an hour -->
 ```bash
 python -m embconform.proof.reports
 ```
@@ -166,6 +166,14 @@ def _judge(name: str, budget: str) -> dict[str, Any] | None:
         return found
 
 
+def _is_of_a_gpu(report: Path) -> bool:
+    """Tell whether a report tells more than can be found out here."""
+    import torch
+
+    there = report.is_file() and not torch.cuda.is_available()
+    return there and json.loads(report.read_text(encoding="utf-8"))["device"] == "cuda"
+
+
 def _take_in(report: dict[str, Any], into: Path) -> bool:
     """Write a report and the page anew; tell whether the backend is conformant."""
     name = report["target"]
@@ -192,7 +200,8 @@ def _take_in(report: dict[str, Any], into: Path) -> bool:
 def main(names: tuple[str, ...], into: Path, budget: str, made: tuple[Path, ...]) -> None:
     """Judge the backends NAME..., or all, and write what was found; old reports are replaced.
 
-    The report of a backend that can't run here stays as it is. Exit codes: 0 all that ran are
+    The report of a backend that can't run here stays as it is, and so does one of a GPU where there
+    is none and the backend is not named. Exit codes: 0 all that ran are
     conformant, 1 one is not, 2 a name is none.
     """
     known = catalogue()
@@ -205,6 +214,8 @@ def main(names: tuple[str, ...], into: Path, budget: str, made: tuple[Path, ...]
         conformant &= _take_in(json.loads(file.read_text(encoding="utf-8")), into)
     for name in names or (() if made else known):
         reason = reason_not_to_run(known[name].path)
+        if not (reason or names) and _is_of_a_gpu(into / f"{name}.json"):
+            reason = "its report is of a GPU, and there is none here"
         report = None if reason else _judge(name, budget)
         if report is None:
             click.echo(f"{name}: left as it is{f': {reason}' if reason else ''}", err=True)
