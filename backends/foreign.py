@@ -127,9 +127,10 @@ def with_autograd(
     Returns
     -------
     tuple of Tensor and callable
-        As a :data:`Lookup` gives them; no pullback under inference_mode.
+        As a :data:`Lookup` gives them; no pullback under inference_mode or of a table made there.
     """
-    if torch.is_inference_mode_enabled() or not weight.is_floating_point():
+    inference = torch.is_inference_mode_enabled() or weight.is_inference()
+    if inference or not weight.is_floating_point():
         return run(weight), None
     table = weight.detach().requires_grad_()
     with torch.enable_grad():

@@ -177,3 +177,5 @@ def test_autograd_gives_the_pullback_of_what_torch_runs() -> None:
     assert weight.grad[:, 0].tolist() == [0.0, 0.0, 2.0]
     with torch.inference_mode():
         assert not bridge(look_up, AS_IT_IS)(ids, weight).requires_grad
+        made = torch.ones(3, 2)
+    assert not bridge(look_up, AS_IT_IS)(ids, made).requires_grad
