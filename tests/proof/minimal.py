@@ -130,7 +130,7 @@ def page_of(command: str, cases: Sequence[Smallest], times: Sequence[Soonest]) -
     drawn = [one for one in cases if one.indices is not None and one.rows is not None]
     yield from ("# How small failing cases are, and how soon the first shows", "")
     yield from (
-        "<!-- not run: takes hours -->",
+        "<!-- not run: takes minutes -->",
         "```bash",
         command,
         "```",
