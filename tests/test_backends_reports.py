@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def test_a_report_is_condensed_to_what_tells_runs_apart() -> None:
     assert kept["deviation"]["errors.negative"]["reason"] == "it wraps"
     assert kept["environment"]["no-such-distribution"] == "missing"
     assert kept["seconds"] == 62
+
+
+def test_a_report_names_no_folder_of_the_machine() -> None:
+    broken = clause("gradient.sum", "fail", detail=f"raised in {sys.prefix}/lib/torch.py")
+    kept = reports.condense(RAW | {"clauses": [broken]}, ())
+    assert kept["fail"]["gradient.sum"]["detail"] == "raised in .../lib/torch.py"
 
 
 def test_the_page_counts_and_names() -> None:

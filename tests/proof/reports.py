@@ -129,7 +129,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def _why(clause: dict[str, Any]) -> dict[str, str]:
     row = clause["deviation"] or {}
     return {key: row[key] for key in ("reason", "link") if key in row} | {
-        "detail": clause["detail"][:200]
+        "detail": clause["detail"].replace(sys.prefix, "...")[:200]  # a traceback names folders
     }
 
 
