@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from sampling import bug_name
 
 from embconform.conformance.api import NonconformantError, check_backend
 from embconform.conformance.isolation.isolated import Isolated
@@ -68,7 +69,7 @@ def test_streams(target: str) -> None:
     assert found["streams.capture"].status is graph
 
 
-@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: f"{bug.clause}-{bug.name}")
+@pytest.mark.parametrize("bug", PLANTED, ids=bug_name)
 def test_a_planted_bug_is_caught(bug: Planted) -> None:
     report = report_of(bug.where, bug.clause, device="cuda")
     (result,) = report.clauses

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sampling import bug_name
 
 from embconform.mutants.registry import by_name
 from embconform.proof.discovery import lines, main, page_of, plan
@@ -21,13 +22,13 @@ RUN = {"kind": "run", "commit": "abc", "command": "python -m x run"} | dict.from
 )
 
 
-@pytest.mark.parametrize("bug", SAMPLE, ids=lambda bug: f"{bug.clause}-{bug.name}")
+@pytest.mark.parametrize("bug", SAMPLE, ids=bug_name)
 def test_a_sample_is_found_with_another_seed(bug: object) -> None:
     assert hunt(bug, seed=101, budgets=("default",), until="any").caught  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bug", by_name().values(), ids=lambda bug: f"{bug.clause}-{bug.name}")
+@pytest.mark.parametrize("bug", by_name().values(), ids=bug_name)
 def test_every_bug_is_found_with_20_seeds(bug: object) -> None:
     missed = [
         seed

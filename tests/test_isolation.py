@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import psutil
@@ -23,6 +24,7 @@ from embconform.conformance.isolation.isolated import Isolated, _portions
 from embconform.conformance.isolation.limits import GIB, Limits
 from embconform.conformance.judging import rule
 from embconform.conformance.options import RunOptions
+from embconform.conformance.outcome import Lost
 from embconform.conformance.report import ClauseResult, Report, Status
 from embconform.conformance.running.engine import run
 from embconform.reference.clause import Profile
@@ -184,6 +186,15 @@ def test_a_crash_costs_none_of_the_cases_beside_it(tmp_path: Path) -> None:
         assert target.losses == (2, 0)
     lost = [[step.lost is not None for step in outcome.steps] for outcome in seen]
     assert lost == [[False], [False, True], [False, False], [True], [False]]
+
+
+@pytest.mark.parametrize("kind", ["crash", "timeout"])
+def test_a_mark_that_a_target_wrote_to_is_not_trusted(kind: Literal["crash", "timeout"]) -> None:
+    table, calls = Placed(np.zeros((2, 1))), (Call(Placed(np.array([1]))),)
+    case = Case("by hand", Profile.TORCH, table, Options(), "no_grad", "functional", calls), False
+    with Isolated("eager") as target:
+        seen = list(target._despite(Lost(kind, "lost", 2**62), (case, case)))
+    assert [outcome.steps[-1].lost is not None for outcome in seen] == [False, True]
 
 
 def test_large_cases_are_not_sent_together() -> None:

@@ -44,7 +44,7 @@ IN_ORDER = ("SparseSticks",)
     [
         pytest.param(
             bug,
-            id=f"{bug.clause}-{bug.name}",
+            id=bug_name(bug),
             marks=[pytest.mark.slow] * (RANKS.get(bug.name) != 0),
         )
         for bug in PLAIN

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sampling import bug_name
 from torch import Tensor
 
 from embconform.backends.adapt import as_backend
@@ -144,7 +145,7 @@ class TestPlantedBugs:
         self.check(by_name()[name, profile])
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("bug", SCRIPTABLE, ids=lambda bug: f"{bug.clause}-{bug.name}")
+    @pytest.mark.parametrize("bug", SCRIPTABLE, ids=bug_name)
     def test_fail_on_every_bug_and_pass_on_a_right_target(self, bug: Planted) -> None:
         self.check(bug)
 

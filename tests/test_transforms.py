@@ -127,7 +127,7 @@ def test_no_other_clause_catches_it(bug: Planted) -> None:
 @pytest.mark.parametrize(
     "bug",
     [bug for bug in HARD if bug.clause not in OF_PROGRAMS],
-    ids=lambda bug: f"{bug.clause}-{bug.name}",
+    ids=bug_name,
 )
 def test_a_hard_bug_is_caught_by_its_clause(bug: Planted) -> None:
     assert bug.clause in only(bug, TRANSFORM_PROBES)
@@ -137,7 +137,7 @@ def test_a_hard_bug_is_caught_by_its_clause(bug: Planted) -> None:
 @pytest.mark.parametrize(
     "bug",
     [bug for bug in GROUP if bug.clause in OF_PROGRAMS],
-    ids=lambda bug: f"{bug.clause}-{bug.name}",
+    ids=bug_name,
 )
 def test_no_other_clause_catches_a_wrong_program(bug: Planted) -> None:
     assert only(bug, [*TRANSFORM_PROBES, *PROGRAM_PROBES]) == {bug.clause}

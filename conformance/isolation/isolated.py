@@ -311,9 +311,11 @@ class Isolated:
         """Give the outcomes of cases in one of which the process was lost.
 
         What hangs does so in the step that it is at. What dies may have been hurt by an earlier
-        case, so each gets a process of its own; where none dies alone, it is the one that did.
+        case, so they are asked for one by one; where none dies alone, it is the one that did. The
+        mark is in memory that a target can write to.
         """
         at, step = divmod(max(lost.mark, 0), STEPS)
+        at = min(at, len(cases) - 1)
         blamed = replace(lost, mark=step)
         if self.stop() or len(cases) == 1:
             yield self._up_to(*cases[0], blamed)

@@ -59,8 +59,7 @@ class Driver:
         ----------
         draws : Draws
         body : callable
-            Given a batch. What it raises is shrunk where that is a phase, and comes
-            out.
+            Given a batch. What it raises is shrunk where that is a phase, and comes out.
         phases : Phase
             Of Hypothesis.
         """

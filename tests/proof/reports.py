@@ -201,8 +201,8 @@ def main(names: tuple[str, ...], into: Path, budget: str, made: tuple[Path, ...]
     """Judge the backends NAME..., or all, and write what was found; old reports are replaced.
 
     The report of a backend that can't run here stays as it is, and so does one of a GPU where there
-    is none and the backend is not named. Exit codes: 0 all that ran are
-    conformant, 1 one is not, 2 a name is none.
+    is none and the backend is not named. Exit codes: 0 all that ran are conformant, 1 one is not,
+    2 a name is none.
     """
     known = catalogue()
     for name in names:

@@ -99,13 +99,12 @@ def accept(
     backend = as_backend(name, right()[name])
     options = RunOptions(backend.profiles[0], budget, seed=seed, select=select)
     report = run(backend, options, target=name, spread=Spread(shard=shard, of=of))
-    refused = refusals(report, whole=of == 1)
     return Acceptance(
         name=name,
         profile=report.profile.value,
         seed=seed,
         budget=budget,
-        refused=refused,
+        refused=refusals(report, whole=of == 1),
         warned=tuple(
             result.clause.id
             for result in report.with_status(*BROKEN)
