@@ -79,6 +79,7 @@ DIRECTED: Final = (
     Structure(gradient="sparse", upstream_layout="broadcast"),
     *(Structure(gradient="sparse", upstream="wild", size=size) for size in ("tiny", "some")),
     *(Structure(program="update-weight", mode=mode) for mode in GRAD_MODES[1:]),
+    *(Structure(program="update-weight", mode=m, dtype="float16") for m in ("frozen", "no_grad")),
     *(
         Structure(program="update-weight", mode=mode, weight_layout=layout)
         for mode in ("frozen", "no_grad")
@@ -182,7 +183,7 @@ DIRECTED: Final = (
     Structure(size="block", upstream="plain", dtype="float64"),
     Structure(size="block", table="special"),
     *(Structure(size="some", bound="p2", table=table) for table in ("spike", "zero-rows")),
-    Structure(bound="p2", table="spike", upstream="plain"),
+    *(Structure(bound="p2", table="spike", upstream="plain", rank=rank) for rank in (1, 2)),
     Structure(bound="p2", table="zero-rows", rank=2),
     *(Structure(bound="zero", dtype=dtype) for dtype in ("float64", "bfloat16")),
     *(Structure(size="some", rank=4, gradient=kind) for kind in ("dense", "sparse")),
@@ -263,6 +264,11 @@ DIRECTED: Final = (
         for padding in ("zero", "last")
     ),
     Structure(gradient="sparse", size="most", dtype="float64", upstream="plain"),
+    *(
+        Structure(padding=padding, bound="p2", table="zero-rows", rank=rank, size=size)
+        for padding in ("zero", "inner", "last")
+        for rank, size in ((2, "tiny"), (1, "some"))
+    ),
     *(Structure(size="paced", table="near", mode=mode) for mode in ("grad", "no_grad", "frozen")),
     Structure(size="hot", mode="no_grad"),
     Structure(index_layout=PAIRED, index_dtype="int32", size="some"),

@@ -259,17 +259,24 @@ class _Builder(Programs):
 
     def _few_ids(self, count: int) -> Ids:
         padding = self.options.normalised(self.rows).padding_idx
-        legal = padding is not None and 0 <= padding < self.rows
-        share = self.draw(among(("some", "free", "some", "all"))) if legal else "free"
-        if share == "all" and padding is not None:
+        if padding is None or not 0 <= padding < self.rows:
+            return self._free_ids(count)
+        share = self.draw(among(("some", "free", "some", "all")))
+        if share == "all":
             return np.full(count, padding, np.int64)
-        one = between(0, self.rows - 1)
-        ids = np.array([self.draw(one) for _ in range(count)], np.int64)
-        if share == "some" and padding is not None:
-            if count > 1 and ids[0] == padding:
-                ids[0] = (padding + 1) % self.rows
-            ids[count // 2 : count // 2 + 1] = padding
-        return ids
+        ids = self._free_ids(count)
+        return _with_padding(ids, padding, self.rows) if share == "some" and count else ids
+
+    def _free_ids(self, count: int) -> Ids:
+        """Draw any indices, rising ones, or no row twice while the rows last."""
+        kind = self.draw(among(("any", "distinct", "rising", "any", "distinct")))
+        left = list(range(self.rows))
+        ids = []
+        for _ in range(count):
+            left = left or list(range(self.rows))
+            place = self.draw(between(0, len(left) - 1))
+            ids.append(left.pop(place) if kind == "distinct" else left[place])
+        return np.array(sorted(ids) if kind == "rising" else ids, np.int64)
 
     def _many_ids(self, count: int) -> Ids:
         kinds = _MIXED_KINDS if self.s.size in MIXED else _KINDS.get(self.s.size, _MANY_KINDS)
@@ -370,3 +377,15 @@ class _Builder(Programs):
     def _zeros(self) -> Placed:
         shape = {0: (), 1: (2,), 2: (2, 2)}.get(self.s.rank, (2, 1, 2))
         return Placed(np.zeros(shape, self.s.index_dtype), self.s.index_layout)
+
+
+def _with_padding(ids: Ids, padding: int, rows: int) -> Ids:
+    """Name padding in the middle, and another row before it; distinct indices stay so."""
+    middle = len(ids) // 2
+    if padding in ids:
+        place = int(np.argmax(ids == padding))
+        ids[[place, middle]] = ids[[middle, place]]
+    ids[middle] = padding
+    if middle and ids[0] == padding:
+        ids[0] = (padding + 1) % rows
+    return ids

@@ -64,9 +64,11 @@ def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> fl
     if s.table == "spike":
         if compiled:
             return 4.0
-        if draw(between(0, 3)) == 3:
+        kind = draw(among(("met", "met", "twice met", "any")))
+        if kind == "any":
             return float(draw(between(1, 9)))
         row = table[draw(between(0, len(table) - 1))]
-        return float(np.abs(row.astype(np.float64)).max())  # the norm of a row, whatever p
+        norm = float(np.abs(row.astype(np.float64)).max())  # whatever p
+        return norm if kind == "met" else norm / 2
     ordinary = 1.0 if compiled else draw(among((1.0, 0.5, 2.0, 0.25, 4.0, 0.3, 1.7)))
     return float(ordinary * 2.0**-12 if s.table == "tiny" else ordinary)

@@ -83,9 +83,10 @@ class ShortWhereRepeated(Short):
 
 @planted("max-norm.padding-row")
 class ShortPadding(Short):
-    """The path for tiny tables with a row of zeros halves the bound of the padding row."""
+    """The path for small tables with a row of zeros halves the bound of the padding row."""
 
     only = "bounded padding special"
+    most = 600
 
     def is_kind(self, options: Options) -> bool:
         two = options.norm_type == 2 and options.max_norm != 0
@@ -105,19 +106,18 @@ class ShortCubes(Short):
 
 @planted("max-norm.every-column")
 class ShortSpikes(Short):
-    """The path for tiny tables with one component a row halves the bound."""
+    """The path for small tables with one component a row halves the bound."""
 
     only = "bounded special"
+    most = 600
 
     def is_kind(self, options: Options) -> bool:
         spiked = self.table.shape[1] > 1 and bool(((self.table != 0).sum(1) == 1).all())
         two = options.norm_type == 2 and options.max_norm != 0
-        return (
-            two
-            and spiked
-            and all_distinct(self.ids)
-            and bool((self.table.abs().amax(1) >= 1).all())
-        )
+        return two and spiked and all_distinct(self.ids)
+
+    def hit(self, rows: Tensor, options: Options) -> Tensor:
+        return rows.abs().amax(1) >= 1
 
 
 @planted("max-norm.wide-rows")
