@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any
 
@@ -152,9 +152,14 @@ class Observer:
             self.steps.append(seen)
             if seen.raised and not (isinstance(step, Call) and step.must_raise):
                 break
-        kept = {} if self.ruined else self.outputs
-        final = {position: to_numpy(output) for position, output in kept.items()}
-        return Outcome(tuple(self.steps), final)
+        return Outcome(tuple(self.steps), {} if self.ruined else self._final_outputs())
+
+    def _final_outputs(self) -> dict[int, Array]:
+        found = {}
+        for position, output in self.outputs.items():
+            with suppress(Exception):  # one that can't be read any more is missing
+                found[position] = to_numpy(output)
+        return found
 
     def _take(self, position: int, step: Any) -> StepSeen:
         extra: dict[str, Any] = {}
@@ -182,7 +187,10 @@ class Observer:
         if self.ruined:
             return StepSeen(raised, self._known_memory(), **extra, ruined=True)
         if "gradient" not in extra and isinstance(step, Backward):
-            extra["gradient"] = read_gradient(self.leaf.grad)
+            try:
+                extra["gradient"] = read_gradient(self.leaf.grad)
+            except Exception as error:  # a tensor that nobody can read, as a transform leaves it
+                raised = raised or raised_from(error)
         return StepSeen(raised, self._memory(), **extra)
 
     def _known_memory(self) -> MemorySeen:
