@@ -109,23 +109,22 @@ def segfaults_backward(indices, weight):
     return _Hanging.apply(weight, indices)
 
 
-class _Dead(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, weight, indices):
-        ctx.shape = weight.shape
-        return weight.detach()[indices]
-
-    @staticmethod
-    def backward(ctx, upstream):
-        if upstream.dtype != torch.float64:
-            return torch.ones(ctx.shape, dtype=upstream.dtype), None
-        kept = []
-        torch.vmap(lambda member: (kept.append(member), member)[1])(upstream.new_ones(2, *ctx.shape))
-        return kept[0], None  # of a transform that is over: nobody can read it
+class _Lazy(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function.__name__ == "detach":
+            raise RuntimeError("its stream is gone")
+        return super().__torch_function__(function, types, args, kwargs or {})
 
 
-def gives_a_dead_gradient(indices, weight):
-    return _Dead.apply(weight, indices)
+def _make_lazy(weight):
+    weight.grad = weight.grad.as_subclass(_Lazy)
+
+
+def gives_a_lazy_gradient(indices, weight):
+    if _odd(weight) and weight.is_leaf and weight.requires_grad:
+        weight.register_post_accumulate_grad_hook(_make_lazy)
+    return embedding(indices, weight)
 
 
 class _Command:
