@@ -32,6 +32,7 @@ from embconform.conformance.outcome import (
     GradientSeen,
     MemorySeen,
     Outcome,
+    Raised,
     StepSeen,
     TensorSeen,
     raised_from,
@@ -186,12 +187,15 @@ class Observer:
             self.ruined = self.ruined or self.settle.lost()
         if self.ruined:
             return StepSeen(raised, self._known_memory(), **extra, ruined=True)
-        if "gradient" not in extra and isinstance(step, Backward):
-            try:
-                extra["gradient"] = read_gradient(self.leaf.grad)
-            except Exception as error:  # a tensor that nobody can read, as a transform leaves it
-                raised = raised or raised_from(error)
-        return StepSeen(raised, self._memory(), **extra)
+        unread = self._read_gradient(extra) if isinstance(step, Backward) else None
+        return StepSeen(raised or unread, self._memory(), **extra)
+
+    def _read_gradient(self, extra: dict[str, Any]) -> Raised | None:
+        try:
+            extra["gradient"] = read_gradient(self.leaf.grad)
+        except Exception as error:  # a tensor that nobody can read, as a transform leaves it
+            return raised_from(error)
+        return None
 
     def _known_memory(self) -> MemorySeen:
         """Give what was last read, or written: the device can't be read any more."""

@@ -280,6 +280,16 @@ DIRECTED: Final = (
     Structure(program="error", fault="index-float32", size="no-indices"),
     Structure(program="error", fault="weight-3d"),
     Structure(program="error", fault="negative", size="some", rank=2),
+    *(
+        Structure(program="error", fault=fault, weight_layout="expanded", mode=mode)
+        for fault in ("too-large", "negative")
+        for mode in ("frozen", "no_grad")
+    ),
+    *(Structure(upstream="nonfinite", size=size) for size in ("many", "most")),
+    *(Structure(gradient="scaled", size=size, upstream="plain") for size in ("wide", "widest")),
+    Structure(gradient="sparse", index_layout="transposed", rank=2, size="some"),
+    Structure(gradient="sparse", index_layout="swapped", rank=3, size="some"),
+    *(Structure(weight_layout=COLUMN_SLICE, bound=bound, size="some") for bound in ("p1", "pinf")),
 )
 
 

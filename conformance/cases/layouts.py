@@ -15,6 +15,9 @@ GUARD = 3
 GUARD_VALUE = 77
 """Outside a small table as an index, and like none of its values; a person can read it."""
 
+ALIGNED = 8
+"""Elements that the rows of an aligned array are a multiple of apart."""
+
 
 @dataclass(frozen=True)
 class Laid:
@@ -124,8 +127,10 @@ def _strides(layout: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]
         return (swapped[1], swapped[0], *swapped[2:]), span
     padded = list(shape)
     factor = 1
-    if layout in ("sliced", "columns") and shape:
+    if layout == "sliced" and shape:
         padded[-1] += 2
+    if layout == "columns" and shape:
+        padded[-1] += ALIGNED - padded[-1] % ALIGNED
     if layout in ("stepped", "paired"):
         factor = 2
     strides: list[int] = []
@@ -148,7 +153,8 @@ def lay_out(placed: Placed) -> Laid:
         the buffer); expanded, spread and broadcast (stride 0 on the first axis, on the last, on
         all: values along them must be equal); windows (rows that each start one element after the
         row before, as torch.Tensor.unfold gives); rows (contiguous, two rows into the buffer);
-        columns (sliced, but from the first element of the buffer: the first columns of an array);
+        columns (from the first element of the buffer, rows a multiple of eight elements apart: the
+        first columns of an array, which are aligned);
         pooled (stride 0 on the last axis but one, as a sum over the tokens of a text gives);
         paired (stepped, but from the first element of the buffer: the first of each pair).
 

@@ -20,6 +20,9 @@ COUNT: Final = 2**20 + 9
 """Indices of the largest call: more than 20 bits count."""
 WIDTH: Final = 2**15 + 33
 """Columns of the widest row: more than a short counts."""
+VOCABULARY: Final = 50_257
+TOKENS: Final = 40_000
+"""GPT-2's rows and a batch of tokens: an index and its place take 32 bits together."""
 
 
 def _large(lab: Lab) -> Iterator[Trial]:
@@ -30,6 +33,8 @@ def _large(lab: Lab) -> Iterator[Trial]:
         yield partial(_looked_up, lab, few.astype(dtype), WIDTH)
     if not slow:
         yield partial(_looked_up, lab, _many(lab, dtypes[0]), 1)
+        text = lab.draw.integers(0, VOCABULARY, TOKENS).astype(dtypes[-1])
+        yield partial(_looked_up, lab, text, 1, VOCABULARY)
 
 
 def _many(lab: Lab, dtype: str) -> Array:
@@ -39,14 +44,14 @@ def _many(lab: Lab, dtype: str) -> Array:
     return ids
 
 
-def _looked_up(lab: Lab, ids: Array, width: int) -> Claims:
+def _looked_up(lab: Lab, ids: Array, width: int, height: int = 5) -> Claims:
     """Look up without a gradient; the table may be as wide as it is looked at."""
-    table = lab.table(5, width)
+    table = lab.table(height, width)
     table[table == 0] = 1.0  # the sign of a zero is for other clauses
     weight, lookup = lab.tensor(table), Lookup(ids, table, {}, lab.profile)
     with grad_context("no_grad"):
         out = lab.bind(lookup)(lab.tensor(ids), weight)
-    told = f"{ids.size} indices of {ids.dtype} in a table of {width} columns"
+    told = f"{ids.size} indices of {ids.dtype} in a table of {height} x {width}"
     yield Rows(f"the output for {told}", read(out), lookup)
     yield SameBits(f"the table after a call for {told}", to_numpy(weight), table)
 

@@ -17,6 +17,8 @@ from embconform.reference.dtypes import Array
 
 _CLAUSE: Final = "gradient.near-permutations"
 HEIGHT, WIDTH = 18, 3
+LONG: Final = 600
+"""Indices of the longest batch; its first half may be all that a look at a sample sees."""
 GONE: Final = (8, 11, 13, 14)
 TWICE: Final = (9, 10, 12, 15)
 """Four numbers, and others with the same sum, sum of squares and exclusive or."""
@@ -32,6 +34,7 @@ def _batches(lab: Lab) -> dict[str, Array]:
     for sentence in apart[1:]:
         again = np.flatnonzero(sentence[1:] == sentence[0]) + 1
         sentence[again] = np.setdiff1d(np.arange(HEIGHT), sentence)[: len(again)]
+    half = lab.draw.permutation(LONG)[: LONG // 2]
     return {
         "their number, sum, sum of squares and ends": lab.draw.permutation(alike),
         "their number, sum, ends and order": np.sort(alike),
@@ -41,6 +44,8 @@ def _batches(lab: Lab) -> dict[str, Array]:
         "each third of the indices": np.concatenate(
             [lab.draw.permutation(HEIGHT) for _ in range(SENTENCES)]
         ),
+        "their first half": np.concatenate([half, np.resize(half[:7], LONG // 2)]),
+        "their last half": np.concatenate([np.resize(half[:7], LONG // 2), half]),
     }
 
 
@@ -48,11 +53,12 @@ def _alike(lab: Lab) -> Iterator[Trial]:
     batches = _batches(lab)
     for told in lab.few(list(batches)):
         ids = batches[told]
-        choices = list(lab.choices(ids, HEIGHT, "padding_idx", "scale_grad_by_freq"))
+        height = max(HEIGHT, int(ids.max()) + 1)
+        choices = list(lab.choices(ids, height, "padding_idx", "scale_grad_by_freq"))
         if "sparse" in lab.able:
             choices.append({"sparse": True})
         for options in lab.few(choices):
-            lookup = Lookup(ids, np.abs(lab.table(HEIGHT, WIDTH)) + 1, options, lab.profile)
+            lookup = Lookup(ids, np.abs(lab.table(height, WIDTH)) + 1, options, lab.profile)
             yield partial(_added, lab, told, lookup)
 
 

@@ -66,10 +66,12 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.many_calls import MANY_CALLS_PROBE
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
     from embconform.conformance.probes.near_permutations import NEAR_PERMUTATIONS_PROBE
+    from embconform.conformance.probes.near_runs import NEAR_RUNS_PROBE
     from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
     from embconform.conformance.probes.passes import PASS_PROBES
+    from embconform.conformance.probes.sparse_entries import LAYOUT_PROBE, ROWS_PROBE
     from embconform.conformance.probes.streams import STREAM_PROBES
     from embconform.conformance.probes.table_views import TABLE_VIEWS_PROBE
     from embconform.conformance.probes.tables import TABLE_PROBES
@@ -105,6 +107,9 @@ def probes() -> tuple[Probe, ...]:
         *GRAPH_PROBES,
         *PASS_PROBES,
         NEAR_PERMUTATIONS_PROBE,
+        NEAR_RUNS_PROBE,
+        LAYOUT_PROBE,
+        ROWS_PROBE,
         THIRD_DERIVATIVE_PROBE,
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,

@@ -163,25 +163,36 @@ def _allowed() -> int:
     return int(most - psutil.Process().memory_info().vms)
 
 
-def _observe_huge(backend: Backend, profile: Profile, seed: int, device: str) -> Seen:
+def _huge_ids(described: Described) -> list[Array]:
+    """Give the indices in each dtype that the target takes."""
+    return [HUGE_IDS.astype(dtype) for dtype in described.capabilities.index_dtypes]
+
+
+def _observe_huge(backend: Backend, profile: Profile, seed: int, device: str) -> tuple[Seen, ...]:
     """Look up the last rows of a table that only its first pages and these rows are written of."""
     del profile
     free = _free(device)
     if free < MEMORY:
-        return TooLittleMemory(free)
+        return (TooLittleMemory(free),)
     rows = to_torch(_huge_rows(seed, backend)).to(device)
     table = torch.empty(HUGE_ROWS, WIDTH, dtype=rows.dtype, device=device)
     table[to_torch(HUGE_IDS.copy()).to(device)] = rows
-    return _call(backend, HUGE_IDS, table)
+    return tuple(_call(backend, ids, table) for ids in _huge_ids(backend))
 
 
-def _judge_huge(seen: Seen, described: Described, profile: Profile, seed: int) -> list[Ruling]:
+def _judge_huge(
+    seen: tuple[Seen, ...], described: Described, profile: Profile, seed: int
+) -> list[Ruling]:
     """Compare the rows bit for bit."""
     del profile
-    return [Ruling("lookup.huge-table", _huge(seen, _huge_rows(seed, described)))]
+    exact = _huge_rows(seed, described)
+    return [
+        Ruling("lookup.huge-table", _huge(one, ids, exact))
+        for one, ids in zip(seen, _huge_ids(described), strict=False)
+    ]
 
 
-def _huge(seen: Seen, exact: Array) -> Finding | None:
+def _huge(seen: Seen, ids: Array, exact: Array) -> Finding | None:
     what = f"a table of {HUGE_ROWS} x {WIDTH}"
     if isinstance(seen, TooLittleMemory):
         wanted = f"{MEMORY / 2**30:.1f} are wanted"
@@ -190,7 +201,7 @@ def _huge(seen: Seen, exact: Array) -> Finding | None:
     if isinstance(seen, Raised):
         short = any(word in str(seen) for word in NO_MEMORY)
         return Finding(f"raised {seen} for {what}", str(seen), "no exception", refused=short)
-    return _compare(what, f"ids {HUGE_IDS.tolist()} of {what}", seen, exact)
+    return _compare(what, f"{ids.dtype} ids {ids.tolist()} of {what}", seen, exact)
 
 
 TABLE_PROBES = (

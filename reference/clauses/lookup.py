@@ -151,11 +151,20 @@ CLAUSES = (
         "weight = torch.randn(3, 129)\nembedding(torch.tensor([2]), weight) == weight[2:]",
     ),
     Clause(
+        "lookup.near-runs",
+        Level.MUST,
+        BOTH,
+        "Indices that have the ends, the sum or the order of a range of rows, or are one but for "
+        "an index, are looked up one by one.",
+        f"{_DOCUMENT}: output = weight[input]; positions are a range, which a slice may serve",
+        "embedding(torch.tensor([0, 2, 1, 3]), weight)  # rows 0, 2, 1, 3 and not weight[:4]",
+    ),
+    Clause(
         "lookup.large-calls",
         Level.MUST,
         BOTH,
         "More than 2**20 indices are looked up as few are, and so are rows of more than 2**15 "
-        "columns, in int32 indices too.",
+        "columns, in int32 indices too, and 40,000 indices into a table of 50,257 rows.",
         "forced: no size but memory's is a limit; EMBEDDING-BUGS §3: counters of few bits",
         "ids = torch.randint(0, 7, (2**20 + 9,))\nembedding(ids, weight) == weight[ids]\n"
         "embedding(ids[:3].int(), torch.randn(7, 2**15 + 33))",

@@ -33,6 +33,7 @@ _OPTION_SETS: Final[tuple[dict[str, Any], ...]] = (
     {"padding_idx": PADDING},
     {"padding_idx": 0},
     {"max_norm": 1.0},
+    {"max_norm": 0.0},
     {"max_norm": 1.5, "norm_type": 1.0},
     {"scale_grad_by_freq": True},
     {"padding_idx": PADDING - ROWS, "sparse": True},

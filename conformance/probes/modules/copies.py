@@ -229,7 +229,7 @@ def _same_but_apart(subject: Subject, duplicate: Callable[[Any], Any], which: st
         for frozen in (False, True):
             module = subject.filled(dtype=dtype, **options)
             module.weight.requires_grad_(not frozen)
-            if not options.get("max_norm"):
+            if "max_norm" not in options:
                 module(subject.ids())  # something to cache
             module.eval()
             made = duplicate(module)

@@ -40,7 +40,7 @@ MEMBERS = np.array([[2, 2, 1], [2, 1, 1], [0, 3, 2]])
 
 
 def _forward_mode(lab: Lab) -> Iterator[Trial]:
-    for lookup in lab.lookups("padding_idx"):
+    for lookup in lab.lookups("padding_idx", "scale_grad_by_freq"):
         for trained in (False, True):
             yield partial(_tangent, lab, lookup, trained)
             yield partial(_tangent_of_dual, lab, lookup, trained)

@@ -1,0 +1,73 @@
+"""Indices that look like a range of rows, as positions are, and are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+import numpy as np
+
+from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.observe import grad_context
+from embconform.conformance.probes.transforms.claims import Lookup, Rows
+from embconform.conformance.probes.transforms.common import (
+    MANY,
+    Claims,
+    Lab,
+    Trial,
+    probe_of,
+)
+from embconform.conformance.recording import read
+from embconform.reference.dtypes import Array
+
+_CLAUSE: Final = "lookup.near-runs"
+FEW: Final = 9
+BATCH: Final = 2
+WIDTH: Final = 3
+
+
+def _nearly(count: int, lab: Lab) -> dict[str, Array]:
+    """Make `count` indices by what is as in a range of rows, or by what they are but for that."""
+    run = np.arange(count) + int(lab.draw.integers(1, 4))
+    middle = count // 2
+    swapped, repeated, late = run.copy(), run.copy(), run.copy()
+    swapped[[middle - 1, middle + 1]] = run[[middle + 1, middle - 1]]
+    repeated[middle - 1 : middle + 2] = run[middle]
+    late[-1] = run[0]
+    mixed = run.copy()
+    mixed[1:-1] = lab.draw.permutation(run[1:-1])
+    return {
+        "their ends and sum": mixed,
+        "all but two of them": swapped,
+        "their order, ends and sum": repeated,
+        "all but the last": late,
+        "their steps but one": np.concatenate([run[:middle], run[middle:] + 1]),
+        "their steps backwards": run[::-1].copy(),
+    }
+
+
+def _near(lab: Lab) -> Iterator[Trial]:
+    for mode in lab.few(lab.modes):
+        for count in lab.few((MANY, FEW)):
+            yield partial(_looked_up, lab, mode, count)
+
+
+def _looked_up(lab: Lab, mode: GradMode, count: int) -> Claims:
+    """Look up the range itself, and then what is nearly one; as a batch too."""
+    batches = _nearly(count, lab)
+    table = lab.table(count + 6, WIDTH)
+    weight = lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+    run = np.sort(batches["their steps backwards"])
+    for told, ids in {"everything": run, **batches}.items():
+        shapes = [ids] if lab.backend.sizes_compiled else [ids, np.stack([run, ids])]
+        for each in shapes:
+            lookup = Lookup(each, table, {}, lab.profile)
+            with grad_context(mode):
+                out = lab.bind(lookup)(lab.tensor(each), weight)
+            shape = "a row of a batch of two" if each.ndim == BATCH else f"{count} indices"
+            what = f"{shape} with {told} as in a range of rows, {MODE_WORDS[mode]}"
+            yield Rows(f"the output for {what}", read(out), lookup)
+
+
+NEAR_RUNS_PROBE: Final = probe_of(_CLAUSE, _near)
