@@ -233,6 +233,7 @@ DIRECTED: Final = (
     Structure(program="error", fault="negative", size="some", index_dtype="int32"),
     Structure(table="special", size="some", dtype="bfloat16"),
     Structure(table="special", size="some", dtype="bfloat16", mode="frozen"),
+    Structure(table="special", dtype="float16", weight_layout="transposed", mode="frozen"),
     Structure(size="some", bound="p2", table="special"),
     *(Structure(size="apart", mode=mode) for mode in ("grad", "no_grad", "frozen")),
     *(Structure(weight_layout=OVERLAPPING, mode=mode) for mode in ("grad", "no_grad")),
