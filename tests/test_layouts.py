@@ -116,7 +116,7 @@ class TestWhatTheyAre:
             "swapped": (1, 3),
             "windows": (1, 1),
             "rows": (4, 1),
-            "columns": (6, 1),
+            "columns": (8, 1),
             "pooled": (0, 1),
             "paired": (8, 2),
         }

@@ -386,7 +386,7 @@ most = psutil.Process().memory_info().vms + 2**31
 resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
 psutil.virtual_memory = lambda: type("", (), {"available": 2**40})
 backend = as_backend("eager", torch.nn.functional.embedding)
-seen = tables._observe_huge(backend, Profile.TORCH, 0, "cpu")
+(seen,) = tables._observe_huge(backend, Profile.TORCH, 0, "cpu")
 assert isinstance(seen, tables.TooLittleMemory) and seen.free <= 2**31, seen
 """
 

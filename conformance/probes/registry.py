@@ -71,7 +71,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
     from embconform.conformance.probes.passes import PASS_PROBES
-    from embconform.conformance.probes.sparse_entries import LAYOUT_PROBE, ROWS_PROBE
+    from embconform.conformance.probes.sparse_entries import SPARSE_ENTRIES_PROBE
     from embconform.conformance.probes.streams import STREAM_PROBES
     from embconform.conformance.probes.table_views import TABLE_VIEWS_PROBE
     from embconform.conformance.probes.tables import TABLE_PROBES
@@ -108,8 +108,7 @@ def probes() -> tuple[Probe, ...]:
         *PASS_PROBES,
         NEAR_PERMUTATIONS_PROBE,
         NEAR_RUNS_PROBE,
-        LAYOUT_PROBE,
-        ROWS_PROBE,
+        SPARSE_ENTRIES_PROBE,
         THIRD_DERIVATIVE_PROBE,
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,

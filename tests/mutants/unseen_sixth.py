@@ -152,6 +152,15 @@ class EntriesByMemory(Noted):
         return super().sparse(upstream, flat, height, counts)
 
 
+@planted("sparse.asked-for")
+class SortedIsCoalesced(Kernel):
+    """Entries in order are marked as coalesced, also where a row has two."""
+
+    def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
+        made = super().sparse(upstream, flat, height, counts)
+        return made._coalesced_(flat.numel() > 0 and is_sorted(flat))
+
+
 def _without_gaps(tensor: Tensor) -> bool:
     spans = ((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
     return tensor.numel() > 0 and 1 + sum(spans) == tensor.numel()
