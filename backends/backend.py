@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -126,12 +127,12 @@ class Backend:
         made = {"functional": self.functional, "module": self.module}
         return frozenset(name for name, form in made.items() if form is not None)
 
-    @property
+    @cached_property
     def known_dtypes(self) -> frozenset[str]:
         """Table and index dtypes."""
         return _known_dtypes(self.capabilities)
 
-    @property
+    @cached_property
     def able(self) -> frozenset[str]:
         """Names of everything it can do, as clauses name their needs."""
         return _able(self.capabilities, self.forms)
@@ -165,12 +166,12 @@ class Description:
     threads: int | None
     source: str
 
-    @property
+    @cached_property
     def known_dtypes(self) -> frozenset[str]:
         """Table and index dtypes."""
         return _known_dtypes(self.capabilities)
 
-    @property
+    @cached_property
     def able(self) -> frozenset[str]:
         """Names of everything it can do, as clauses name their needs."""
         return _able(self.capabilities, self.forms)

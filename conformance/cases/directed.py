@@ -299,4 +299,4 @@ _FUNCTIONAL: Final = frozenset(replace(structure, entry="functional") for struct
 
 def is_directed(s: Structure) -> bool:
     """Tell whether a structure is made for a clause, through whichever entry point."""
-    return replace(s, entry="functional") in _FUNCTIONAL
+    return (s if s.entry == "functional" else replace(s, entry="functional")) in _FUNCTIONAL

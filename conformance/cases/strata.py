@@ -218,6 +218,15 @@ def _all_structures(arrays: int, seed: int, compiled: bool) -> tuple[Structure, 
     return tuple(found)
 
 
+@lru_cache(2)
+def _through(only: Entry | None, arrays: int, seed: int, compiled: bool) -> tuple[Structure, ...]:
+    """Give all structures, those of the other entry point through the only one that there is."""
+    found = _all_structures(arrays, seed, compiled)
+    if only is None:
+        return found
+    return tuple(s if s.entry == only else replace(s, entry=only) for s in found)
+
+
 def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> list[Structure]:
     """List the structures to draw cases from.
 
@@ -238,11 +247,10 @@ def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> l
         Without repetition, the plainest first.
     """
     chosen: dict[Structure, None] = {}
-    for structure in _all_structures(arrays, seed, backend.compiled):
+    forms = backend.forms
+    only: Entry | None = None if len(forms) > 1 else "module" if "module" in forms else "functional"
+    for structure in _through(only, arrays, seed, backend.compiled):
         fitted = structure
-        if fitted.entry not in backend.able:
-            other: Entry = "module" if fitted.entry == "functional" else "functional"
-            fitted = replace(fitted, entry=other)
         if "gradient" not in backend.able and fitted.program.startswith(("repeat", "update")):
             fitted = replace(fitted, mode="frozen")  # else it ends at its first backward pass
         if fits(fitted, backend, profile):
