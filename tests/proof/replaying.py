@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import replace
+from functools import cached_property
 from typing import Final
 
 from hypothesis import Phase
 
 from embconform.conformance.running.driver import Batch, Body, Driver
 from embconform.conformance.running.explorer import Explorer
-from embconform.conformance.running.work import Draws
+from embconform.conformance.running.work import Draws, Unit
 from embconform.reference.clause import Profile
 
 MOST: Final = 2**28
@@ -65,10 +68,27 @@ class ReplayingDriver(Driver):
             body(batch)
 
 
+_WORK: dict[Hashable, list[Unit]] = {}
+_RUNS: Final = 8
+"""Runs whose work is kept: of both profiles, both forms and both budgets."""
+
+
 class ReplayingExplorer(Explorer):
-    """An explorer of one of many targets."""
+    """An explorer of one of many targets, most of which can do the same."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         own = self.driver
         self.driver = ReplayingDriver(own.profile, own.seed, own.compiled, own.one_shape)
+
+    @cached_property
+    def work(self) -> list[Unit]:
+        """What another target's work is that can do the same."""
+        options, backend = replace(self.options, strict=False), self.backend
+        able = backend.able, backend.capabilities.dtypes, backend.capabilities.index_dtypes
+        key = options, self.wanted, able, backend.compiled, backend.sizes_compiled
+        if key not in _WORK:
+            if len(_WORK) == _RUNS:
+                _WORK.pop(next(iter(_WORK)))
+            _WORK[key] = super().work
+        return _WORK[key]
