@@ -12,6 +12,8 @@ from embconform.reference.dtypes import Array
 
 LONGEST = 200
 """Characters of an exception's message that reports show."""
+NO_MEMORY = ("MemoryError", "allocate memory", "out of memory", "RESOURCE_EXHAUSTED")
+"""What an exception says where there was too little memory for what the target does."""
 
 
 @dataclass(frozen=True, eq=False)

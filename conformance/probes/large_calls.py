@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from embconform.conformance.observe import grad_context, to_numpy
-from embconform.conformance.probes.claims import SameBits
+from embconform.conformance.outcome import NO_MEMORY, raised_from
+from embconform.conformance.probes.claims import Refused, SameBits
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read
@@ -49,9 +50,15 @@ def _looked_up(lab: Lab, ids: Array, width: int, height: int = 5) -> Claims:
     table = lab.table(height, width)
     table[table == 0] = 1.0  # the sign of a zero is for other clauses
     weight, lookup = lab.tensor(table), Lookup(ids, table, {}, lab.profile)
-    with grad_context("no_grad"):
-        out = lab.bind(lookup)(lab.tensor(ids), weight)
     told = f"{ids.size} indices of {ids.dtype} in a table of {height} x {width}"
+    try:
+        with grad_context("no_grad"):
+            out = lab.bind(lookup)(lab.tensor(ids), weight)
+    except Exception as error:
+        if not any(word in str(raised_from(error)) for word in NO_MEMORY):
+            raise
+        yield Refused(f"there is too little memory for what is made of {told}")
+        return
     yield Rows(f"the output for {told}", read(out), lookup)
     yield SameBits(f"the table after a call for {told}", to_numpy(weight), table)
 

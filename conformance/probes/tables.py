@@ -16,7 +16,7 @@ from embconform.conformance.finding import Finding, same_bits
 from embconform.conformance.judging import Ruling
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
-from embconform.conformance.outcome import Raised, raised_from
+from embconform.conformance.outcome import NO_MEMORY, Raised, raised_from
 from embconform.conformance.probes.claims import Returned
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.recording import read
@@ -36,8 +36,6 @@ WIDTH = 1024
 HUGE_ROWS = 2**31 // WIDTH + 9
 MEMORY = 2 * 2 * HUGE_ROWS * WIDTH
 """Bytes wanted free: the table in a 16-bit dtype, and a copy, should the target make one."""
-NO_MEMORY = ("MemoryError", "allocate memory", "out of memory", "RESOURCE_EXHAUSTED")
-"""What an exception says where there was too little memory for what the target does."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Short(Narrow):
     most = SMALL
 
     def see(self, indices: Tensor, weight: Tensor, options: Options) -> None:
-        self.ids, self.table = indices, weight.detach()
+        self.ids, self.table, self.trained = indices, weight.detach(), weight.is_leaf
         super().see(indices, weight, options)
 
     def is_kind(self, options: Options) -> bool:
@@ -75,7 +75,8 @@ class ShortWhereRepeated(Short):
     most = 600
 
     def is_kind(self, options: Options) -> bool:
-        return options.norm_type == 2 and options.max_norm != 0 and self.has_zero_row()
+        two = options.norm_type == 2 and options.max_norm != 0
+        return two and self.trained and self.has_zero_row()
 
     def hit(self, rows: Tensor, options: Options) -> Tensor:
         return self.flat(self.ids).unique(return_counts=True)[1] > 1
