@@ -95,3 +95,14 @@ class RowZeroAsWell(Kernel):
             flat = torch.cat([flat, flat.new_zeros(1)])
             upstream = torch.cat([upstream, upstream.new_zeros(1, upstream.shape[1])])
         return super().sparse(upstream, flat, height, counts)
+
+
+@planted("sparse.rows")
+class RowZeroOfDoubles(Kernel):
+    """Buffers of float64 entries are rounded up to an even number, the last one row 0 with a 0."""
+
+    def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
+        if flat.numel() % 2 and upstream.dtype is torch.float64:
+            flat = torch.cat([flat, flat.new_zeros(1)])
+            upstream = torch.cat([upstream, upstream.new_zeros(1, upstream.shape[1])])
+        return super().sparse(upstream, flat, height, counts)
