@@ -27,6 +27,7 @@ from embconform.reference.clause import DEVICES, Profile
 NOT_FEIGNED = {
     "lookup.huge-table": "feigned memory holds no 4 GiB",
     "sparse.optimiser-steps": "a sparse tensor can't be marked",
+    "sparse.asked-for": "a sparse tensor can't be marked",
     "training.sparse-adam-step": "a sparse tensor can't be marked",
     "gradient.non-leaf-table": "a table that is computed loses its mark",
     "gradient.recomputed": "a checkpoint keeps the state of a device that is not there",
