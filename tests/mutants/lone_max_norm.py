@@ -99,7 +99,10 @@ class ShortPadding(Short):
 
 @planted("max-norm.norm-type")
 class ShortCubes(Short):
-    """The path of norm_type=3 for tiny tables halves the bound."""
+    """The path of norm_type=3 for small tables halves the bound."""
+
+    only = "bounded"
+    most = 600
 
     def is_kind(self, options: Options) -> bool:
         return options.norm_type == 3 and self.once()
