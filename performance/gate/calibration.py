@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Final
 
 import numpy as np
@@ -137,18 +138,98 @@ class _Recorded:
 
 @dataclass
 class _Replay:
-    """A course's source: recorded restarts, one slowdown of them."""
+    """A course's source: recorded restarts, one slowdown of some benchmarks."""
 
     recorded: _Recorded
     which: Sequence[int]
-    change: str
+    slowed: Mapping[int, str] = field(default_factory=dict)
     number: int = 0
 
     def restart(self, benchmarks: Sequence[int]) -> dict[str, F64]:
-        rows = self.recorded.at([self.which[k] for k in benchmarks], self.number)
+        asked = [self.which[k] for k in benchmarks]
+        rows = list(zip(asked, self.recorded.at(asked, self.number), strict=True))
         self.number += 1
-        names = {name: name for name in CONTROLS} | {CHANGE: self.change}
-        return {name: np.array([row[of] for row in rows]) for name, of in names.items()}
+        found = {name: np.array([row[name] for _, row in rows]) for name in CONTROLS}
+        changes = [row[self.slowed.get(k, CHANGE)] for k, row in rows]
+        return found | {CHANGE: np.array(changes)}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Head against head, and against itself slowed down, from the same restarts.
+
+    Attributes
+    ----------
+    alarm, void, undecided : bool
+        Whether head against head was called slower, was void, or ended inconclusive.
+    restarts : int
+    seconds : float
+        Of head against head.
+    """
+
+    alarm: bool
+    void: bool
+    undecided: bool
+    restarts: int
+    seconds: float
+
+
+@dataclass
+class Trying:
+    """One trial after the other.
+
+    Attributes
+    ----------
+    ready : Ready
+        Whose base is head.
+    levels : sequence of float
+        Slowdowns that are measured along.
+    rule : Rule
+    """
+
+    ready: Ready
+    levels: Sequence[float] = LEVELS
+    rule: Rule = RULE
+
+    def begin(self, number: int, tick: Callable[[str], None]) -> Trial:
+        """Make a whole run of head against head."""
+        began = perf_counter()
+        slowed = [Arm(_named(level), "head", level) for level in self.levels]
+        compared = COMPARED | {arm.name: (arm.name, "base") for arm in slowed}
+        ready = self.ready
+        own = replace(ready.hello, seed=ready.hello.seed + number)
+        sampler = Sampler(
+            ready.benchmarks, ready.sides, own, ready.together, np.random.default_rng(own.seed),
+            (*ARMS, *slowed), compared, _GRAIN, weigh=False,
+        )  # fmt: skip
+        self.recorded = _Recorded(sampler, tick)
+        course = Course(_Replay(self.recorded, range(self.count)), self.count, self.rule)
+        calls = [track.call for track in course.run()]
+        slower = Call.SLOWER in calls
+        return Trial(
+            alarm=not course.void and slower,
+            void=course.void,
+            undecided=not course.void and not slower and Call.OPEN in calls,
+            restarts=course.restarts,
+            seconds=perf_counter() - began,
+        )
+
+    @property
+    def count(self) -> int:
+        """How many benchmarks there are."""
+        return len(self.ready.benchmarks)
+
+    def finds(self, level: float, benchmark: int) -> bool:
+        """Tell whether a slowdown of one benchmark is found, looking at that one."""
+        source = _Replay(self.recorded, [benchmark], {benchmark: _named(level)})
+        return Course(source, 1, self.rule, family=self.count).run()[0].call is Call.SLOWER
+
+    def run_with(self, level: float, benchmark: int) -> str:
+        """Make a whole run with one benchmark slowed down; give what is said of that one."""
+        source = _Replay(self.recorded, range(self.count), {benchmark: _named(level)})
+        course = Course(source, self.count, self.rule)
+        call = course.run()[benchmark].call
+        return "void" if course.void else call.value
 
 
 def calibrate(
@@ -176,35 +257,26 @@ def calibrate(
     -------
     Calibration
     """
-    slowed = [Arm(_named(level), "head", level) for level in LEVELS]
-    compared = COMPARED | {arm.name: (arm.name, "base") for arm in slowed}
-    count = len(ready.benchmarks)
-    alarms = void = undecided = restarts = 0
+    trying, done = Trying(ready, rule=rule), list[Trial]()
     caught = dict.fromkeys(map(str, LEVELS), 0)
-    began = datetime.now(UTC)
-    for trial in range(trials):
-        own = replace(ready.hello, seed=ready.hello.seed + trial)
-        sampler = Sampler(
-            ready.benchmarks, ready.sides, own, ready.together, np.random.default_rng(own.seed),
-            (*ARMS, *slowed), compared, _GRAIN, weigh=False,
-        )  # fmt: skip
-        label = f"trial {trial + 1} of {trials}"
-        recorded = _Recorded(sampler, lambda said, label=label: tick(f"{label}, {said}"))  # type: ignore[misc]
-        course = Course(_Replay(recorded, range(count), CHANGE), count, rule)
-        calls = [track.call for track in course.run()]
-        restarts += course.restarts
-        alarms += not course.void and Call.SLOWER in calls
-        void += course.void
-        undecided += not course.void and Call.SLOWER not in calls and Call.OPEN in calls
+    began, started = datetime.now(UTC), perf_counter()
+    for number in range(trials):
+        label = f"trial {number + 1} of {trials}"
+        done.append(trying.begin(number, lambda said, label=label: tick(f"{label}, {said}")))  # type: ignore[misc]
         for level in LEVELS:
-            for k in range(count):
-                alone = Course(_Replay(recorded, [k], _named(level)), 1, rule, family=count)
-                caught[str(level)] += alone.run()[0].call is Call.SLOWER
-    seconds = (datetime.now(UTC) - began).total_seconds() / max(1, trials)
+            caught[str(level)] += sum(trying.finds(level, k) for k in range(trying.count))
     return Calibration(
-        ready.head.target, f"{began:%Y-%m-%d}", trials, alarms, void, undecided,
-        dict.fromkeys(map(str, LEVELS), trials * count), caught, seconds, environment,
-    )  # fmt: skip
+        target=ready.head.target,
+        date=f"{began:%Y-%m-%d}",
+        trials=trials,
+        alarms=sum(trial.alarm for trial in done),
+        void=sum(trial.void for trial in done),
+        undecided=sum(trial.undecided for trial in done),
+        planted=dict.fromkeys(map(str, LEVELS), trials * trying.count),
+        caught=caught,
+        seconds=(perf_counter() - started) / max(1, trials),
+        environment=environment,
+    )
 
 
 def _named(level: float) -> str:
