@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,29 @@ def test_every_bug_is_found_with_20_seeds(bug: object) -> None:
         if not hunt(bug, seed=seed, budgets=("default",), until="any").caught  # type: ignore[arg-type]
     ]
     assert missed == []
+
+
+class TestCompressed:
+    def test_is_read_and_rendered(self, tmp_path: Path) -> None:
+        out, page = tmp_path / "found.jsonl.xz", tmp_path / "page.md"
+        with lzma.open(out, "wt", encoding="utf-8") as stream:
+            stream.write(json.dumps(RUN) + "\n" + line_of(_hunted(0)))
+        done = CliRunner().invoke(main, ["render", "--out", str(out), str(page)])
+        assert done.exit_code == 0
+        assert "- 1 planted bugs, 1 runs" in page.read_text()
+
+    def test_is_not_appended_to(self, tmp_path: Path) -> None:
+        out = tmp_path / "found.jsonl.xz"
+        done = CliRunner().invoke(main, ["run", "--out", str(out), "--targets", "LastWriterWins"])
+        assert done.exit_code == 2
+        assert "unpack it with xz -dk" in done.output
+        assert not out.exists()
+
+
+def _hunted(seed: int) -> Hunt:
+    name, profile = "LastWriterWins", "torch"
+    clause = by_name()[name, profile].clause
+    return Hunt(name, profile, clause, "", seed, "default", (), 16, 0.1)
 
 
 class TestPlan:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import lzma
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -18,6 +19,8 @@ from embconform.proof.hunt import Hunt
 from embconform.proof.pool import Died, each
 from embconform.proof.right import Acceptance
 from embconform.proof.tasks import HuntTask, Task, do
+
+XZ: Final = ".xz"
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Log:
 
     @classmethod
     def read(cls, path: Path) -> Log:
-        """Read a file, or nothing where there is none.
+        """Read a file, which xz may have compressed, or nothing where there is none.
 
         Raises
         ------
@@ -48,7 +51,7 @@ class Log:
             If a line is no JSON; where a run was killed, the last line may be half a one.
         """
         log = cls()
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = _lines(path) if path.exists() else []
         for number, line in enumerate(lines, 1):
             try:
                 log.add(json.loads(line))
@@ -91,6 +94,11 @@ class Log:
         return list(dict.fromkeys(run["command"] for run in self.runs))
 
 
+def _lines(path: Path) -> list[str]:
+    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == XZ else path.open() as stream:
+        return stream.read().splitlines()
+
+
 def go_on(module: str, wished: Sequence[Task], out: Path, workers: int) -> int:
     """Do what the file doesn't hold yet, and append every result as it comes.
 
@@ -107,6 +115,8 @@ def go_on(module: str, wished: Sequence[Task], out: Path, workers: int) -> int:
     int
         The exit code: 0, or 1 if a task's process died or raised, or 130 if interrupted.
     """
+    if out.suffix == XZ:
+        raise click.UsageError(f"{out} is compressed; unpack it with xz -dk to go on with it")
     log = Log.read(out)
     todo = [task for task in wished if not log.has(task)]
     _say(f"{len(wished) - len(todo)} of {len(wished)} runs are done")
