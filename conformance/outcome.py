@@ -30,6 +30,11 @@ class Raised:
             return self.type
         return f"{self.type}: {text[:LONGEST]}{'…' if len(text) > LONGEST else ''}"
 
+    @property
+    def short_of_memory(self) -> bool:
+        """Whether there was too little memory for what the target does."""
+        return any(word in str(self) for word in NO_MEMORY)
+
 
 def raised_from(error: BaseException) -> Raised:
     """Describe an exception as plain data."""

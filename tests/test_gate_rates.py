@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from embconform.performance.gate.calibration import Trying, _named, _Recorded
+from embconform.performance.gate.calibration import Trial, _named, _Recorded
 from embconform.performance.gate.course import CHANGE, PLANTED, SILENT
 from embconform.proof import gate_rates
 
@@ -36,24 +35,22 @@ class Machine:
 
 
 @pytest.fixture
-def trying() -> Trying:
-    made = Trying(SimpleNamespace(benchmarks=range(COUNT)), (NOT_SLOW, SLOW))  # type: ignore[arg-type]
-    made.recorded = _Recorded(Machine(), lambda _: None)  # type: ignore[arg-type]
-    return made
+def trial() -> Trial:
+    return Trial(_Recorded(Machine(), lambda _: None), COUNT)  # type: ignore[arg-type]
 
 
-def test_what_is_slower_is_found_and_what_is_not_is_fine(trying: Trying) -> None:
+def test_what_is_slower_is_found_and_what_is_not_is_fine(trial: Trial) -> None:
     for benchmark in range(COUNT):
-        assert trying.run_with(SLOW, benchmark) == "slower"
-        assert trying.finds(SLOW, benchmark)
-        assert trying.run_with(NOT_SLOW, benchmark) == "fine"
-        assert not trying.finds(NOT_SLOW, benchmark)
+        assert trial.run_with(SLOW, benchmark) == "slower"
+        assert trial.finds(SLOW, benchmark)
+        assert trial.run_with(NOT_SLOW, benchmark) == "fine"
+        assert not trial.finds(NOT_SLOW, benchmark)
 
 
-def test_restarts_are_measured_once(trying: Trying) -> None:
+def test_restarts_are_measured_once(trial: Trial) -> None:
     for _ in range(2):
-        trying.run_with(NOT_SLOW, 0)
-    machine = trying.recorded.sampler
+        trial.run_with(NOT_SLOW, 0)
+    machine = trial.recorded.sampler
     assert isinstance(machine, Machine)
     assert machine.asked == [COUNT] * 5
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from embconform.conformance.cases.case import GRAD_MODES
@@ -294,9 +293,9 @@ DIRECTED: Final = (
 )
 
 
-_FUNCTIONAL: Final = frozenset(replace(structure, entry="functional") for structure in DIRECTED)
+_FUNCTIONAL: Final = frozenset(structure.through("functional") for structure in DIRECTED)
 
 
 def is_directed(s: Structure) -> bool:
     """Tell whether a structure is made for a clause, through whichever entry point."""
-    return (s if s.entry == "functional" else replace(s, entry="functional")) in _FUNCTIONAL
+    return s.through("functional") in _FUNCTIONAL

@@ -7,7 +7,6 @@ target that compiles each new size of a call gets these alone.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from embconform.conformance.cases.directed import is_directed
@@ -94,7 +93,7 @@ dtype=bfloat16 weight_layout=transposed index_layout=stepped bound=p2 mode=no_gr
 
 def is_among_the_fewest(s: Structure) -> bool:
     """Tell whether a structure, through whichever entry point, is one that a clause is left to."""
-    return replace(s, entry="functional").name in _NAMES
+    return s.through("functional").name in _NAMES
 
 
 def without_costly(structures: Sequence[Structure], *, sizes_compiled: bool) -> list[Structure]:

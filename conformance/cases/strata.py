@@ -224,7 +224,7 @@ def _through(only: Entry | None, arrays: int, seed: int, compiled: bool) -> tupl
     found = _all_structures(arrays, seed, compiled)
     if only is None:
         return found
-    return tuple(s if s.entry == only else replace(s, entry=only) for s in found)
+    return tuple(structure.through(only) for structure in found)
 
 
 def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> list[Structure]:
@@ -247,8 +247,7 @@ def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> l
         Without repetition, the plainest first.
     """
     chosen: dict[Structure, None] = {}
-    forms = backend.forms
-    only: Entry | None = None if len(forms) > 1 else "module" if "module" in forms else "functional"
+    only = next((entry for entry in get_args(Entry) if backend.forms == {entry}), None)
     for structure in _through(only, arrays, seed, backend.compiled):
         fitted = structure
         if "gradient" not in backend.able and fitted.program.startswith(("repeat", "update")):

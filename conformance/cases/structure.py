@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Final, Literal, get_args
 
@@ -52,6 +52,10 @@ class Structure:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         parts = [f"{key}={v}" for key, v in values.items() if v != getattr(PLAIN, key)]
         return " ".join(parts) or "plain"
+
+    def through(self, entry: Entry) -> Structure:
+        """Give the same through an entry point; itself where that is its own."""
+        return self if self.entry == entry else replace(self, entry=entry)
 
 
 PLAIN: Final = Structure()

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from embconform.conformance.observe import grad_context, to_numpy
-from embconform.conformance.outcome import NO_MEMORY, raised_from
+from embconform.conformance.outcome import raised_from
 from embconform.conformance.probes.claims import Refused, SameBits
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
@@ -55,7 +55,7 @@ def _looked_up(lab: Lab, ids: Array, width: int, height: int = 5) -> Claims:
         with grad_context("no_grad"):
             out = lab.bind(lookup)(lab.tensor(ids), weight)
     except Exception as error:
-        if not any(word in str(raised_from(error)) for word in NO_MEMORY):
+        if not raised_from(error).short_of_memory:
             raise
         yield Refused(f"there is too little memory for what is made of {told}")
         return

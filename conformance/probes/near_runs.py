@@ -28,7 +28,7 @@ WIDTH: Final = 3
 
 
 def _nearly(count: int, lab: Lab) -> dict[str, Array]:
-    """Make `count` indices by what is as in a range of rows, or by what they are but for that."""
+    """Make a range of `count` rows, and what is nearly one, by what is as in a range."""
     run = np.arange(count) + int(lab.draw.integers(1, 4))
     middle = count // 2
     swapped, repeated, late = run.copy(), run.copy(), run.copy()
@@ -38,6 +38,7 @@ def _nearly(count: int, lab: Lab) -> dict[str, Array]:
     mixed = run.copy()
     mixed[1:-1] = lab.draw.permutation(run[1:-1])
     return {
+        "everything": run,
         "their ends and sum": mixed,
         "all but two of them": swapped,
         "their order, ends and sum": repeated,
@@ -58,9 +59,9 @@ def _looked_up(lab: Lab, mode: GradMode, count: int) -> Claims:
     batches = _nearly(count, lab)
     table = lab.table(count + 6, WIDTH)
     weight = lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
-    run = np.sort(batches["their steps backwards"])
-    for told, ids in {"everything": run, **batches}.items():
-        shapes = [ids] if lab.backend.sizes_compiled else [ids, np.stack([run, ids])]
+    for told, ids in batches.items():
+        batch = np.stack([batches["everything"], ids])
+        shapes = [ids] if lab.backend.sizes_compiled else [ids, batch]
         for each in shapes:
             lookup = Lookup(each, table, {}, lab.profile)
             with grad_context(mode):

@@ -16,7 +16,7 @@ from embconform.conformance.finding import Finding, same_bits
 from embconform.conformance.judging import Ruling
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
-from embconform.conformance.outcome import NO_MEMORY, Raised, raised_from
+from embconform.conformance.outcome import Raised, raised_from
 from embconform.conformance.probes.claims import Returned
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.recording import read
@@ -197,8 +197,8 @@ def _huge(seen: Seen, ids: Array, exact: Array) -> Finding | None:
         reason = f"only {seen.free / 2**30:.1f} GiB are free here, and {wanted}"
         return Finding(reason, reason, refused=True)
     if isinstance(seen, Raised):
-        short = any(word in str(seen) for word in NO_MEMORY)
-        return Finding(f"raised {seen} for {what}", str(seen), "no exception", refused=short)
+        said, short = str(seen), seen.short_of_memory
+        return Finding(f"raised {said} for {what}", said, "no exception", refused=short)
     return _compare(what, f"{ids.dtype} ids {ids.tolist()} of {what}", seen, exact)
 
 

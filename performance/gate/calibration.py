@@ -75,10 +75,8 @@ class Calibration:
         return found
 
     def most(self, count: int) -> float:
-        """Give the upper end of the one-sided 95% interval (Clopper-Pearson) of a rate."""
-        if count == self.trials:
-            return 1.0
-        return float(stats.beta.ppf(0.95, count + 1, self.trials - count))
+        """Give the upper end of a rate's interval; see :func:`most`."""
+        return most(count, self.trials)
 
     @property
     def said(self) -> str:
@@ -155,16 +153,15 @@ class _Replay:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Head against head, and against itself slowed down, from the same restarts.
+class Against:
+    """What a whole run of head against head said.
 
     Attributes
     ----------
     alarm, void, undecided : bool
-        Whether head against head was called slower, was void, or ended inconclusive.
+        Whether it called head slower, was void, or ended inconclusive.
     restarts : int
     seconds : float
-        Of head against head.
     """
 
     alarm: bool
@@ -175,49 +172,35 @@ class Trial:
 
 
 @dataclass
-class Trying:
-    """One trial after the other.
+class Trial:
+    """Head against head, and against itself slowed down, from the same restarts.
 
     Attributes
     ----------
-    ready : Ready
-        Whose base is head.
-    levels : sequence of float
-        Slowdowns that are measured along.
+    recorded : _Recorded
+        Which measures the slowdowns that are asked for.
+    count : int
+        How many benchmarks there are.
     rule : Rule
     """
 
-    ready: Ready
-    levels: Sequence[float] = LEVELS
+    recorded: _Recorded
+    count: int
     rule: Rule = RULE
 
-    def begin(self, number: int, tick: Callable[[str], None]) -> Trial:
+    def against_itself(self) -> Against:
         """Make a whole run of head against head."""
         began = perf_counter()
-        slowed = [Arm(_named(level), "head", level) for level in self.levels]
-        compared = COMPARED | {arm.name: (arm.name, "base") for arm in slowed}
-        ready = self.ready
-        own = replace(ready.hello, seed=ready.hello.seed + number)
-        sampler = Sampler(
-            ready.benchmarks, ready.sides, own, ready.together, np.random.default_rng(own.seed),
-            (*ARMS, *slowed), compared, _GRAIN, weigh=False,
-        )  # fmt: skip
-        self.recorded = _Recorded(sampler, tick)
         course = Course(_Replay(self.recorded, range(self.count)), self.count, self.rule)
         calls = [track.call for track in course.run()]
         slower = Call.SLOWER in calls
-        return Trial(
+        return Against(
             alarm=not course.void and slower,
             void=course.void,
             undecided=not course.void and not slower and Call.OPEN in calls,
             restarts=course.restarts,
             seconds=perf_counter() - began,
         )
-
-    @property
-    def count(self) -> int:
-        """How many benchmarks there are."""
-        return len(self.ready.benchmarks)
 
     def finds(self, level: float, benchmark: int) -> bool:
         """Tell whether a slowdown of one benchmark is found, looking at that one."""
@@ -230,6 +213,41 @@ class Trying:
         course = Course(source, self.count, self.rule)
         call = course.run()[benchmark].call
         return "void" if course.void else call.value
+
+
+def trial(
+    ready: Ready,
+    number: int,
+    tick: Callable[[str], None],
+    *,
+    levels: Sequence[float] = LEVELS,
+    rule: Rule = RULE,
+) -> Trial:
+    """Begin a trial, whose number seeds it.
+
+    Parameters
+    ----------
+    ready : Ready
+        Whose base is head.
+    number : int
+    tick : callable
+        Told what is measured.
+    levels : sequence of float
+        Slowdowns that are measured along.
+    rule : Rule
+
+    Returns
+    -------
+    Trial
+    """
+    slowed = [Arm(_named(level), "head", level) for level in levels]
+    compared = COMPARED | {arm.name: (arm.name, "base") for arm in slowed}
+    own = replace(ready.hello, seed=ready.hello.seed + number)
+    sampler = Sampler(
+        ready.benchmarks, ready.sides, own, ready.together, np.random.default_rng(own.seed),
+        (*ARMS, *slowed), compared, _GRAIN, weigh=False,
+    )  # fmt: skip
+    return Trial(_Recorded(sampler, tick), len(ready.benchmarks), rule)
 
 
 def calibrate(
@@ -257,26 +275,32 @@ def calibrate(
     -------
     Calibration
     """
-    trying, done = Trying(ready, rule=rule), list[Trial]()
+    done, count = list[Against](), len(ready.benchmarks)
     caught = dict.fromkeys(map(str, LEVELS), 0)
     began, started = datetime.now(UTC), perf_counter()
     for number in range(trials):
         label = f"trial {number + 1} of {trials}"
-        done.append(trying.begin(number, lambda said, label=label: tick(f"{label}, {said}")))  # type: ignore[misc]
+        one = trial(ready, number, lambda said, label=label: tick(f"{label}, {said}"), rule=rule)  # type: ignore[misc]
+        done.append(one.against_itself())
         for level in LEVELS:
-            caught[str(level)] += sum(trying.finds(level, k) for k in range(trying.count))
+            caught[str(level)] += sum(one.finds(level, k) for k in range(count))
     return Calibration(
         target=ready.head.target,
         date=f"{began:%Y-%m-%d}",
         trials=trials,
-        alarms=sum(trial.alarm for trial in done),
-        void=sum(trial.void for trial in done),
-        undecided=sum(trial.undecided for trial in done),
-        planted=dict.fromkeys(map(str, LEVELS), trials * trying.count),
+        alarms=sum(each.alarm for each in done),
+        void=sum(each.void for each in done),
+        undecided=sum(each.undecided for each in done),
+        planted=dict.fromkeys(map(str, LEVELS), trials * count),
         caught=caught,
         seconds=(perf_counter() - started) / max(1, trials),
         environment=environment,
     )
+
+
+def most(count: int, trials: int) -> float:
+    """Give the upper end of the one-sided 95% interval (Clopper-Pearson) of a rate."""
+    return 1.0 if count == trials else float(stats.beta.ppf(0.95, count + 1, trials - count))
 
 
 def _named(level: float) -> str:

@@ -16,6 +16,8 @@ from embconform.mutants.registry import planted
 
 SMALL = 30
 """Elements of a table up to which these bugs show: more than others, since fewer cases fit."""
+MEDIUM = 600
+"""The same of those for which few cases have the values that they need."""
 ORDINARY = 0.05
 """Largest component from which torch's 1e-7 does not show in a renormed row."""
 
@@ -32,7 +34,10 @@ class Short(Narrow):
 
     def is_kind(self, options: Options) -> bool:
         """Whether the call is of the one kind, all else being plain."""
-        return options.norm_type == 2 and options.max_norm != 0 and self.once()
+        return self.is_two(options) and self.once()
+
+    def is_two(self, options: Options) -> bool:
+        return options.norm_type == 2 and options.max_norm != 0
 
     def once(self) -> bool:
         return all_distinct(self.ids) and bool((self.table.abs().amax(1) >= ORDINARY).all())
@@ -63,8 +68,7 @@ class ShortBesideZeros(Short):
     only = "bounded special"
 
     def is_kind(self, options: Options) -> bool:
-        two = options.norm_type == 2 and options.max_norm != 0
-        return two and all_distinct(self.ids) and self.has_zero_row()
+        return self.is_two(options) and all_distinct(self.ids) and self.has_zero_row()
 
 
 @planted("max-norm.once")
@@ -72,11 +76,10 @@ class ShortWhereRepeated(Short):
     """The path for small tables with a row of zeros halves the bound of rows named twice."""
 
     only = "bounded special"
-    most = 600
+    most = MEDIUM
 
     def is_kind(self, options: Options) -> bool:
-        two = options.norm_type == 2 and options.max_norm != 0
-        return two and self.trained and self.has_zero_row()
+        return self.is_two(options) and self.trained and self.has_zero_row()
 
     def hit(self, rows: Tensor, options: Options) -> Tensor:
         return self.flat(self.ids).unique(return_counts=True)[1] > 1
@@ -87,11 +90,10 @@ class ShortPadding(Short):
     """The path for small tables with a row of zeros halves the bound of the padding row."""
 
     only = "bounded padding special"
-    most = 600
+    most = MEDIUM
 
     def is_kind(self, options: Options) -> bool:
-        two = options.norm_type == 2 and options.max_norm != 0
-        return two and all_distinct(self.ids) and self.has_zero_row()
+        return self.is_two(options) and all_distinct(self.ids) and self.has_zero_row()
 
     def hit(self, rows: Tensor, options: Options) -> Tensor:
         return self.flat(self.ids).unique() == options.padding_idx
@@ -102,7 +104,7 @@ class ShortCubes(Short):
     """The path of norm_type=3 for small tables halves the bound."""
 
     only = "bounded"
-    most = 600
+    most = MEDIUM
 
     def is_kind(self, options: Options) -> bool:
         return options.norm_type == 3 and self.once()
@@ -113,12 +115,11 @@ class ShortSpikes(Short):
     """The path for small tables with one component a row halves the bound."""
 
     only = "bounded special"
-    most = 600
+    most = MEDIUM
 
     def is_kind(self, options: Options) -> bool:
         spiked = self.table.shape[1] > 1 and bool(((self.table != 0).sum(1) == 1).all())
-        two = options.norm_type == 2 and options.max_norm != 0
-        return two and spiked and all_distinct(self.ids)
+        return self.is_two(options) and spiked and all_distinct(self.ids)
 
     def hit(self, rows: Tensor, options: Options) -> Tensor:
         return rows.abs().amax(1) >= 1
@@ -143,7 +144,7 @@ class ShortOfMany(Short):
     only = "bounded many"
 
     def is_kind(self, options: Options) -> bool:
-        return self.ids.numel() >= 1000 and options.norm_type == 2 and options.max_norm != 0
+        return self.ids.numel() >= 1000 and self.is_two(options)
 
 
 @planted("max-norm.zero-bound")

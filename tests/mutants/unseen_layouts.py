@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.kernel import HALVES, Kernel, Options
 from embconform.mutants.max_norm_halves import AccumulatesNorm
 from embconform.mutants.registry import planted
 
@@ -86,23 +86,27 @@ class EntriesForAll(Kernel):
         return super().sparse(dense, every, height, None)
 
 
+class RoundedUp(Kernel):
+    """A right embedding whose sparse gradients of some dtypes get a row 0 to be of even length."""
+
+    dtypes: tuple[torch.dtype, ...] = ()
+
+    def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
+        if flat.numel() % 2 and upstream.dtype in self.dtypes:
+            flat = torch.cat([flat, flat.new_zeros(1)])
+            upstream = torch.cat([upstream, upstream.new_zeros(1, upstream.shape[1])])
+        return super().sparse(upstream, flat, height, counts)
+
+
 @planted("sparse.rows")
-class RowZeroAsWell(Kernel):
+class RowZeroAsWell(RoundedUp):
     """The buffer of entries is rounded up to an even number, the last one row 0 with a 0."""
 
-    def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        if flat.numel() % 2:
-            flat = torch.cat([flat, flat.new_zeros(1)])
-            upstream = torch.cat([upstream, upstream.new_zeros(1, upstream.shape[1])])
-        return super().sparse(upstream, flat, height, counts)
+    dtypes = (torch.float32, torch.float64, *HALVES)
 
 
 @planted("sparse.rows")
-class RowZeroOfDoubles(Kernel):
+class RowZeroOfDoubles(RoundedUp):
     """Buffers of float64 entries are rounded up to an even number, the last one row 0 with a 0."""
 
-    def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        if flat.numel() % 2 and upstream.dtype is torch.float64:
-            flat = torch.cat([flat, flat.new_zeros(1)])
-            upstream = torch.cat([upstream, upstream.new_zeros(1, upstream.shape[1])])
-        return super().sparse(upstream, flat, height, counts)
+    dtypes = (torch.float64,)

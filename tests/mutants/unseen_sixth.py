@@ -171,14 +171,18 @@ class EqualRowsUnchecked(Kernel):
     """A frozen table whose rows are one row expanded gives that row for any index."""
 
     def check_range(self, indices: Tensor, weight: Tensor, options: Options) -> None:
-        if weight.dim() and len(weight) and not weight.stride(0) and not weight.requires_grad:
+        if _is_one_frozen_row(weight):
             return
         super().check_range(indices, weight, options)
 
     def rows(self, flat: Tensor, weight: Tensor) -> Tensor:
-        if len(weight) and not weight.stride(0) and not weight.requires_grad:
+        if _is_one_frozen_row(weight):
             flat = flat.clamp(0, len(weight) - 1)
         return super().rows(flat, weight)
+
+
+def _is_one_frozen_row(weight: Tensor) -> bool:
+    return len(weight) > 0 and not weight.stride(0) and not weight.requires_grad
 
 
 @wrong("transforms.forward-mode")

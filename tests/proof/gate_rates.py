@@ -21,10 +21,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
-from scipy.stats import beta
 
 from embconform.performance.gate.benchmarks import Benchmark
-from embconform.performance.gate.calibration import Trying
+from embconform.performance.gate.calibration import most, trial
 from embconform.performance.gate.installed import install
 from embconform.performance.gate.messages import Hello
 from embconform.performance.gate.revisions import copied, find_head
@@ -117,20 +116,24 @@ def run(*, out: Path, minutes: float, load: bool) -> None:
     number = len(read(out)) if out.exists() else 0
     told = {"commit": commit(), "half_busy": load, **machine("cpu", 1)}
     with _half_busy(load), _ready() as ready:
-        trying, until = Trying(ready, LEVELS), time.monotonic() + 60 * minutes
+        until = time.monotonic() + 60 * minutes
         while time.monotonic() < until:
-            line = json.dumps(told | _tried(trying, number))
+            line = json.dumps(told | _tried(ready, number))
             with out.open("a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
             number += 1
 
 
-def _tried(trying: Trying, number: int) -> dict[str, Any]:
+def _tried(ready: Ready, number: int) -> dict[str, Any]:
     """Make one run of head against head, and one at each slowdown of a benchmark, in turns."""
-    begun = trying.begin(number, lambda said: click.echo(f"trial {number + 1}, {said}", err=True))
-    which = number % trying.count
-    found = {str(level): trying.run_with(level, which) for level in LEVELS}
-    return {"number": number, "slowed": BENCHMARKS[which], **asdict(begun), "found": found}
+
+    def tick(said: str) -> None:
+        click.echo(f"trial {number + 1}, {said}", err=True)
+
+    one = trial(ready, number, tick, levels=LEVELS)
+    against, which = asdict(one.against_itself()), number % one.count
+    found = {str(level): one.run_with(level, which) for level in LEVELS}
+    return {"number": number, "slowed": ready.benchmarks[which].name, **against, "found": found}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -167,8 +170,7 @@ def table(trials: list[dict[str, Any]]) -> Iterator[str]:
         told = " | ".join(str(said[call]) for call in ("slower", "fine", "open", "void"))
         yield f"| +{level:.0%} in one of ten benchmarks | {count} | {told} | |"
     yield ""
-    most = 1.0 if alarms == count else float(beta.ppf(0.95, alarms + 1, count - alarms))
-    yield f"With 95% confidence at most {most:.1%} of runs are false alarms."
+    yield f"With 95% confidence at most {most(alarms, count):.1%} of runs are false alarms."
 
 
 if __name__ == "__main__":

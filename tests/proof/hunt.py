@@ -207,7 +207,7 @@ def _aimed(bug: Planted, options: RunOptions, work: list[Unit]) -> Iterable[tupl
     def is_late(pair: tuple[int, Unit]) -> bool:
         unit = pair[1]
         if isinstance(unit, Draws):
-            return wanted.isdisjoint(map(_by_function, unit.structures))
+            return wanted.isdisjoint(each.through("functional") for each in unit.structures)
         together = unit.probes if isinstance(unit, Together) else (unit,)
         return all(bug.clause not in probe.clauses for probe in together)
 
@@ -227,7 +227,7 @@ class _Noting(ReplayingExplorer):
         one = Part()
         lost = super().judge(case, structure, outcome, number, one)
         for clause in one.tallies:
-            self.exercising[clause].add(_by_function(structure))
+            self.exercising[clause].add(structure.through("functional"))
         part.merge(one)
         return lost
 
@@ -241,11 +241,6 @@ def _exercising(profile: Profile, seed: int) -> Mapping[str, set[Structure]]:
         if isinstance(unit, Draws):
             explorer.do(number)
     return explorer.exercising
-
-
-def _by_function(structure: Structure) -> Structure:
-    """Take away what differs between the forms of a backend."""
-    return structure if structure.entry == "functional" else replace(structure, entry="functional")
 
 
 @cache

@@ -95,8 +95,8 @@ class Log:
 
 
 def _lines(path: Path) -> list[str]:
-    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == XZ else path.open() as stream:
-        return stream.read().splitlines()
+    data = path.read_bytes()
+    return (lzma.decompress(data) if path.suffix == XZ else data).decode().splitlines()
 
 
 def go_on(module: str, wished: Sequence[Task], out: Path, workers: int) -> int:
