@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from embconform.performance.gate import rates
 from embconform.performance.gate.calibration import Trial, _named, _Recorded
 from embconform.performance.gate.course import CHANGE, PLANTED, SILENT
-from embconform.proof import gate_rates
 
 COUNT = 10
 SLOW, NOT_SLOW = 0.1, 0.05
@@ -65,7 +65,7 @@ def test_the_table_counts_what_was_said(tmp_path: Path) -> None:
     trials = [_trial(0), _trial(1, alarm=True), _trial(2, void=True), _trial(3, undecided=True)]
     file = tmp_path / "rates.jsonl"
     file.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
-    done = CliRunner().invoke(gate_rates.main, ["render", "--out", str(file)])
+    done = CliRunner().invoke(rates.main, ["render", "--out", str(file)])
     assert done.exit_code == 0
     assert "| the same | 4 | 1 | 1 | 1 | 1 | 60 |" in done.output
     assert "| +5% in one of ten benchmarks | 4 | 1 | 3 | 0 | 0 | |" in done.output
@@ -78,7 +78,7 @@ def test_the_benchmarks_are_ten_that_there_are() -> None:
     from embconform.performance.passes import PASSES
     from embconform.performance.workloads import find
 
-    assert len(set(gate_rates.BENCHMARKS)) == MOST
-    for name, chosen in gate_rates.BENCHMARKS:
+    assert len(set(rates.BENCHMARKS)) == MOST
+    for name, chosen in rates.BENCHMARKS:
         assert len(find(name)) == 1
         assert chosen in PASSES

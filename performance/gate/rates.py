@@ -1,6 +1,6 @@
 """How often the gate raises a false alarm, and what it finds, over whole runs on a busy machine.
 
-Run as ``python -m embconform.proof.gate_rates run`` again and again, and then ``... render``.
+Run as ``python -m embconform.performance.gate.rates run`` again and again, and then ``... render``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ from embconform.performance.gate.benchmarks import Benchmark
 from embconform.performance.gate.calibration import most, trial
 from embconform.performance.gate.installed import install
 from embconform.performance.gate.messages import Hello
-from embconform.performance.gate.revisions import copied, find_head
+from embconform.performance.gate.revisions import RevisionError, copied, find_head
 from embconform.performance.gate.setup import Place, Ready, get_ready
 from embconform.performance.machine import machine
 from embconform.performance.passes import PASSES
 from embconform.performance.workloads import find
-from embconform.proof.log import commit
 
 LEVELS: Final = (0.05, 0.1)
 BENCHMARKS: Final = (
@@ -114,7 +113,7 @@ def run(*, out: Path, minutes: float, load: bool) -> None:
     """Make whole runs: head against head, and with one of the ten benchmarks slowed down."""
     out = out.resolve()
     number = len(read(out)) if out.exists() else 0
-    told = {"commit": commit(), "half_busy": load, **machine("cpu", 1)}
+    told = {"commit": _commit(), "half_busy": load, **machine("cpu", 1)}
     with _half_busy(load), _ready() as ready:
         until = time.monotonic() + 60 * minutes
         while time.monotonic() < until:
@@ -122,6 +121,15 @@ def run(*, out: Path, minutes: float, load: bool) -> None:
             with out.open("a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
             number += 1
+
+
+def _commit() -> str:
+    """Name the commit of the checkout that this file lies in, or ``unknown``."""
+    try:
+        own = find_head(Path(__file__).parent, allow_dirty=True)
+    except RevisionError:
+        return "unknown"
+    return f"{own.commit[:7]}{'-dirty' * own.dirty}"
 
 
 def _tried(ready: Ready, number: int) -> dict[str, Any]:
