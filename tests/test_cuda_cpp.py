@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,14 @@ def test_a_norm_that_overflows_is_found(kernels: Any) -> None:
     assert weight[1].tolist() == pytest.approx([1.0] * 4)
 
 
+def test_a_norm_beyond_the_largest_number_bounds_its_row(kernels: Any) -> None:
+    made, device = kernels
+    weight = torch.full((2, 4), 1.5e308, dtype=torch.float64, device=device)
+    weight[1, 2] *= -1
+    made.renorm(weight, torch.tensor([1], device=device), 2.0, 2.0, cells(device)[0])
+    assert weight[1].tolist() == pytest.approx([1.0, 1.0, -1.0, 1.0], rel=1e-15)
+
+
 def test_a_fault_stops_the_renorm(kernels: Any) -> None:
     made, device = kernels
     weight = torch.full((3, 4), 9.0, device=device)
@@ -238,8 +247,10 @@ def test_empty_shapes_are_legal(kernels: Any) -> None:
 PLANTED = [
     ("if (goes_back || goes_on) {", "if (goes_on) {"),
     ("column == 0) owners", "column == 0 && group) owners"),
-    ("? sum[k] / times : sum[k]", "? sum[k] : sum[k]"),
-    ("for (i64 k = down; k < groups; k += 32)", "for (i64 k = down; k < groups - 1; k += 32)"),
+    ("? sum[k] / (wide)terms : sum[k]", "? sum[k] : sum[k]"),
+    ("for (i64 k = down; k < groups;", "for (i64 k = down; k < groups - 1;"),
+    ("if (others) next_key = FULL;", ""),
+    ("bool whole_tail = goes_on &&", "bool whole_tail = !goes_on &&"),
     ("total /= (wide)(stop", "total /= (wide)(1 + stop"),
     ("index == padding_idx ? rows : index", "index"),
     ("units * (clearing.share + 1) / clearing.shares", "units * clearing.share / clearing.shares"),
@@ -261,7 +272,8 @@ def test_a_bug_in_the_backward_is_seen(tmp_path: Path, right: str, wrong: str) -
     source.write_text(text.replace(right, wrong))
     made = EmulatedKernels(EmulatedModule(source))
     bad = 0
-    for count, rows, width, kind in ((9_001, 4, 64, "equal"), (20_000, 600, 4, "zipf")):
+    shapes = ((9_001, 4, 64, "equal"), (20_000, 600, 4, "zipf"), (700, 40, 4, "zipf"))
+    for count, rows, width, kind in shapes:
         upstream = torch.ones(count, width)
         ids = drawn(count, rows, torch.device("cpu"), kind)
         for padding, freq in ((NO_ROW, False), (3, True)):
@@ -293,3 +305,36 @@ def test_each_path_adds_up(kernels: Any, path: Any) -> None:
     exact, _ = summed(upstream, ids, 40, NO_ROW, False)
     found = made.scatter(upstream, ids, 40)
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("walkers", [1, 16, 512])
+@pytest.mark.parametrize("processors", [2, 132])
+@pytest.mark.parametrize("count", [150, 900, 8_500])
+@pytest.mark.parametrize("longest", [3, 20, 400])
+def test_runs_of_any_length_are_summed_whatever_the_groups(
+    kernels: Any, walkers: int, processors: int, count: int, longest: int
+) -> None:
+    made, device = kernels
+    rng = np.random.default_rng(count + longest)
+    runs = np.repeat(rng.integers(0, 50, count), rng.integers(1, longest, count))[:count]
+    ids = torch.from_numpy(rng.permutation(runs)).to(device)
+    upstream = torch.from_numpy(rng.integers(-3, 4, (count, 12))).float().to(device)
+    made.walkers = walkers
+    there = made.place(upstream)
+    made.place = lambda _: replace(there, processors=processors)
+    found = made.scatter(upstream, ids, 50, deterministic=True)
+    exact, _ = summed(upstream, ids, 50, NO_ROW, False)
+    assert torch.equal(found.double(), exact)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("count", [1, 700, 9_000])
+def test_subnormal_numbers_are_not_flushed(kernels: Any, dtype: Any, count: int) -> None:
+    made, device = kernels
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    upstream = torch.full((count, 4), smallest, dtype=dtype, device=device)
+    ids = torch.arange(count, device=device) % 500
+    found = made.scatter(upstream, ids, 500)
+    assert torch.equal(
+        found[:, 0].cpu().double() / smallest, torch.bincount(ids.cpu(), minlength=500)
+    )

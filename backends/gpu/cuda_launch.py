@@ -15,21 +15,26 @@ from embconform.backends.gpu.nvrtc import Module
 
 SOURCE: Final = Path(__file__).with_name("embedding.cu")
 _THREADS: Final = 256
-_TILE: Final = 4096
-"""Indices that a block of the sort takes, as in embedding.cu."""
+_RESIDENT: Final = 2048
+"""Threads that a multiprocessor holds."""
+_ROUNDS: Final = (4, 16)
+"""Indices that a thread of the sort takes, as in embedding.cu: few where there are few in all."""
 _DIGIT: Final = 9
 """Bits that a pass of the sort looks at, at most."""
-_SMALL: Final = 8192
-"""Indices that one block sorts by itself, as in embedding.cu."""
-_SMALL_THREADS: Final = 512
-_SMALL_KEYS: Final = 2**19
-_SMALL_DIGIT: Final = 8
+_FEW: Final = 8192
+"""Indices that are ranked by comparing all pairs, as in embedding.cu."""
+_FEW_THREADS: Final = 512
+_FEW_TILE: Final = 64
+_FEW_KEYS: Final = 2**24
+"""Rows up to which float32 holds every index."""
 _ROWS: Final = 2
 """Rows that a thread of the gather has in flight, as in embedding.cu."""
 _CLAIMS: Final = 8
 """Indices that a warp of the renorm claims at a time, as in embedding.cu."""
 _AHEAD: Final = 8
 """Rows that a thread of the reduction has in flight, as in embedding.cu."""
+_COMBINED: Final = (512, 128)
+"""Threads and columns of a block that adds up parts, as in embedding.cu."""
 _NORMS: Final = {0.0: 0, 1.0: 1, 2.0: 2, inf: 3, -inf: 4}
 _POWER: Final = 5
 _VECTOR_BYTES: Final = 16
@@ -62,8 +67,10 @@ class CudaKernels:
     walkers : int
         Threads a multiprocessor that add up rows in the backward.
     path : str
-        How the backward adds: ``atomic``, ``sorted``, or ``auto`` by the number of indices. Halves,
-        counts and deterministic sums are always sorted.
+        How the backward adds: ``sorted``; ``atomic`` where the sum is of float32 or float64, not
+        divided by counts and need not be deterministic; ``auto``, which is ``atomic`` for few
+        indices and float64. Float32 is not added atomically unless asked for, since such additions
+        to a GPU's global memory take subnormal numbers for 0 (PTX ISA, ``red``).
     """
 
     def __init__(
@@ -193,10 +200,11 @@ class CudaKernels:
         if width > 1 and upstream.stride(1) != 1:
             upstream = upstream.contiguous()
         half = upstream.element_size() == 2  # atomics would add in 16 bits
-        many = self.path == "auto" and count > _SMALL
-        if deterministic or scale_grad_by_freq or half or many or self.path == "sorted":
-            return self._scatter_sorted(upstream, indices, rows, padding_idx, scale_grad_by_freq)
-        return self._scatter_atomic(upstream, indices, rows, padding_idx)
+        keeps = upstream.dtype == torch.float64 and count <= _FEW
+        chosen = self.path == "atomic" or (self.path == "auto" and keeps)
+        if chosen and not (deterministic or scale_grad_by_freq or half):
+            return self._scatter_atomic(upstream, indices, rows, padding_idx)
+        return self._scatter_sorted(upstream, indices, rows, padding_idx, scale_grad_by_freq)
 
     def _scatter_atomic(
         self, upstream: torch.Tensor, indices: torch.Tensor, rows: int, padding_idx: int
@@ -233,7 +241,8 @@ class CudaKernels:
         lanes = max(_AHEAD, _lanes(units, 32))
         columns = _ceil(units, lanes)
         share = _ceil(count * columns * lanes, place.processors * self.walkers)
-        length = _ceil(share, lanes) * lanes
+        step = lanes if share > lanes else _AHEAD
+        length = _ceil(share, step) * step
         groups = _ceil(count, length)
         gradient = upstream.new_empty(rows, width)
         owners = torch.empty(groups + 1, dtype=torch.int32, device=upstream.device)
@@ -245,9 +254,12 @@ class CudaKernels:
         grid: tuple[int, ...] = (_ceil(groups * columns, _THREADS // lanes),)
         walked = (upstream, upstream.stride(0), keys, positions, *shape, gradient, parts, owners)
         place.run(f"reduce{kind}", grid, *walked, int(by_frequency))
-        grid = (min(groups, 4 * place.processors), _ceil(width, 32))
+        threads, across = _COMBINED
+        pieces = _ceil(width, across)
+        resident = _ceil(place.processors * _RESIDENT // threads, pieces)
+        grid = (min(groups, resident), pieces)
         added = (keys, count, width, length, gradient, parts, owners, int(by_frequency))
-        place.run(f"combine_{_name(upstream)}", grid, *added)
+        place.run(f"combine_{_name(upstream)}", grid, *added, threads=threads)
         return gradient
 
     def _sort(  # noqa: PLR0917, a launch's
@@ -263,11 +275,12 @@ class CudaKernels:
         count, device = indices.numel(), indices.device
         if rows >= 2**32 - 1 or count >= 2**32:
             raise NotImplementedError(f"{rows} rows, {count} indices: the sort counts in 32 bits")
-        if count <= _SMALL and rows < _SMALL_KEYS:
-            return self._sort_small(place, indices, rows, padding_idx, owners, gradient)
+        if count <= _FEW and rows < _FEW_KEYS:
+            return self._rank_few(place, indices, rows, padding_idx, owners, gradient)
         digit, passes = _digits(rows, _DIGIT)
         scratch = torch.empty(4, count, dtype=torch.int32, device=device)
-        blocks = _ceil(count, _TILE)
+        rounds = _ROUNDS[count >= place.processors * _THREADS * _ROUNDS[1]]
+        blocks = _ceil(count, _THREADS * rounds)
         counts = torch.empty(2**digit * (blocks + 1), dtype=torch.int32, device=device)
         totals = counts[2**digit * blocks :]
         size = gradient.numel() * gradient.element_size()
@@ -277,19 +290,20 @@ class CudaKernels:
             look = (count, rows, padding_idx, turn * digit, digit)
             shares = [(gradient, size, turn * 3 + k, passes * 3) for k in range(3)]
             grid = (blocks + clearing,)
-            place.run(f"count_digits_{source}", grid, keys, *look, counts, owners, *shares[0])
+            name = f"{rounds}_{source}"
+            place.run(f"count_digits_{name}", grid, keys, *look, counts, owners, *shares[0])
             bins = (2**digit, _ceil(2**digit, 8))
             place.run(
                 "add_up_digits", (bins[1] + clearing,), counts, totals, blocks, bins[0], *shares[1]
             )
             to = scratch[2 * (turn % 2) : 2 * (turn % 2) + 2]
             given = (keys, 0 if positions is None else positions, *look, counts, totals)
-            place.run(f"place_{source}", grid, *given, to[0], to[1], *shares[2])
+            place.run(f"place_{name}", grid, *given, to[0], to[1], *shares[2])
             keys, positions, source = to[0], to[1], "key"
         assert positions is not None
         return keys, positions
 
-    def _sort_small(  # noqa: PLR0917, a launch's
+    def _rank_few(  # noqa: PLR0917, a launch's
         self,
         place: Place,
         indices: torch.Tensor,
@@ -299,12 +313,16 @@ class CudaKernels:
         gradient: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Do what :meth:`_sort` does, in one launch."""
+        count = indices.numel()
         size = gradient.numel() * gradient.element_size()
-        clearing = min(4 * place.processors, _ceil(size, 16 * _SMALL_THREADS))
-        made = torch.empty(2, indices.numel(), dtype=torch.int32, device=indices.device)
-        look = (indices, indices.numel(), rows, padding_idx, *_digits(rows, _SMALL_DIGIT))
-        name, given = f"sort_small_{_name(indices)}", (*look, made[0], made[1], owners)
-        place.run(name, (1 + clearing,), *given, gradient, size, threads=_SMALL_THREADS)
+        clearing = min(4 * place.processors, _ceil(size, 16 * _FEW_THREADS))
+        made = torch.empty(2, count, dtype=torch.int32, device=indices.device)
+        place.run(
+            f"rank_few_{_name(indices)}",
+            (_ceil(count, _FEW_TILE) + clearing,),
+            *(indices, count, rows, padding_idx, made[0], made[1], owners, gradient, size),
+            threads=_FEW_THREADS,
+        )
         return made[0], made[1]
 
     def place(self, tensor: torch.Tensor) -> Place:

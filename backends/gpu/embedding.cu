@@ -54,6 +54,23 @@ template <> __device__ __forceinline__ bfloat16 narrow<bfloat16>(float x) { retu
 template <typename T, int COUNT> struct alignas(sizeof(T) * COUNT) Pack { T value[COUNT]; };
 
 // ---------------------------------------------------------------------------------------------
+// Programmatic dependent launch (sm_90): a kernel may begin before the one before it has ended.
+// Every thread of every kernel waits first, so that memory is as if launches followed each other.
+
+__device__ __forceinline__ void await_launch_before() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The blocks of the next kernel may come to the multiprocessors, where they wait for this one's end.
+__device__ __forceinline__ void let_next_launch_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// ---------------------------------------------------------------------------------------------
 // Out-of-range indices
 
 __device__ __forceinline__ bool in_range(i64 index, i64 rows) { return (u64)index < (u64)rows; }
@@ -190,34 +207,83 @@ __device__ double warp_norm(const T* row, i64 column_stride, i64 width, i64 norm
     }
     for (int offset = 16; offset; offset >>= 1)
         sum = merge_terms(sum, __shfl_xor_sync(FULL, sum, offset), norm);
-    return divisor * root(sum, norm, p);
+    return root(sum, norm, p);
 }
 
+// A row's norm is `root` times `divisor`, which is 1 unless terms over- or underflow without it.
+struct Length { double root, divisor; };
+
 template <typename T, int VECTOR>
-__device__ double careful_norm(const T* row, i64 column_stride, i64 width, i64 norm, double p) {
+__device__ Length careful_norm(const T* row, i64 column_stride, i64 width, i64 norm, double p) {
     double found = warp_norm<T, VECTOR>(row, column_stride, width, norm, p, 1.0);
     bool plain = norm == ZERO || norm == GREATEST || norm == LEAST;
-    if (plain || (found > 0.0 && found < infinity())) return found;
+    if (plain || (found > 0.0 && found < infinity())) return {found, 1.0};
     // the sum may have over- or underflown where the norm does not
     double most = warp_norm<T, VECTOR>(row, column_stride, width, GREATEST, p, 1.0);
-    if (!(most > 0.0 && most < infinity())) return found;
-    return warp_norm<T, VECTOR>(row, column_stride, width, norm, p, most);
+    if (!(most > 0.0 && most < infinity())) return {found, 1.0};
+    return {warp_norm<T, VECTOR>(row, column_stride, width, norm, p, most), most};
 }
 
 template <typename T, int VECTOR>
-__device__ void scale_row(T* row, i64 column_stride, i64 width, double factor) {
+__device__ __forceinline__ void scale(Pack<T, VECTOR>& pack, double factor, double divisor) {
     typedef typename Wide<T>::type wide;
-    bool fits = factor > 1e-30;  // a float32 factor keeps its precision
+    bool fits = factor > 1e-30 && divisor == 1.0;  // a float32 factor keeps its precision
+#pragma unroll
+    for (int k = 0; k < VECTOR; ++k) {
+        wide x = widen(pack.value[k]);
+        double exact = divisor == 1.0 ? (double)x : (double)x / divisor;
+        pack.value[k] = narrow<T>(fits ? x * (wide)factor : (wide)(exact * factor));
+    }
+}
+
+template <typename T, int VECTOR>
+__device__ void bound_row(T* row, i64 column_stride, i64 width, double max_norm, i64 norm, double p) {
+    Length length = careful_norm<T, VECTOR>(row, column_stride, width, norm, p);
+    double found = length.divisor * length.root;
+    if (!(found > max_norm)) return;
+    // a norm beyond the largest number still has a factor: that of the row over its divisor
+    bool beyond = found == infinity() && length.root < infinity();
+    double factor = beyond ? max_norm / length.root : max_norm / (found + 1e-7);
     for (i64 column = (threadIdx.x & 31) * VECTOR; column < width; column += 32 * VECTOR) {
         Pack<T, VECTOR>* at = (Pack<T, VECTOR>*)(row + column * column_stride);
         Pack<T, VECTOR> pack = *at;
-#pragma unroll
-        for (int k = 0; k < VECTOR; ++k) {
-            wide x = widen(pack.value[k]);
-            pack.value[k] = narrow<T>(fits ? x * (wide)factor : (wide)((double)x * factor));
-        }
+        scale<T, VECTOR>(pack, factor, beyond ? length.divisor : 1.0);
         *at = pack;
     }
+}
+
+constexpr int WHOLE = 8;  // packs of a row that a lane keeps
+
+// Reads a row once: for the Euclidean norm of one no wider than WHOLE packs a lane. Does nothing and
+// says so where the sum of squares over- or underflows.
+template <typename T, int VECTOR>
+__device__ bool bound_whole_row(T* row, i64 width, double max_norm) {
+    Pack<T, VECTOR> pack[WHOLE];
+    i64 own = (threadIdx.x & 31) * VECTOR;
+    double sum = 0.0;
+#pragma unroll
+    for (int h = 0; h < WHOLE; ++h)
+        if (own + 32 * h * VECTOR < width) pack[h] = *(Pack<T, VECTOR>*)(row + own + 32 * h * VECTOR);
+#pragma unroll
+    for (int h = 0; h < WHOLE; ++h) {
+        if (own + 32 * h * VECTOR >= width) break;
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) {
+            double x = widen(pack[h].value[k]);
+            sum += x * x;
+        }
+    }
+    for (int offset = 16; offset; offset >>= 1) sum += __shfl_xor_sync(FULL, sum, offset);
+    double found = sqrt(sum);
+    if (!(found > 0.0 && found < infinity())) return false;
+    if (!(found > max_norm)) return true;
+#pragma unroll
+    for (int h = 0; h < WHOLE; ++h) {
+        if (own + 32 * h * VECTOR >= width) break;
+        scale<T, VECTOR>(pack[h], max_norm / (found + 1e-7), 1.0);
+        *(Pack<T, VECTOR>*)(row + own + 32 * h * VECTOR) = pack[h];
+    }
+    return true;
 }
 
 constexpr int CLAIMS = 8;  // indices that a warp claims at a time
@@ -237,9 +303,9 @@ __device__ void renorm(T* weight, i64 row_stride, i64 column_stride, const Index
             mine = *(volatile int*)(claimed + index) == 0 && atomicExch(claimed + index, 1) == 0;
         for (u32 left = __ballot_sync(FULL, mine); left; left &= left - 1) {
             T* row = weight + __shfl_sync(FULL, index, __ffs(left) - 1) * row_stride;
-            double length = careful_norm<T, VECTOR>(row, column_stride, width, norm, p);
-            if (length > max_norm)
-                scale_row<T, VECTOR>(row, column_stride, width, max_norm / (length + 1e-7));
+            bool whole = VECTOR > 1 && norm == TWO && width <= 32 * WHOLE * VECTOR;
+            if (!whole || !bound_whole_row<T, VECTOR>(row, width, max_norm))
+                bound_row<T, VECTOR>(row, column_stride, width, max_norm, norm, p);
         }
     }
 }
@@ -282,10 +348,11 @@ __device__ void add_rows(const T* upstream, i64 row_stride, const Index* indices
 // ---------------------------------------------------------------------------------------------
 // Backward without atomics, 1: a stable radix sort of the indices' positions
 //
-// Three kernels a pass of at most 9 bits: count digits by block, add up over blocks, place. Blocks
-// beyond those that sort clear a share of the gradient meanwhile.
+// Three kernels a pass of at most 9 bits: count digits by block, add up over blocks, place. A block
+// takes a tile of THREADS * ROUNDS indices. Blocks beyond those that sort clear a share of the
+// gradient meanwhile.
 
-constexpr int THREADS = 256, WARPS = THREADS / 32, ROUNDS = 16, TILE = THREADS * ROUNDS;
+constexpr int THREADS = 256, WARPS = THREADS / 32;
 constexpr int DIGIT_BITS = 9, BINS = 1 << DIGIT_BITS;
 
 struct Clearing {  // bytes, from a 16-byte boundary
@@ -324,9 +391,10 @@ __device__ __forceinline__ u32 key_at(const Source* keys, i64 at, i64 rows, i64 
 template <>
 __device__ __forceinline__ u32 key_at<u32>(const u32* keys, i64 at, i64, i64) { return keys[at]; }
 
-template <typename Source>
+template <typename Source, int ROUNDS>
 __device__ void count_digits(const Source* keys, i64 count, i64 rows, i64 padding_idx, i64 shift,
                              i64 bits, u32* counts, u32* owners, Clearing clearing) {
+    constexpr int TILE = THREADS * ROUNDS;
     i64 blocks = (count + TILE - 1) / TILE;
     if (blockIdx.x >= blocks) {
         clear_share(clearing, blockIdx.x - blocks, gridDim.x - blocks);
@@ -408,23 +476,23 @@ __device__ __forceinline__ u32 ranked(unsigned short* seen, u32 digit, bool ther
 }
 
 // Turn the warps' counts of a digit into sums of those before each; give the total.
-template <int COUNT, int WIDTH>
-__device__ __forceinline__ u32 add_warps(unsigned short (*seen)[WIDTH], u32 bin) {
-    u32 own[COUNT], total = 0;
+__device__ __forceinline__ u32 add_warps(unsigned short (*seen)[BINS], u32 bin) {
+    u32 own[WARPS], total = 0;
 #pragma unroll
-    for (int w = 0; w < COUNT; ++w) own[w] = seen[w][bin];
+    for (int w = 0; w < WARPS; ++w) own[w] = seen[w][bin];
 #pragma unroll
-    for (int w = 0; w < COUNT; ++w) {
+    for (int w = 0; w < WARPS; ++w) {
         seen[w][bin] = (unsigned short)total;
         total += own[w];
     }
     return total;
 }
 
-template <typename Source>
+template <typename Source, int ROUNDS>
 __device__ void place(const Source* keys, const u32* positions, i64 count, i64 rows,
                       i64 padding_idx, i64 shift, i64 bits, const u32* counts, const u32* totals,
                       u32* keys_out, u32* positions_out, Clearing clearing) {
+    constexpr int TILE = THREADS * ROUNDS;
     i64 blocks = (count + TILE - 1) / TILE;
     if (blockIdx.x >= blocks) {
         clear_share(clearing, blockIdx.x - blocks, gridDim.x - blocks);
@@ -448,7 +516,7 @@ __device__ void place(const Source* keys, const u32* positions, i64 count, i64 r
         rank[round] = ranked(seen[warp], (key[round] >> shift) & (bins - 1),
                              first + round * 32 < count);
     __syncthreads();
-    for (u32 bin = threadIdx.x; bin < bins; bin += THREADS) here[bin] = add_warps<WARPS>(seen, bin);
+    for (u32 bin = threadIdx.x; bin < bins; bin += THREADS) here[bin] = add_warps(seen, bin);
     __syncthreads();
     scan_pairs(here, bins, here, by_warp);
     __syncthreads();
@@ -472,76 +540,69 @@ __device__ void place(const Source* keys, const u32* positions, i64 count, i64 r
     }
 }
 
-// All passes in one block, for at most SMALL indices; the other blocks clear the gradient. A key and
-// its position share a word: 19 bits and 13.
-constexpr int SMALL_THREADS = 512, SMALL_WARPS = SMALL_THREADS / 32, SMALL_ROUNDS = 16;
-constexpr int SMALL = SMALL_THREADS * SMALL_ROUNDS, SMALL_BINS = 256, PLACE_BITS = 13;
+// For at most FEW indices: each counts the keys that come before its own, all pairs compared, while
+// the other blocks clear the gradient. Float32 holds keys below 2^24, a saturated difference of them
+// is 1 or 0, and floats are added twice as fast as integers are compared.
+constexpr int FEW = 8192, FEW_THREADS = 512, SLICES = FEW_THREADS / 32, MINE = 64;
 
 template <typename Source>
-__device__ void sort_small(const Source* keys, i64 count, i64 rows, i64 padding_idx, i64 bits,
-                           i64 passes, u32* keys_out, u32* positions_out, u32* owners,
-                           Clearing clearing) {
-    if (blockIdx.x > 0) {
-        clear_share(clearing, blockIdx.x - 1, gridDim.x - 1);
+__device__ void rank_few(const Source* keys, i64 count, i64 rows, i64 padding_idx, u32* keys_out,
+                         u32* positions_out, u32* owners, Clearing clearing) {
+    int tiles = (int)((count + MINE - 1) / MINE), tile = blockIdx.x;
+    if (tile >= tiles) {
+        clear_share(clearing, tile - tiles, gridDim.x - tiles);
         return;
     }
-    __shared__ unsigned short seen[SMALL_WARPS][SMALL_BINS];
-    __shared__ u32 words[SMALL], starts[SMALL_BINS], by_warp[SMALL_WARPS];
-    u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, mask = (1u << bits) - 1;
-    u32 first = warp * (32 * SMALL_ROUNDS) + lane;
-    if (threadIdx.x == 0) *owners = 0;
-    u32 word[SMALL_ROUNDS], rank[SMALL_ROUNDS];
-#pragma unroll
-    for (int round = 0; round < SMALL_ROUNDS; ++round) {
-        u32 at = first + round * 32;
-        if (at < count) word[round] = key_at(keys, at, rows, padding_idx) << PLACE_BITS | at;
-    }
-    for (int pass = 0; pass < passes; ++pass) {
-        i64 shift = PLACE_BITS + pass * bits;
-        for (int i = threadIdx.x; i < SMALL_WARPS * SMALL_BINS; i += SMALL_THREADS)
-            seen[i / SMALL_BINS][i % SMALL_BINS] = 0;
-        __syncthreads();
-#pragma unroll
-        for (int round = 0; round < SMALL_ROUNDS; ++round) {
-            bool there = first + round * 32 < count;
-            rank[round] = ranked(seen[warp], there ? (word[round] >> shift) & mask : 0, there);
+    __shared__ Pack<float, 4> packs[FEW / 4];
+    __shared__ float less[SLICES][MINE];
+    float* all = packs[0].value;
+    if (tile == 0 && threadIdx.x == 0) *owners = 0;
+#pragma unroll 8
+    for (int i = threadIdx.x; i < tiles * MINE; i += FEW_THREADS)
+        all[i] = i < count ? (float)key_at(keys, i, rows, padding_idx) : (float)infinity();
+    __syncthreads();
+    int lane = threadIdx.x & 31, slice = threadIdx.x >> 5;
+    float first = all[tile * MINE + lane], second = all[tile * MINE + 32 + lane];
+    float before[2] = {};
+    for (int other = slice; other < tiles; other += SLICES) {
+        if (other == tile) {
+            for (int k = 0; k < MINE; ++k) {
+                float key = all[tile * MINE + k];
+                before[0] += key < first || (key == first && k < lane);
+                before[1] += key < second || (key == second && k < lane + 32);
+            }
+            continue;
         }
-        __syncthreads();
-        u32 bin = threadIdx.x, total = 0;
-        if (bin < SMALL_BINS) total = add_warps<SMALL_WARPS>(seen, bin);
-        u32 sum = sum_of_lanes_up_to_own(total);
-        if (lane == 31) by_warp[warp] = sum;
-        __syncthreads();
-        u32 before = 0;
-        for (u32 w = 0; w < warp; ++w) before += by_warp[w];
-        if (bin < SMALL_BINS) starts[bin] = before + sum - total;
-        __syncthreads();
+        float equal = other < tile;  // an equal key counts where it stands before
+        float a = first + equal, b = second + equal;
 #pragma unroll
-        for (int round = 0; round < SMALL_ROUNDS; ++round) {
-            if (first + round * 32 >= count) continue;
-            u32 digit = (word[round] >> shift) & mask;
-            words[starts[digit] + seen[warp][digit] + rank[round]] = word[round];
+        for (int k = 0; k < MINE / 4; ++k) {
+            Pack<float, 4> four = packs[other * (MINE / 4) + k];
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+                before[0] += __saturatef(a - four.value[c]);
+                before[1] += __saturatef(b - four.value[c]);
+            }
         }
-        __syncthreads();
-#pragma unroll
-        for (int round = 0; round < SMALL_ROUNDS; ++round)
-            if (first + round * 32 < count) word[round] = words[first + round * 32];
     }
-#pragma unroll
-    for (int round = 0; round < SMALL_ROUNDS; ++round) {
-        u32 at = first + round * 32;
-        if (at >= count) continue;
-        keys_out[at] = word[round] >> PLACE_BITS;
-        positions_out[at] = word[round] & ((1u << PLACE_BITS) - 1);
-    }
+    less[slice][lane] = before[0];
+    less[slice][lane + 32] = before[1];
+    __syncthreads();
+    int at = tile * MINE + threadIdx.x;
+    if (threadIdx.x >= MINE || at >= count) return;
+    float rank = 0;
+    for (int k = 0; k < SLICES; ++k) rank += less[k][threadIdx.x];
+    keys_out[(u32)rank] = (u32)all[at];
+    positions_out[(u32)rank] = (u32)at;
 }
 
 // ---------------------------------------------------------------------------------------------
 // Backward without atomics, 2: sums of runs of equal keys
 //
-// Each group of lanes walks `length` sorted positions, a multiple of its lanes; each lane fetches
-// one position for all. A run within the walk is written at once; of one that goes on elsewhere the
-// part is kept, and the group where it begins lists itself as owner.
+// Each group of lanes walks `length` sorted positions; each lane fetches one position for all. Where
+// a run goes on into the next group and ends there, the group where it begins walks on to its end.
+// Of a run that crosses two boundaries or more each group keeps its part, and the group where it
+// begins lists itself as owner.
 
 template <typename T, int VECTOR, int AHEAD>
 __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const u32* positions,
@@ -554,13 +615,20 @@ __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const
     i64 group = walk / columns;  // neighbours read one row side by side
     i64 begin = group * length, end = begin + length < count ? begin + length : count;
     i64 column = ((i64)(walk % columns) * lanes + lane) * VECTOR;
-    bool inside = begin < count && column < width;  // the others only fetch
-    wide sum[VECTOR] = {};
-    u32 current = begin < count ? keys[begin] : FULL;
-    bool goes_back = begin > 0 && begin < count && keys[begin - 1] == current;
-    i64 start = begin;
+    bool there = begin < count, inside = there && column < width;  // the others only fetch
+    auto sorted = [&](i64 at) { return at >= 0 && at < count ? __ldg(keys + at) : FULL; };
 
-    auto flush = [&](i64 stop, bool goes_on) {
+    u32 head = there ? sorted(begin) : FULL, tail = there ? sorted(end - 1) : FULL;
+    bool came = head != FULL && sorted(begin - 1) == head;
+    bool goes_on = tail != FULL && sorted(end) == tail;
+    bool goes_back = came && (sorted(begin - length - 1) == head || sorted(end) == head);
+    bool whole_tail = goes_on && sorted(end + length) != tail && !(came && head == tail);
+    if (whole_tail) end = end + length < count ? end + length : count;
+    i64 edge = begin + length;
+
+    wide sum[VECTOR] = {};
+    u32 current = goes_back ? head : FULL, terms = 0;
+    auto flush = [&](bool goes_on) {
         if (current >= rows) return;
         if (goes_back || goes_on) {
             wide* part = parts + (group * 2 + !goes_back) * width + column;
@@ -570,23 +638,25 @@ __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const
             return;
         }
         Pack<T, VECTOR> pack;
-        wide times = (wide)(stop - start);
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k)
-            pack.value[k] = narrow<T>(by_frequency ? sum[k] / times : sum[k]);
+            pack.value[k] = narrow<T>(by_frequency ? sum[k] / (wide)terms : sum[k]);
         *(Pack<T, VECTOR>*)(gradient + (i64)current * width + column) = pack;
     };
 
     u32 next_key = FULL, next_position = 0;
     auto fetch = [&](i64 at) {
-        next_key = at < end ? __ldg(keys + at) : FULL;
-        if (at < end) next_position = __ldg(positions + at);
+        next_key = there && at < end ? __ldg(keys + at) : FULL;
+        bool others = at < edge ? came && !goes_back && next_key == head : next_key != tail;
+        if (others) next_key = FULL;  // a neighbour adds it
+        if (next_key != FULL) next_position = __ldg(positions + at);
     };
+    int most = length < lanes ? (int)length : lanes;
     fetch(begin + lane);
-    for (i64 chunk = 0; chunk < length; chunk += lanes) {
+    for (i64 chunk = begin; __ballot_sync(FULL, there && chunk < end); chunk += most) {
         u32 own_key = next_key, own_position = next_position;
-        fetch(begin + chunk + lanes + lane);
-        for (int turn = 0; turn < lanes; turn += AHEAD) {
+        fetch(chunk + most + lane);
+        for (int turn = 0; turn < most; turn += AHEAD) {
             u32 key[AHEAD];
             Pack<T, VECTOR> row[AHEAD];
 #pragma unroll
@@ -601,20 +671,21 @@ __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const
             for (int k = 0; k < AHEAD; ++k) {
                 if (!inside || key[k] == FULL) continue;
                 if (key[k] != current) {
-                    flush(begin + chunk + turn + k, false);
+                    flush(false);
                     current = key[k];
-                    start = begin + chunk + turn + k;
+                    terms = 0;
                     goes_back = false;
 #pragma unroll
                     for (int c = 0; c < VECTOR; ++c) sum[c] = 0;
                 }
+                ++terms;
                 if (key[k] < rows)
 #pragma unroll
                     for (int c = 0; c < VECTOR; ++c) sum[c] += widen(row[k].value[c]);
             }
         }
     }
-    if (inside) flush(end, end < count && keys[end] == current);
+    if (inside) flush(goes_on && !whole_tail);
 }
 
 // The first position from `low` on whose key is above (or, with `equal`, not below) `key`.
@@ -629,15 +700,18 @@ __device__ i64 bound(const u32* keys, i64 low, i64 high, u32 key, bool equal) {
     return low;
 }
 
-// Adds the parts of each run that crosses groups, in an order that only the run's place decides.
-// A block has 8 threads across 32 columns, and 32 such rows of threads.
+// Adds the parts of each run that has any, in an order that only the run's place decides. A block has
+// 32 threads across 128 columns, and DOWN such rows of threads.
+constexpr int DOWN = 16, ACROSS = 32, COLUMNS = 4 * ACROSS;
+
 template <typename T>
 __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gradient,
                         const typename Wide<T>::type* parts, const u32* owners,
                         i64 by_frequency) {
     typedef typename Wide<T>::type wide;
-    __shared__ wide sums[32][33];
-    int across = threadIdx.x & 7, down = threadIdx.x >> 3;
+    __shared__ wide sums[DOWN][COLUMNS];
+    int across = threadIdx.x & (ACROSS - 1), down = threadIdx.x / ACROSS;
+    i64 own = (i64)blockIdx.y * COLUMNS;
     for (u32 turn = blockIdx.x; turn < owners[0]; turn += gridDim.x) {
         i64 group = owners[1 + turn], last = group * length + length - 1;
         u32 key = keys[last];
@@ -647,19 +721,20 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
             more = __syncthreads_count(begin < count && keys[begin] == key);
         }
         wide sum[4] = {};
-        i64 column = (i64)blockIdx.y * 32 + across * 4;
-        for (i64 k = down; k < groups; k += 32) {
-            const wide* part = parts + ((group + k) * 2 + (k == 0)) * width + column;
+#pragma unroll 4
+        for (i64 k = down; k < groups; k += DOWN) {
+            const wide* part = parts + ((group + k) * 2 + (k == 0)) * width + own + across;
 #pragma unroll
             for (int c = 0; c < 4; ++c)
-                if (column + c < width) sum[c] += part[c];
+                if (own + across + c * ACROSS < width) sum[c] += part[c * ACROSS];
         }
-        for (int c = 0; c < 4; ++c) sums[down][across * 4 + c] = sum[c];
+#pragma unroll
+        for (int c = 0; c < 4; ++c) sums[down][across + c * ACROSS] = sum[c];
         __syncthreads();
-        column = (i64)blockIdx.y * 32 + threadIdx.x;
-        if (threadIdx.x < 32 && column < width) {
+        i64 column = own + threadIdx.x;
+        if (threadIdx.x < COLUMNS && column < width) {
             wide total = 0;
-            for (int k = 0; k < 32; ++k) total += sums[k][threadIdx.x];
+            for (int k = 0; k < DOWN; ++k) total += sums[k][threadIdx.x];
             if (by_frequency) {
                 i64 final = (group + groups - 1) * length;
                 i64 most = final + length < count ? final + length : count;
@@ -678,6 +753,8 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
 #define INDEXED(SUFFIX, INDEX)                                                                   \
     extern "C" __global__ void check_##SUFFIX(const INDEX* indices, i64 count, i64 rows,         \
                                               i64* fault, i64* report) {                         \
+        let_next_launch_begin();                                                                 \
+        await_launch_before();                                                                   \
         check(indices, count, rows, fault, report);                                              \
     }                                                                                            \
     MOVED(SUFFIX, INDEX, 1, unsigned char)                                                       \
@@ -687,8 +764,9 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
     MOVED(SUFFIX, INDEX, 16, uint4)                                                              \
     ADDED(SUFFIX, INDEX, float32, float, 4)                                                      \
     ADDED(SUFFIX, INDEX, float64, double, 2)                                                     \
-    SORTED(SUFFIX, INDEX)                                                                        \
-    SORTED_AT_ONCE(SUFFIX, INDEX)                                                                \
+    SORTED(SUFFIX, INDEX, 4)                                                                     \
+    SORTED(SUFFIX, INDEX, 16)                                                                    \
+    RANKED(SUFFIX, INDEX)                                                                        \
     BOUND(SUFFIX, INDEX, float32, float, 4)                                                      \
     BOUND(SUFFIX, INDEX, float64, double, 2)                                                     \
     BOUND(SUFFIX, INDEX, float16, half16, 8)                                                     \
@@ -698,18 +776,22 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
     extern "C" __global__ void __launch_bounds__(256) gather_##BYTES##_##SUFFIX(                 \
         const char* weight, i64 stride_bytes, const INDEX* indices, UNIT* out, i64 count,        \
         i64 units, i64 rows, i64 padding_idx, i64 shift, i64* fault, i64* report) {              \
+        await_launch_before();                                                                   \
         gather<UNIT, INDEX, IN_FLIGHT>(weight, stride_bytes, indices, out, count, units, rows,   \
                                        padding_idx, shift, fault, report);                       \
     }                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) gather_few_##BYTES##_##SUFFIX(             \
         const char* weight, i64 stride_bytes, const INDEX* indices, UNIT* out, i64 count,        \
         i64 units, i64 rows, i64 padding_idx, i64 shift, i64* fault, i64* report) {              \
+        let_next_launch_begin();                                                                 \
+        await_launch_before();                                                                   \
         gather<UNIT, INDEX, 1>(weight, stride_bytes, indices, out, count, units, rows,           \
                                padding_idx, shift, fault, report);                               \
     }                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) gather_strided_##BYTES##_##SUFFIX(         \
         const UNIT* weight, i64 row_stride, i64 column_stride, const INDEX* indices, UNIT* out,  \
         i64 count, i64 width, i64 rows, i64 padding_idx, i64* fault, i64* report) {              \
+        await_launch_before();                                                                   \
         gather_strided<UNIT, INDEX>(weight, row_stride, column_stride, indices, out, count,      \
                                     width, rows, padding_idx, fault, report);                    \
     }
@@ -718,12 +800,14 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
     extern "C" __global__ void __launch_bounds__(256) renorm_vector_##NAME##_##SUFFIX(           \
         TYPE* weight, i64 row_stride, i64 column_stride, const INDEX* indices, i64 count,        \
         i64 width, int* claimed, double max_norm, i64 norm, double p, const i64* fault) {        \
+        await_launch_before();                                                                   \
         renorm<TYPE, INDEX, VECTOR>(weight, row_stride, 1, indices, count, width, claimed,       \
                                     max_norm, norm, p, fault);                                   \
     }                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) renorm_##NAME##_##SUFFIX(                  \
         TYPE* weight, i64 row_stride, i64 column_stride, const INDEX* indices, i64 count,        \
         i64 width, int* claimed, double max_norm, i64 norm, double p, const i64* fault) {        \
+        await_launch_before();                                                                   \
         renorm<TYPE, INDEX, 1>(weight, row_stride, column_stride, indices, count, width,         \
                                claimed, max_norm, norm, p, fault);                               \
     }
@@ -732,37 +816,46 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
     extern "C" __global__ void __launch_bounds__(256) add_rows_vector_##NAME##_##SUFFIX(         \
         const TYPE* upstream, i64 row_stride, const INDEX* indices, TYPE* gradient, i64 count,   \
         i64 width, i64 padding_idx, i64 shift) {                                                 \
+        await_launch_before();                                                                   \
         add_rows<TYPE, INDEX, VECTOR>(upstream, row_stride, indices, gradient, count, width,     \
                                       padding_idx, shift);                                       \
     }                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) add_rows_##NAME##_##SUFFIX(                \
         const TYPE* upstream, i64 row_stride, const INDEX* indices, TYPE* gradient, i64 count,   \
         i64 width, i64 padding_idx, i64 shift) {                                                 \
+        await_launch_before();                                                                   \
         add_rows<TYPE, INDEX, 1>(upstream, row_stride, indices, gradient, count, width,          \
                                  padding_idx, shift);                                            \
     }
 
-#define SORTED(SUFFIX, SOURCE)                                                                   \
-    extern "C" __global__ void __launch_bounds__(THREADS) count_digits_##SUFFIX(                 \
+#define SORTED(SUFFIX, SOURCE, ROUNDS)                                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS) count_digits_##ROUNDS##_##SUFFIX(      \
         const SOURCE* keys, i64 count, i64 rows, i64 padding_idx, i64 shift, i64 bits,           \
         u32* counts, u32* owners, char* clear, i64 clear_bytes, i64 share, i64 shares) {         \
-        count_digits<SOURCE>(keys, count, rows, padding_idx, shift, bits, counts, owners,        \
-                             {clear, clear_bytes, share, shares});                               \
+        let_next_launch_begin();                                                                 \
+        await_launch_before();                                                                   \
+        count_digits<SOURCE, ROUNDS>(keys, count, rows, padding_idx, shift, bits, counts, owners,\
+                                     {clear, clear_bytes, share, shares});                       \
     }                                                                                            \
-    extern "C" __global__ void __launch_bounds__(THREADS) place_##SUFFIX(                        \
+    extern "C" __global__ void __launch_bounds__(THREADS) place_##ROUNDS##_##SUFFIX(             \
         const SOURCE* keys, const u32* positions, i64 count, i64 rows, i64 padding_idx,          \
         i64 shift, i64 bits, const u32* counts, const u32* totals, u32* keys_out,                \
         u32* positions_out, char* clear, i64 clear_bytes, i64 share, i64 shares) {               \
-        place<SOURCE>(keys, positions, count, rows, padding_idx, shift, bits, counts, totals,    \
-                      keys_out, positions_out, {clear, clear_bytes, share, shares});             \
+        let_next_launch_begin();                                                                 \
+        await_launch_before();                                                                   \
+        place<SOURCE, ROUNDS>(keys, positions, count, rows, padding_idx, shift, bits, counts,    \
+                              totals, keys_out, positions_out,                                   \
+                              {clear, clear_bytes, share, shares});                              \
     }
 
-#define SORTED_AT_ONCE(SUFFIX, SOURCE)                                                           \
-    extern "C" __global__ void __launch_bounds__(SMALL_THREADS) sort_small_##SUFFIX(             \
-        const SOURCE* keys, i64 count, i64 rows, i64 padding_idx, i64 bits, i64 passes,          \
-        u32* keys_out, u32* positions_out, u32* owners, char* clear, i64 clear_bytes) {          \
-        sort_small<SOURCE>(keys, count, rows, padding_idx, bits, passes, keys_out,               \
-                           positions_out, owners, {clear, clear_bytes, 0, 1});                   \
+#define RANKED(SUFFIX, SOURCE)                                                                   \
+    extern "C" __global__ void __launch_bounds__(FEW_THREADS) rank_few_##SUFFIX(                 \
+        const SOURCE* keys, i64 count, i64 rows, i64 padding_idx, u32* keys_out,                 \
+        u32* positions_out, u32* owners, char* clear, i64 clear_bytes) {                         \
+        let_next_launch_begin();                                                                 \
+        await_launch_before();                                                                   \
+        rank_few<SOURCE>(keys, count, rows, padding_idx, keys_out, positions_out, owners,        \
+                         {clear, clear_bytes, 0, 1});                                            \
     }
 
 #define REDUCED(NAME, TYPE, VECTOR, AHEAD)                                                       \
@@ -770,6 +863,7 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
         const TYPE* upstream, i64 row_stride, const u32* keys, const u32* positions, i64 count,  \
         i64 rows, i64 width, i64 length, i64 shift, TYPE* gradient, Wide<TYPE>::type* parts,     \
         u32* owners, i64 by_frequency) {                                                         \
+        await_launch_before();                                                                   \
         reduce<TYPE, VECTOR, AHEAD>(upstream, row_stride, keys, positions, count, rows, width,   \
                                     length, shift, gradient, parts, owners, by_frequency);       \
     }                                                                                            \
@@ -777,19 +871,22 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
         const TYPE* upstream, i64 row_stride, const u32* keys, const u32* positions, i64 count,  \
         i64 rows, i64 width, i64 length, i64 shift, TYPE* gradient, Wide<TYPE>::type* parts,     \
         u32* owners, i64 by_frequency) {                                                         \
+        await_launch_before();                                                                   \
         reduce<TYPE, 1, sizeof(TYPE) == 8 ? 2 : 4>(                                              \
             upstream, row_stride, keys, positions, count, rows, width, length, shift, gradient,  \
             parts, owners, by_frequency);                                                        \
     }                                                                                            \
-    extern "C" __global__ void __launch_bounds__(256) combine_##NAME(                            \
+    extern "C" __global__ void __launch_bounds__(DOWN * ACROSS) combine_##NAME(                  \
         const u32* keys, i64 count, i64 width, i64 length, TYPE* gradient,                       \
         const Wide<TYPE>::type* parts, const u32* owners, i64 by_frequency) {                    \
+        await_launch_before();                                                                   \
         combine<TYPE>(keys, count, width, length, gradient, parts, owners, by_frequency);        \
     }
 
 INDEXED(int32, int)
 INDEXED(int64, i64)
-SORTED(key, u32)
+SORTED(key, u32, 4)
+SORTED(key, u32, 16)
 REDUCED(float32, float, 4, 8)
 REDUCED(float64, double, 2, 4)
 REDUCED(float16, half16, 8, 8)
@@ -798,5 +895,7 @@ REDUCED(bfloat16, bfloat16, 8, 8)
 extern "C" __global__ void __launch_bounds__(THREADS) add_up_digits(
     u32* counts, u32* totals, i64 blocks, i64 bins, char* clear, i64 clear_bytes, i64 share,
     i64 shares) {
+    let_next_launch_begin();
+    await_launch_before();
     add_up(counts, totals, blocks, bins, {clear, clear_bytes, share, shares});
 }

@@ -13,6 +13,7 @@ from embconform.backends.cache import cache_folder
 
 STRICT: Final = ("-v", "-warn-spills", "-warn-lmem-usage")
 """What ptxas is told to complain of: registers that spill, and arrays in local memory."""
+_OVERLAPPING: Final = 90
 
 
 class CompilationError(Exception):
@@ -121,11 +122,15 @@ class Module:
     def __init__(self, source: Path, arch: str) -> None:
         self._code = _core().ObjectCode.from_cubin(compiled(source, arch))
         self._kernels: dict[str, Any] = {}
+        self._overlaps = int(arch.removeprefix("sm_")) >= _OVERLAPPING
 
     def launch(
         self, name: str, stream: int, grid: tuple[int, ...], block: int, *arguments: int | float
     ) -> None:
         """Launch a kernel whose parameters are pointers, 64-bit integers and doubles.
+
+        It may begin while the kernel before it in the stream still runs, and so has to wait for
+        that by itself before it touches memory (programmatic dependent launch, from sm_90 on).
 
         Parameters
         ----------
@@ -140,9 +145,10 @@ class Module:
         kernel = self._kernels.get(name)
         if kernel is None:
             kernel = self._kernels[name] = self._code.get_kernel(name)
-        core.launch(
-            _stream(stream), core.LaunchConfig(grid=grid, block=(block,)), kernel, *arguments
+        config = core.LaunchConfig(
+            grid=grid, block=(block,), programmatic_stream_serialization=self._overlaps
         )
+        core.launch(_stream(stream), config, kernel, *arguments)
 
 
 @lru_cache(maxsize=256)
