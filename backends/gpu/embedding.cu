@@ -436,12 +436,20 @@ __device__ void add_up(u32* counts, u32* totals, i64 blocks, i64 bins, Clearing 
     i64 bin = (i64)blockIdx.x * WARPS + (threadIdx.x >> 5);
     int lane = threadIdx.x & 31;
     if (bin >= bins) return;
+    constexpr int LOADED = 8;  // of a lane before the first is used
     u32 before = 0;
-    for (i64 first = 0; first < blocks; first += 32) {
-        u32 own = first + lane < blocks ? counts[bin * blocks + first + lane] : 0;
-        u32 sum = sum_of_lanes_up_to_own(own);
-        if (first + lane < blocks) counts[bin * blocks + first + lane] = before + sum - own;
-        before += __shfl_sync(FULL, sum, 31);
+    for (i64 first = lane; first - lane < blocks; first += 32 * LOADED) {
+        u32* at = counts + bin * blocks + first;
+        u32 own[LOADED];
+#pragma unroll
+        for (int k = 0; k < LOADED; ++k) own[k] = first + 32 * k < blocks ? at[32 * k] : 0;
+#pragma unroll
+        for (int k = 0; k < LOADED; ++k) {
+            if (first - lane + 32 * k >= blocks) break;
+            u32 sum = sum_of_lanes_up_to_own(own[k]);
+            if (first + 32 * k < blocks) at[32 * k] = before + sum - own[k];
+            before += __shfl_sync(FULL, sum, 31);
+        }
     }
     if (lane == 0) totals[bin] = before;
 }
@@ -765,6 +773,7 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
     ADDED(SUFFIX, INDEX, float32, float, 4)                                                      \
     ADDED(SUFFIX, INDEX, float64, double, 2)                                                     \
     SORTED(SUFFIX, INDEX, 4)                                                                     \
+    SORTED(SUFFIX, INDEX, 8)                                                                     \
     SORTED(SUFFIX, INDEX, 16)                                                                    \
     RANKED(SUFFIX, INDEX)                                                                        \
     BOUND(SUFFIX, INDEX, float32, float, 4)                                                      \
@@ -886,6 +895,7 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
 INDEXED(int32, int)
 INDEXED(int64, i64)
 SORTED(key, u32, 4)
+SORTED(key, u32, 8)
 SORTED(key, u32, 16)
 REDUCED(float32, float, 4, 8)
 REDUCED(float64, double, 2, 4)
