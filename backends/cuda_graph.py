@@ -56,8 +56,8 @@ class Captured:
         *inputs: torch.Tensor,
         beside: Captured | None = None,
     ) -> None:
-        pool = None if beside is None else beside._graph.pool()
         self._graph = torch.cuda.CUDAGraph()
+        pool = None if beside is None else beside._graph.pool()
         current = torch.cuda.current_stream()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.inference_mode(False), torch.no_grad():
