@@ -23,8 +23,11 @@ from embconform.reference.clause import Profile
 
 unavailable = cuda_unavailable
 
-MOST: Final = 32
-"""Graphs that are kept; each has buffers and memory of its own."""
+MOST: Final = 512
+ROOM: Final = 2**28
+"""Graphs that are kept, and bytes that their buffers take together."""
+ALWAYS: Final = 32
+"""Graphs that are kept whatever their buffers take."""
 NO_ROW: Final = -1
 """As ATen's padding_idx: no row is padding."""
 
@@ -38,6 +41,8 @@ class Captured:
         Launches kernels for the tensors that it is given, and gives a tensor.
     inputs : Tensor
         What it is captured for; others of these shapes and dtypes may follow.
+    beside : Captured, optional
+        Another graph that is replayed on the same stream, whose memory this one takes its own from.
 
     Raises
     ------
@@ -45,8 +50,14 @@ class Captured:
         If what it launches can't be captured.
     """
 
-    def __init__(self, function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> None:
+    def __init__(
+        self,
+        function: Callable[..., torch.Tensor],
+        *inputs: torch.Tensor,
+        beside: Captured | None = None,
+    ) -> None:
         self._graph = torch.cuda.CUDAGraph()
+        pool = None if beside is None else beside._graph.pool()
         current = torch.cuda.current_stream()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.inference_mode(False), torch.no_grad():
@@ -56,12 +67,17 @@ class Captured:
             with torch.cuda.stream(side):
                 function(*self._inputs)  # wrong arguments raise here, and kernels are loaded
                 # other threads may go on: torch.cuda.graph would stop the whole device
-                self._graph.capture_begin(capture_error_mode="thread_local")
+                self._graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 try:
                     self._output = function(*self._inputs)
                 finally:
                     self._graph.capture_end()
             current.wait_stream(side)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its buffers."""
+        return sum(buffer.nbytes for buffer in (*self._inputs, self._output))
 
     def _fill(self, inputs: tuple[torch.Tensor, ...]) -> None:
         for buffer, given in zip(self._inputs, inputs, strict=True):
@@ -74,7 +90,7 @@ class Captured:
         return self._output.clone()
 
 
-_graphs: OrderedDict[Hashable, Captured] = OrderedDict()
+_graphs: OrderedDict[tuple[Hashable, ...], Captured] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -83,22 +99,32 @@ def _run(
 ) -> torch.Tensor:
     """Replay the graph of a signature, captured first where it is new.
 
-    A graph belongs to the stream that it is used on: its buffers serve one call after the other.
+    A graph belongs to the stream that it is used on: its buffers serve one call after the other,
+    and so does the memory that it shares with that stream's other graphs. With memory of its own,
+    each would ask the driver for some, which is slow, and slower beside other processes.
     """
     device = inputs[0].device
     with torch.cuda.device(device), _lock:
         if torch.cuda.is_current_stream_capturing():
             raise RuntimeError("a CUDA graph can't be replayed inside the capture of another")
-        stream = torch.cuda.current_stream().cuda_stream
-        signature = (name, arguments, device, stream, torch.are_deterministic_algorithms_enabled())
-        key = (*signature, *((tuple(each.shape), each.dtype) for each in inputs))
+        place = (device, torch.cuda.current_stream().cuda_stream)
+        signature = (name, arguments, torch.are_deterministic_algorithms_enabled())
+        key = (*place, *signature, *((tuple(each.shape), each.dtype) for each in inputs))
         graph = _graphs.get(key)
         if graph is None:
-            graph = _graphs[key] = Captured(function, *inputs)
-            if len(_graphs) > MOST:
-                _graphs.popitem(last=False)
+            beside = next((each for at, each in _graphs.items() if at[:2] == place), None)
+            graph = _graphs[key] = Captured(function, *inputs, beside=beside)
+            _forget_oldest()
         _graphs.move_to_end(key)
         return graph(*inputs)
+
+
+def _forget_oldest() -> None:
+    """Drop the graphs that were used longest ago, where there are too many."""
+    room = sum(graph.size for graph in _graphs.values())
+    while len(_graphs) > (MOST if room <= ROOM else ALWAYS):
+        _, graph = _graphs.popitem(last=False)
+        room -= graph.size
 
 
 def _forward(padding: int | None, indices: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cli_support
@@ -139,3 +141,17 @@ def test_a_device_is_checked_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
     check_device("eager", resolve("eager").capabilities, "cuda")
     with pytest.raises(TargetError, match="jax runs on cpu, not on cuda"):
         check_device("jax", Capabilities(devices=("cpu",)), "cuda")
+
+
+@pytest.mark.parametrize(("size", "kept"), [(1, 5), (10, 5), (20, 2), (1000, 2)])
+def test_many_graphs_are_kept_where_they_are_small(
+    monkeypatch: pytest.MonkeyPatch, size: int, kept: int
+) -> None:
+    from embconform.backends import cuda_graph
+
+    graphs = OrderedDict(((number,), SimpleNamespace(size=size)) for number in range(6))
+    monkeypatch.setattr(cuda_graph, "_graphs", graphs)
+    for name, value in {"ALWAYS": 2, "MOST": 5, "ROOM": 50}.items():
+        monkeypatch.setattr(cuda_graph, name, value)
+    cuda_graph._forget_oldest()
+    assert [key for (key,) in graphs] == list(range(6))[-kept:]

@@ -115,6 +115,20 @@ def test_a_class_that_needs_its_values_is_not_made_elsewhere() -> None:
     assert finding.refused
 
 
+@pytest.mark.parametrize(("factor", "right"), [(1 + 2.0**-20, True), (2100 / 2096, False)])
+def test_a_sum_of_shares_need_not_be_repeated_to_the_bit(factor: float, right: bool) -> None:
+    class Atomic(nn.Embedding):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+            rows = super().forward(input)
+            if self.scale_grad_by_freq and torch.get_default_dtype() != torch.float32:
+                rows.register_hook(lambda gradient: gradient * factor)
+            return rows
+
+    subject = Subject(as_backend("Atomic", Atomic), Profile.TORCH, 0)
+    findings = [claim.judge() for claim in CHECKS["module.default-dtype"](subject)]
+    assert (not any(findings)) is right
+
+
 def test_every_check_has_a_clause() -> None:
     assert CHECKS.keys() | WITHOUT_MEMORY.keys() == {
         clause for clause in registry() if clause.startswith("module.")

@@ -19,9 +19,10 @@ from embconform.conformance.running.engine import run
 from embconform.reference.clause import Profile
 
 SELECT = (
-    "max-norm.*,padding.row-returned,lookup.empty,sparse.empty,state.repeatable,state.options-apart"
+    "max-norm.*,padding.row-returned,lookup.empty,sparse.empty,state.repeatable,"
+    "state.options-apart,gradient.non-leaf-table,module.*"
 )
-ELSEWHERE = {"lookup.indices-unchanged", "sparse.padding-excluded"}
+ELSEWHERE = {"lookup.indices-unchanged", "sparse.padding-excluded", "errors.any-position"}
 """Broken by what lies beyond the table's storage, which is no memory of ours here."""
 
 

@@ -77,7 +77,12 @@ def build(text: str, arch: str) -> tuple[bytes, str]:
     CompilationError
     """
     core, log = _core(), io.StringIO()
-    options = core.ProgramOptions(arch=arch, std="c++17", ptxas_options=list(STRICT))
+    options = core.ProgramOptions(
+        arch=arch,
+        std="c++17",
+        ptxas_options=list(STRICT),
+        no_cache=True,  # NVRTC's own: what comes from there has no log
+    )
     try:
         made = core.Program(text, "c++", options).compile("cubin", logs=log)
     except Exception as error:

@@ -84,11 +84,10 @@ class Operator:
         AssertionError
             If padding_idx is outside -V..V-1.
         RuntimeError
-            If a dtype, a shape or a device is unusable.
+            If a dtype, a shape or a device is unusable; in the backward pass, if the gradient is to
+            be sparse and scaled.
         """
         _check(input, weight)
-        if sparse and scale_grad_by_freq:
-            raise RuntimeError("a sparse gradient can't be scaled by frequency")
         padding = _padding(padding_idx, weight.shape[0])
         if max_norm is not None:
             self._renorm(weight.detach(), input, float(max_norm), float(norm_type))
@@ -164,6 +163,8 @@ class Operator:
     def _lookup_backward(self, ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         (indices,) = ctx.saved_tensors
         rows, padding_idx, scale_grad_by_freq, sparse = ctx.settings
+        if sparse and scale_grad_by_freq:
+            raise RuntimeError("a sparse gradient can't be scaled by frequency")
         if sparse:
             gradient = _sparse(upstream, indices, rows, padding_idx)
         else:

@@ -152,14 +152,18 @@ def _values(
     return found and replace(found, message=f"{what} at {found.message}", check=None)
 
 
-def compare_arrays(what: str, got: Array, wanted: Array) -> Finding | None:
-    """Compare dtype, shape and bits of two arrays.
+def compare_arrays(
+    what: str, got: Array, wanted: Array, bound: NDArray[np.float64] | None = None
+) -> Finding | None:
+    """Compare dtype, shape, and bits or values within a bound, of two arrays.
 
     Parameters
     ----------
     what : str
         Names `got` in messages.
     got, wanted : ndarray
+    bound : ndarray of float64, optional
+        How far values may be from `wanted`; None for equal bits.
 
     Returns
     -------
@@ -167,7 +171,7 @@ def compare_arrays(what: str, got: Array, wanted: Array) -> Finding | None:
         The first difference.
     """
     kinds = ((array.dtype.name, array.shape) for array in (got, wanted))
-    return _same_kind(what, *kinds) or _values(what, got, wanted)
+    return _same_kind(what, *kinds) or _values(what, got, wanted, bound)
 
 
 def compare(

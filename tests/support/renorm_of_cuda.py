@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from embconform.backends.backend import Backend
+from embconform.backends.through import EmbeddingThrough
 from embconform.reference.clause import Profile
 
 
@@ -46,4 +47,10 @@ def look_up(
     return embedding(input, weight, **options)
 
 
-BACKEND = Backend("renorm of cuda", functional=look_up, profiles=(Profile.TORCH,))
+class Embedding(EmbeddingThrough):
+    """A torch.nn.Embedding that looks up so."""
+
+    lookup = staticmethod(look_up)
+
+
+BACKEND = Backend("renorm of cuda", functional=look_up, module=Embedding, profiles=(Profile.TORCH,))

@@ -8,11 +8,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 
 from embconform.conformance.finding import Finding
 from embconform.conformance.probes.claims import Claim, compare_arrays
+from embconform.reference.bounds import relative
 from embconform.reference.clause import Profile
-from embconform.reference.dtypes import Array
+from embconform.reference.dtypes import Array, format_of
 
 Behaviour = dict[str, Any]
 """All that can be seen of a pass, by name: arrays, and plain values to be compared with ==."""
@@ -20,18 +22,22 @@ Behaviour = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class SameBehaviour(Claim):
-    """A pass that must be as another of the same target, to the bit.
+    """A pass that must be as another of the same target, to the bit where no sum rounds.
 
     Attributes
     ----------
     which : str
         What `got` is of, for the message.
     got, wanted : dict
+    divided : int
+        How many terms, none of them negative, are divided by their count in a sum of the gradient,
+        which rounds then, in an order that need not be repeated; 0 where sums are exact.
     """
 
     which: str
     got: Behaviour
     wanted: Behaviour
+    divided: int = 0
 
     def judge(self) -> Finding | None:
         """Find the first thing that differs."""
@@ -39,7 +45,8 @@ class SameBehaviour(Claim):
             got, wanted = self.got.get(name, "none"), self.wanted.get(name, "none")
             what = f"{name} of {self.which}"
             if isinstance(got, np.ndarray) and isinstance(wanted, np.ndarray):
-                finding = compare_arrays(what, got, wanted)
+                slack = self._slack(wanted) if self.divided and name == "the gradient" else None
+                finding = compare_arrays(what, got, wanted, slack)
             elif type(got) is type(wanted) and got == wanted:
                 finding = None
             else:
@@ -48,6 +55,12 @@ class SameBehaviour(Claim):
             if finding:
                 return finding
         return None
+
+    def _slack(self, wanted: Array) -> NDArray[np.float64]:
+        """Allow the roundings of both sums: neither is exact, but both are near what is."""
+        unit_roundoff = format_of(wanted.dtype.name).unit_roundoff
+        slack = relative(2 * (self.divided + 3), unit_roundoff)
+        return np.asarray(slack * np.abs(wanted.astype(np.float64)))
 
 
 def _brief(value: Any) -> str:

@@ -43,7 +43,8 @@ def dtype_by_default(subject: Subject) -> Claims:
             with default_dtype(getattr(torch, default)):
                 got = run(subject.filled(dtype=subject.dtype, **options), ids)
             which = f"a module under a default of torch.{default}{described(options)}"
-            yield SameBehaviour(which, got, wanted)
+            divided = OFTEN if options.get("scale_grad_by_freq") else 0
+            yield SameBehaviour(which, got, wanted, divided)
 
 
 def device_by_context(subject: Subject) -> Claims:
