@@ -112,7 +112,7 @@ class Operator:
         lending = cells(weight.device, weight.shape[0], wait=not checked)
         with _on_device(weight), lending as lent:
             rows = self.kernels.gather(weight, flat, lent.fault, lent.report)
-        return rows.view(*indices.shape, weight.shape[1])
+        return _shaped(rows, (*indices.shape, weight.shape[1]))
 
     def _bound(
         self, weight: torch.Tensor, indices: torch.Tensor, max_norm: float, norm_type: float
@@ -158,7 +158,7 @@ class Operator:
             spread = self.kernels.gather(
                 table, flat, lent.fault, lent.report, padding_idx=padding_idx, scale=scale
             )
-        return spread.view(*indices.shape, table.shape[1])
+        return _shaped(spread, (*indices.shape, table.shape[1]))
 
     def _lookup_backward(self, ctx: Any, upstream: torch.Tensor) -> tuple[Any, ...]:
         (indices,) = ctx.saved_tensors
@@ -190,6 +190,11 @@ def _with_tangent(linear: Any, tensor: torch.Tensor, *rest: Any) -> Any:
         return linear(tensor, *rest)
     made = linear(primal, *rest), linear(tangent, *rest)
     return forward_ad.make_dual(*made)  # type: ignore[no-untyped-call]
+
+
+def _shaped(rows: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Reshape what nobody else has, so that autograd lets users write to it: it is no view."""
+    return torch.ops.aten._unsafe_view.default(rows, shape)  # type: ignore[no-any-return]
 
 
 def _on_device(tensor: torch.Tensor) -> AbstractContextManager[None]:
