@@ -40,15 +40,23 @@ def _bfloat16(values: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, 
     return rounded.view(torch.uint16).numpy()
 
 
-def _rounding_cast(cast: Any) -> Any:
+def _float32(patterns: np.ndarray[Any, np.dtype[np.uint16]]) -> np.ndarray[Any, Any]:
+    return (patterns.astype(np.uint32) << 16).view(np.float32)
+
+
+def _exact_cast(cast: Any) -> Any:
+    """Round to nearest and keep subnormal numbers, as devices do."""
+
     def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
         pair = src.dtype.scalar, dst_type.scalar
         if pair == (tl.float32, tl.bfloat16):
             return TensorHandle(_bfloat16(src.data), tl.bfloat16)
+        if pair == (tl.bfloat16, tl.float32):
+            return TensorHandle(_float32(src.data), tl.float32)
         return cast(self, src, dst_type)
 
     return cast_impl
 
 
 if INTERPRETED:
-    InterpreterBuilder.cast_impl = _rounding_cast(InterpreterBuilder.cast_impl)
+    InterpreterBuilder.cast_impl = _exact_cast(InterpreterBuilder.cast_impl)
