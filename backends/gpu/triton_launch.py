@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,10 @@ RENORM_PROGRAMS: Final = 16  # a processor
 LONG_PROGRAMS: Final = 4  # a processor
 CHAIN_COLUMNS: Final = 256
 LONG_CHAIN_TILE: Final = (512, 16)
+RANK_TILE: Final = (
+    16,
+    128,
+)  # enough programs of few warps that 8,192 indices keep 132 processors busy
 _INTERPRETER: Final = threading.Lock()
 
 
@@ -48,9 +52,14 @@ class TritonKernels:
     ----------
     chip : Chip, optional
         What launches are sized for; the tensors' own device by default.
+    path : str
+        How a gradient adds: ``sorted``, or ``atomic`` wherever neither counts nor the same bits
+        each time are asked for. ``auto`` is sorted: an atomic addition of float32 to global memory
+        takes subnormal numbers for 0.
     """
 
     chip: plans.Chip | None = None
+    path: Literal["auto", "atomic", "sorted"] = "auto"
 
     def check(
         self, indices: torch.Tensor, rows: int, fault: torch.Tensor, report: torch.Tensor
@@ -186,23 +195,18 @@ class TritonKernels:
     ) -> torch.Tensor:
         """Sum upstream rows by index: shape (rows, D), contiguous, of `upstream`'s dtype.
 
-        Atomic additions are used only where they move fewer bytes than the sorted sums, which are
-        the same each time, and only without `deterministic`.
+        The sums are the same each time unless `path` is ``atomic`` and `deterministic` False.
 
         Raises
         ------
         NotImplementedError
             For gradients that are not float16, bfloat16, float32 or float64.
         """
-        accumulator = _accumulator(upstream.dtype, "the gradient")
-        (count, width), item = upstream.shape, upstream.element_size()
+        _accumulator(upstream.dtype, "the gradient")
+        count, width = upstream.shape
         if count == 0 or rows == 0 or width == 0:
             return torch.zeros(rows, width, dtype=upstream.dtype, device=upstream.device)
-        if (
-            not deterministic
-            and not scale_grad_by_freq
-            and plans.prefers_atomics(count, rows, width, item, accumulator.primitive_bitwidth // 8)
-        ):
+        if self.path == "atomic" and not deterministic and not scale_grad_by_freq:
             return self._scatter_atomic(upstream, indices, rows, padding_idx)
         return self._scatter_sorted(upstream, indices, rows, padding_idx, scale_grad_by_freq)
 
@@ -239,10 +243,14 @@ class TritonKernels:
         count, width = upstream.shape
         device = upstream.device
         chip = self._chip(upstream)
-        keys, positions, offset = _sorted(indices, rows)
+        out = torch.empty(rows, width, dtype=upstream.dtype, device=device)
+        if count <= plans.FEW_INDICES:
+            keys, positions, offset = *ranked(indices, out, chip), 0
+        else:
+            keys, positions, offset = _sorted(indices, rows)
+            out.zero_()
         cut = plans.access(upstream)
         walk = plans.walk(count, cut.units, chip)
-        out = torch.zeros(rows, width, dtype=upstream.dtype, device=device)
         partial = torch.empty(
             2 * walk.groups, width, dtype=_sum_dtype(upstream.dtype), device=device
         )
@@ -371,6 +379,41 @@ def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(WORDS.get(tensor.element_size(), WIDE)[0])
 
 
+def ranked(
+    indices: torch.Tensor, out: torch.Tensor, chip: plans.Chip
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sort a few indices, stably, and fill `out`, which has a row for each, with zeros meanwhile.
+
+    Returns
+    -------
+    keys, positions : Tensor, shape (N,)
+        The sorted indices, and where each stood.
+    """
+    count = len(indices)
+    keys = torch.empty_like(indices)
+    positions = torch.empty(count, dtype=torch.int32, device=indices.device)
+    key, never = (tl.int32, 2**31 - 1) if len(out) < 2**31 else (tl.int64, 2**63 - 1)
+    mine, others = RANK_TILE if chip is not plans.NO_CHIP else (256, 1024)
+    rankers = _programs(count, mine)
+    cleared = plans.cleared_per_program(out.element_size(), chip)
+    with _launching(indices):
+        scatters.rank_kernel[(rankers + _programs(out.numel(), cleared),)](
+            indices,
+            keys,
+            positions,
+            out,
+            count,
+            out.numel(),
+            rankers,
+            KEY=key,
+            NEVER=never,
+            MINE=mine,
+            OTHERS=others,
+            CLEARED=cleared,
+        )
+    return keys, positions
+
+
 def _sorted(indices: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Sort indices, stably.
 
@@ -383,18 +426,7 @@ def _sorted(indices: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tenso
         Where each stood.
     offset : int
     """
-    count = len(indices)
-    if count <= plans.FEW_INDICES:
-        keys = torch.empty_like(indices)
-        positions = torch.empty(count, dtype=torch.int32, device=indices.device)
-        key = tl.int32 if rows * count < 2**31 else tl.int64
-        mine, others = (32, 128) if not INTERPRETED else (256, 1024)
-        with _launching(indices):
-            scatters.rank_kernel[(_programs(count, mine),)](
-                indices, keys, positions, count, KEY=key, MINE=mine, OTHERS=others
-            )
-        return keys, positions, 0
-    offset = 0
+    count, offset = len(indices), 0
     if rows <= 2**16:
         offset = 2**15
         short = torch.empty(count, dtype=torch.int16, device=indices.device)

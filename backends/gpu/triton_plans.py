@@ -14,10 +14,7 @@ FEW_INDICES: Final = 8192  # up to here, comparing all pairs beats a radix sort
 LONGEST_CHAIN: Final = 32  # partial sums that one warp adds up
 MOST_UNITS: Final = 2048  # of a program
 MOST_GROUPS: Final = 8192
-ATOMIC_INDICES: Final = 32768  # up to here, all equal, atomic additions to one row take 0.1 ms
-ATOMIC_COST: Final = 3.0  # of a byte added atomically, in bytes moved
-SORT_BYTES: Final = 60e6  # what a memory moves while a radix sort's kernels start
-SORT_BYTES_EACH: Final = 300.0  # and while it sorts an index
+CLEARED_BYTES: Final = 2**15  # by a program beside others that sort
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +104,11 @@ def indices_per_program(count: int, chip: Chip) -> int:
     return 512 if chip is not NO_CHIP else max(128, min(power_of_two(count), 2**14))
 
 
+def cleared_per_program(item: int, chip: Chip) -> int:
+    """Choose to how many elements of `item` bytes a program writes zeros: a power of two."""
+    return (CLEARED_BYTES if chip is not NO_CHIP else chip.tile_bytes) // item
+
+
 def power_of_two(number: int) -> int:
     """Round up."""
     return 1 << max(number - 1, 0).bit_length()
@@ -158,22 +160,3 @@ def walk(count: int, units: int, chip: Chip) -> Walk:
     length = -(-length // 4) * 4
     groups = -(-count // length)
     return Walk(groups, length, min(at_once, power_of_two(groups)), columns, blocks)
-
-
-def prefers_atomics(count: int, rows: int, width: int, item: int, accumulator: int) -> bool:
-    """Tell whether atomic additions move fewer bytes than a sort and two passes.
-
-    Parameters
-    ----------
-    count, rows, width : int
-        Indices, rows of the table, columns.
-    item, accumulator : int
-        Bytes of an element of the table, and of a sum.
-    """
-    if count > ATOMIC_INDICES:
-        return False
-    added = float(count * width * accumulator)
-    converted = rows * width * (accumulator + item) if accumulator != item else 0
-    atomics = rows * width * accumulator + converted + ATOMIC_COST * added
-    sort = SORT_BYTES / 2 if count <= FEW_INDICES else SORT_BYTES + SORT_BYTES_EACH * count
-    return atomics < rows * width * item + sort

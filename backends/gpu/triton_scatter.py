@@ -17,36 +17,126 @@ from __future__ import annotations
 from embconform.backends.gpu.triton_import import tl, triton
 
 
-@triton.jit(do_not_specialize=["count"])
-def rank_kernel(
+@triton.jit
+def _keys(pointer, own, left, KEY: tl.constexpr, NEVER: tl.constexpr):
+    """Load as many indices as are left; NEVER, which is below nothing, in place of the others."""
+    inside = own < left
+    return tl.where(inside, tl.load(pointer, mask=inside, other=0).to(KEY), NEVER)
+
+
+@triton.jit
+def _add_below(
+    before,
+    indices,
+    bound,
+    first,
+    last,
+    KEY: tl.constexpr,
+    NEVER: tl.constexpr,
+    OTHERS: tl.constexpr,
+):
+    """Count which of the indices from `first` to `last` are below each bound.
+
+    Counts are float32, whose additions have a pipe of their own, and stay apart until the end:
+    (bounds, OTHERS) of them. Four loads are in flight while those of a turn before are compared.
+    """
+    bound = bound[:, None]
+    own = tl.arange(0, OTHERS)
+    pointer = indices + first + own
+    left = last - first
+    key0 = _keys(pointer, own, left, KEY, NEVER)
+    key1 = _keys(pointer + OTHERS, own, left - OTHERS, KEY, NEVER)
+    key2 = _keys(pointer + 2 * OTHERS, own, left - 2 * OTHERS, KEY, NEVER)
+    key3 = _keys(pointer + 3 * OTHERS, own, left - 3 * OTHERS, KEY, NEVER)
+    while left > 0:
+        pointer += 4 * OTHERS
+        left -= 4 * OTHERS
+        next0 = _keys(pointer, own, left, KEY, NEVER)
+        next1 = _keys(pointer + OTHERS, own, left - OTHERS, KEY, NEVER)
+        next2 = _keys(pointer + 2 * OTHERS, own, left - 2 * OTHERS, KEY, NEVER)
+        next3 = _keys(pointer + 3 * OTHERS, own, left - 3 * OTHERS, KEY, NEVER)
+        before = tl.where(key0[None, :] < bound, before + 1, before)
+        before = tl.where(key1[None, :] < bound, before + 1, before)
+        before = tl.where(key2[None, :] < bound, before + 1, before)
+        before = tl.where(key3[None, :] < bound, before + 1, before)
+        key0 = next0
+        key1 = next1
+        key2 = next2
+        key3 = next3
+    return before
+
+
+@triton.jit
+def _rank(
     indices,
     keys,
     positions,
     count,
     KEY: tl.constexpr,
+    NEVER: tl.constexpr,
     MINE: tl.constexpr,
     OTHERS: tl.constexpr,
 ):
-    """Sort a few indices, stably, by counting for each how many come before it.
+    """Count for MINE indices how many come before each, and put them there.
 
-    Reads the indices once a program, from L2; writes keys and positions. It compares all pairs:
-    count**2 comparisons cost less than the launches of a radix sort up to some thousands. KEY is
-    the type that holds index * count + position, by which all are different.
+    Of equal indices those at lower positions come before: in the blocks of OTHERS positions to the
+    left of this program's one these are all, and none in those to the right.
     """
-    place = tl.program_id(0) * MINE + tl.arange(0, MINE)
+    first = tl.program_id(0) * MINE
+    place = first + tl.arange(0, MINE)
     index = tl.load(indices + place, mask=place < count, other=0)
-    mine = index.to(KEY) * count + place
-    before = tl.zeros([MINE, OTHERS], tl.int32)
-    start = 0
-    while start < count:
-        other = start + tl.arange(0, OTHERS)
-        inside = other < count
-        key = tl.load(indices + other, mask=inside, other=0).to(KEY) * count + other
-        before += (inside[None, :] & (key[None, :] < mine[:, None])).to(tl.int32)
-        start += OTHERS
-    rank = tl.sum(before, 1)
+    mine = index.to(KEY)
+    here = first // OTHERS * OTHERS
+    own = tl.arange(0, OTHERS)
+    key = _keys(indices + here + own, own, count - here, KEY, NEVER)[None, :]
+    earlier = (here + own)[None, :] < place[:, None]
+    before = (key < mine[:, None]) | ((key == mine[:, None]) & earlier)
+    before = before.to(tl.float32)
+    before = _add_below(before, indices, mine + 1, 0, here, KEY, NEVER, OTHERS)
+    before = _add_below(before, indices, mine, here + OTHERS, count, KEY, NEVER, OTHERS)
+    rank = tl.sum(before.to(tl.int32), 1)
     tl.store(keys + rank, index.to(keys.dtype.element_ty), mask=place < count)
     tl.store(positions + rank, place.to(positions.dtype.element_ty), mask=place < count)
+
+
+@triton.jit
+def _clear(out, block, total, CLEARED: tl.constexpr):
+    """Write zeros to a block of CLEARED elements, or what there is of it."""
+    start = block.to(tl.int64) * CLEARED
+    own = tl.arange(0, CLEARED)
+    zero = tl.zeros([CLEARED], out.dtype.element_ty)
+    if start + CLEARED <= total:  # without a mask, which would make accesses narrow
+        tl.store(out + start + own, zero)
+    else:
+        tl.store(out + start + own, zero, mask=start + own < total)
+
+
+@triton.jit(do_not_specialize=["count", "total", "rankers"])
+def rank_kernel(
+    indices,
+    keys,
+    positions,
+    out,
+    count,
+    total,
+    rankers,
+    KEY: tl.constexpr,
+    NEVER: tl.constexpr,
+    MINE: tl.constexpr,
+    OTHERS: tl.constexpr,
+    CLEARED: tl.constexpr,
+):
+    """Sort a few indices, stably, by counting for each how many come before it; clear `out`.
+
+    The first programs, `rankers`, read all indices each, from L1 mostly, and write keys and
+    positions. They compare all pairs: count**2 comparisons cost less than the launches of a radix
+    sort up to some thousands. The others write zeros to the `total` elements of `out` meanwhile.
+    KEY is a type that holds each index and one more, and NEVER the largest number of it.
+    """
+    if tl.program_id(0) < rankers:
+        _rank(indices, keys, positions, count, KEY, NEVER, MINE, OTHERS)
+    else:
+        _clear(out, tl.program_id(0) - rankers, total, CLEARED)
 
 
 @triton.jit(do_not_specialize=["count", "units", "row_stride", "unit_stride", "padding"])
@@ -65,7 +155,7 @@ def accumulate_kernel(
     """Add rows to `total` by atomic additions, in whatever order.
 
     Reads each index and each upstream row once, and reads and writes a row of `total`, mostly in
-    L2, for each.
+    L2, for each. Subnormal numbers count as 0 in float32.
     """
     start = tl.program_id(0).to(tl.int64) * UNITS
     first = start // units

@@ -84,8 +84,8 @@ KERNELS = [
     (
         "rank",
         scatter.rank_kernel,
-        {"keys": "*i64"},
-        {"KEY": tl.int32, "MINE": 32, "OTHERS": 128},
+        {"keys": "*i64", "out": "*fp32", "total": "i64"},
+        {"KEY": tl.int32, "NEVER": 2**31 - 1, "MINE": 16, "OTHERS": 128, "CLEARED": 8192},
         4,
     ),
     ("accumulate", scatter.accumulate_kernel, SINGLE, {"LANES": 4, "UNITS": 512}, 4),
