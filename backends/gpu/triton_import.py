@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle
 
-__all__ = ["INTERPRETED", "tl", "triton"]
+__all__ = ["INTERPRETED", "LAUNCHES_EARLY", "tl", "triton"]
 
 INTERPRETED: bool = isinstance(tl.cdiv, InterpretedFunction)
 """Whether kernels run on the CPU, one program after the other, as NumPy operations."""
@@ -33,6 +33,9 @@ if triton.knobs.runtime.interpret != INTERPRETED:
         f"{os.environ['TRITON_INTERPRET']}: set it in the environment of the process, or import "
         "embconform.backends.gpu.triton_import before anything that imports triton"
     )
+
+LAUNCHES_EARLY: bool = not INTERPRETED and hasattr(tl.extra.cuda, "gdc_wait")
+"""Whether kernels can be written that start while the one ahead of them still runs."""
 
 
 def _bfloat16(values: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, Any]:

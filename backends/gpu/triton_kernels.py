@@ -63,13 +63,18 @@ def gather_kernel(
     UNITS: tl.constexpr,
     OFFSET: tl.constexpr,
     ACCUMULATOR: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Copy rows, scaled where ACCUMULATOR is a type and bit for bit where it is None.
 
     Reads each index, and each looked-up row (again from L2, mostly, where it occurs again); writes
     the output once, past the cache, so that rows stay in L2. The output is cut into UNITS units a
-    program, whatever the width: no thread idles at a width that is no power of two.
+    program, whatever the width: no thread idles at a width that is no power of two. An EARLY one is
+    launched while the kernel ahead of it still runs, and lets the next be launched.
     """
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()  # every thread, ahead of every access: all before has ended
     start = tl.program_id(0).to(OFFSET) * UNITS
     first = start // units
     flat = (start - first * units).to(tl.int32) + tl.arange(0, UNITS)

@@ -16,7 +16,7 @@ from embconform.backends.gpu import triton_kernels as kernels
 from embconform.backends.gpu import triton_plans as plans
 from embconform.backends.gpu import triton_scatter as scatters
 from embconform.backends.gpu.kernels import NO_ROW
-from embconform.backends.gpu.triton_import import INTERPRETED, tl
+from embconform.backends.gpu.triton_import import INTERPRETED, LAUNCHES_EARLY, tl
 
 FLOATS: Final = {
     torch.float32: tl.float32,
@@ -160,7 +160,10 @@ class TritonKernels:
             source, target, accumulator = weight, out, _accumulator(weight.dtype, "a scale")
             word, lanes = FLOATS[weight.dtype], cut.size // weight.element_size()
         total = count * cut.units
-        units = plans.units_per_program(total, cut.size, self._chip(weight))
+        chip = self._chip(weight)
+        units = plans.units_per_program(total, cut.size, chip)
+        early = LAUNCHES_EARLY and plans.launches_early(total, cut.size, chip)
+        options = {"launch_pdl": True} if early else {}
         with _launching(weight):
             kernels.gather_kernel[(_programs(total, units),)](
                 source,
@@ -180,6 +183,8 @@ class TritonKernels:
                 UNITS=units,
                 OFFSET=tl.int32 if total < 2**31 - units else tl.int64,
                 ACCUMULATOR=accumulator,
+                EARLY=early,
+                **options,
             )
         return out
 

@@ -14,6 +14,7 @@ FEW_INDICES: Final = 8192  # up to here, comparing all pairs beats a radix sort
 LONGEST_CHAIN: Final = 32  # partial sums that one warp adds up
 MOST_UNITS: Final = 2048  # of a program
 MOST_GROUPS: Final = 8192
+EARLY_BYTES: Final = 2**22  # up to here, a lookup gains from starting before its turn
 CLEARED_BYTES: Final = 2**15  # by a program beside others that sort
 
 
@@ -28,10 +29,13 @@ class Chip:
     tile_bytes : int
         What one program holds of rows at a time, about; under the interpreter one program's time
         does not depend on it, so that large is fast.
+    launches_early : bool
+        Whether a kernel can start while the one ahead of it still runs (compute capability 9).
     """
 
     processors: int
     tile_bytes: int
+    launches_early: bool = False
 
 
 NO_CHIP: Final = Chip(processors=2, tile_bytes=2**18)
@@ -43,7 +47,9 @@ def chip_of(device: torch.device) -> Chip:
     """Look the device up."""
     if device.type != "cuda":
         return NO_CHIP
-    return Chip(torch.cuda.get_device_properties(device).multi_processor_count, 2**13)
+    properties = torch.cuda.get_device_properties(device)
+    nvidia = torch.version.hip is None
+    return Chip(properties.multi_processor_count, 2**13, nvidia and properties.major >= 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,11 @@ def units_per_program(total: int, size: int, chip: Chip) -> int:
         return min(max(128, power_of_two(total)), chip.tile_bytes // size)
     most = min(chip.tile_bytes // size, MOST_UNITS)
     return most if total >= 8 * chip.processors * most else 128
+
+
+def launches_early(total: int, size: int, chip: Chip) -> bool:
+    """Tell whether a lookup of so many units is to start while the kernel ahead still runs."""
+    return chip.launches_early and total * size <= EARLY_BYTES
 
 
 def indices_per_program(count: int, chip: Chip) -> int:

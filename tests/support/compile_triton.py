@@ -1,7 +1,8 @@
 """Compiles each Triton kernel for a GPU that need not be here, and prints its widest accesses.
 
 ``python compile_triton.py 90`` with TRITON_INTERPRET=0: a line a kernel, its name and the widest
-load and store of global memory that it has both of, in bytes.
+load and store of global memory that it has both of, in bytes. The line ``waits`` says whether a
+lookup that is launched early lets the next be launched, and then waits, before all its accesses.
 """
 
 import re
@@ -30,13 +31,21 @@ POINTERS = {
     "max_norm_bits": "i64",
     "p_bits": "i64",
 }
-COPY = {"WORD": tl.int32, "LANES": 4, "UNITS": 512, "OFFSET": tl.int32, "ACCUMULATOR": None}
+COPY = {
+    "WORD": tl.int32,
+    "LANES": 4,
+    "UNITS": 512,
+    "OFFSET": tl.int32,
+    "ACCUMULATOR": None,
+    "EARLY": False,
+}
 SCALED = {
     "WORD": tl.bfloat16,
     "LANES": 8,
     "UNITS": 512,
     "OFFSET": tl.int64,
     "ACCUMULATOR": tl.float32,
+    "EARLY": False,
 }
 NORM = {
     "unit_stride": 1,
@@ -135,11 +144,24 @@ def widest(ptx, access):
     return max((int(lanes or 1) * int(bits) // 8 for lanes, bits in found), default=0)
 
 
+def waits_first(ptx):
+    """Tell whether dependents are launched and waited for once, before any access."""
+    order = r"griddepcontrol\.\w+|\b(?:ld|st|atom|red)\.global"
+    steps = re.findall(order, ptx)
+    early = ["griddepcontrol.launch_dependents", "griddepcontrol.wait"]
+    return steps[:2] == early and not set(early) & set(steps[2:])
+
+
 def main():
     """Compile all."""
+    architecture = int(sys.argv[1])
     for name, kernel, kinds, constants, warps in KERNELS:
-        ptx = compiled(kernel, kinds, constants, warps, int(sys.argv[1])).asm["ptx"]
+        ptx = compiled(kernel, kinds, constants, warps, architecture).asm["ptx"]
         print(name, min(widest(ptx, "ld"), widest(ptx, "st")))  # noqa: T201
+    if architecture >= 90:
+        early = {**COPY, "UNITS": 128, "EARLY": True}
+        ptx = compiled(gather, WORDS, early, 4, architecture).asm["ptx"]
+        print("waits", waits_first(ptx))  # noqa: T201
 
 
 if __name__ == "__main__":
