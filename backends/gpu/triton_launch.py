@@ -162,8 +162,7 @@ class TritonKernels:
         total = count * cut.units
         chip = self._chip(weight)
         units = plans.units_per_program(total, cut.size, chip)
-        early = LAUNCHES_EARLY and plans.launches_early(total, cut.size, chip)
-        options = {"launch_pdl": True} if early else {}
+        early = total * cut.size <= plans.EARLY_BYTES
         with _launching(weight):
             kernels.gather_kernel[(_programs(total, units),)](
                 source,
@@ -183,8 +182,7 @@ class TritonKernels:
                 UNITS=units,
                 OFFSET=tl.int32 if total < 2**31 - units else tl.int64,
                 ACCUMULATOR=accumulator,
-                EARLY=early,
-                **options,
+                **_turn(early, chip),
             )
         return out
 
@@ -268,6 +266,7 @@ class TritonKernels:
             "KEY_OFFSET": offset,
             "LANES": cut.size // upstream.element_size(),
             "BY_FREQUENCY": scale_grad_by_freq,
+            **_turn(count <= plans.FEW_INDICES, chip),
         }
         with _launching(upstream):
             scatters.segment_kernel[(_programs(walk.groups, walk.at_once) * walk.blocks,)](
@@ -347,6 +346,13 @@ def _programs(count: int, each: int) -> int:
     return -(-count // each)
 
 
+def _turn(early: bool, chip: plans.Chip) -> dict[str, bool]:
+    """Say how a kernel is launched that can start while the one ahead of it still runs."""
+    if early and chip.launches_early and LAUNCHES_EARLY:
+        return {"EARLY": True, "launch_pdl": True}
+    return {"EARLY": False}
+
+
 def _bits(number: float) -> int:
     """Read a float64 as an integer: Triton rounds a float that is passed to a kernel to float32."""
     return int(struct.unpack("<q", struct.pack("<d", number))[0])
@@ -415,6 +421,7 @@ def ranked(
             MINE=mine,
             OTHERS=others,
             CLEARED=cleared,
+            **_turn(True, chip),
         )
     return keys, positions
 

@@ -105,11 +105,6 @@ def units_per_program(total: int, size: int, chip: Chip) -> int:
     return most if total >= 8 * chip.processors * most else 128
 
 
-def launches_early(total: int, size: int, chip: Chip) -> bool:
-    """Tell whether a lookup of so many units is to start while the kernel ahead still runs."""
-    return chip.launches_early and total * size <= EARLY_BYTES
-
-
 def indices_per_program(count: int, chip: Chip) -> int:
     """Choose how many indices a program takes where a thread takes whole ones: a power of two."""
     return 512 if chip is not NO_CHIP else max(128, min(power_of_two(count), 2**14))

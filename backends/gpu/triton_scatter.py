@@ -15,6 +15,7 @@ of very many groups, :func:`long_chain_kernel` add those up. Every order is fixe
 from __future__ import annotations
 
 from embconform.backends.gpu.triton_import import tl, triton
+from embconform.backends.gpu.triton_kernels import wait_for_turn
 
 
 @triton.jit
@@ -125,6 +126,7 @@ def rank_kernel(
     MINE: tl.constexpr,
     OTHERS: tl.constexpr,
     CLEARED: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Sort a few indices, stably, by counting for each how many come before it; clear `out`.
 
@@ -133,6 +135,7 @@ def rank_kernel(
     sort up to some thousands. The others write zeros to the `total` elements of `out` meanwhile.
     KEY is a type that holds each index and one more, and NEVER the largest number of it.
     """
+    wait_for_turn(EARLY)
     if tl.program_id(0) < rankers:
         _rank(indices, keys, positions, count, KEY, NEVER, MINE, OTHERS)
     else:
@@ -271,6 +274,7 @@ def segment_kernel(
     GROUPS: tl.constexpr,
     COLUMNS: tl.constexpr,
     BY_FREQUENCY: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Walk over GROUPS groups side by side, COLUMNS units wide.
 
@@ -279,6 +283,7 @@ def segment_kernel(
     that the branch at the end of a segment is taken by nobody else; four rows are in flight, and
     their keys and positions were loaded a turn before.
     """
+    wait_for_turn(EARLY)
     own = tl.arange(0, GROUPS * COLUMNS)
     unit = (tl.program_id(0) % blocks) * COLUMNS + own % COLUMNS
     group = (tl.program_id(0) // blocks).to(INDEX) * GROUPS + own // COLUMNS
@@ -378,12 +383,14 @@ def chain_kernel(
     AT_ONCE: tl.constexpr,
     LONGEST: tl.constexpr,
     BY_FREQUENCY: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Add up the partial sums of a segment that begins in this program's group and leaves it.
 
     Reads a few keys, and the partial sums; writes a row of `out`. A segment that enters LONGEST
     groups or more is put on the list `chains` instead.
     """
+    wait_for_turn(EARLY)
     group = (tl.program_id(0) // blocks).to(tl.int64)
     column = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
     width = units * LANES
@@ -431,11 +438,13 @@ def long_chain_kernel(
     COLUMNS: tl.constexpr,
     AT_ONCE: tl.constexpr,
     BY_FREQUENCY: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Add up the partial sums of the segments on the list: few, but of very many groups.
 
     Reads the partial sums, AT_ONCE rows at a time of a few columns; writes a row of `out` each.
     """
+    wait_for_turn(EARLY)
     width = units * LANES
     item = tl.program_id(0)
     while item < tl.load(found) * blocks:

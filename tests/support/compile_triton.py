@@ -1,8 +1,8 @@
 """Compiles each Triton kernel for a GPU that need not be here, and prints its widest accesses.
 
 ``python compile_triton.py 90`` with TRITON_INTERPRET=0: a line a kernel, its name and the widest
-load and store of global memory that it has both of, in bytes. The line ``waits`` says whether a
-lookup that is launched early lets the next be launched, and then waits, before all its accesses.
+load and store of global memory that it has both of, in bytes. Lines ``early-`` say whether a
+kernel that is launched early lets the next be launched, and then waits, before all its accesses.
 """
 
 import re
@@ -94,7 +94,14 @@ KERNELS = [
         "rank",
         scatter.rank_kernel,
         {"keys": "*i64", "out": "*fp32", "total": "i64"},
-        {"KEY": tl.int32, "NEVER": 2**31 - 1, "MINE": 16, "OTHERS": 128, "CLEARED": 8192},
+        {
+            "KEY": tl.int32,
+            "NEVER": 2**31 - 1,
+            "MINE": 16,
+            "OTHERS": 128,
+            "CLEARED": 8192,
+            "EARLY": False,
+        },
         4,
     ),
     ("accumulate", scatter.accumulate_kernel, SINGLE, {"LANES": 4, "UNITS": 512}, 4),
@@ -104,7 +111,7 @@ KERNELS = [
             f"{name}-{by_frequency}",
             kernel,
             kinds,
-            {**constants, "BY_FREQUENCY": by_frequency},
+            {**constants, "BY_FREQUENCY": by_frequency, "EARLY": False},
             warps,
         )
         for name, kernel, kinds, constants, warps in (
@@ -158,10 +165,10 @@ def main():
     for name, kernel, kinds, constants, warps in KERNELS:
         ptx = compiled(kernel, kinds, constants, warps, architecture).asm["ptx"]
         print(name, min(widest(ptx, "ld"), widest(ptx, "st")))  # noqa: T201
-    if architecture >= 90:
-        early = {**COPY, "UNITS": 128, "EARLY": True}
-        ptx = compiled(gather, WORDS, early, 4, architecture).asm["ptx"]
-        print("waits", waits_first(ptx))  # noqa: T201
+        if "EARLY" in constants and architecture >= 90:
+            early = {**constants, "EARLY": True}
+            ptx = compiled(kernel, kinds, early, warps, architecture).asm["ptx"]
+            print(f"early-{name}", waits_first(ptx))  # noqa: T201
 
 
 if __name__ == "__main__":
