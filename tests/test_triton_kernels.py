@@ -9,6 +9,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -444,6 +445,21 @@ class TestScatter:
             kernels, upstream, ids, max(count, 50), padding=0, by_frequency=by_frequency
         )
 
+    @pytest.mark.parametrize("few", [1, plans.FEW_GROUPS], ids=["listed", "searched"])
+    @pytest.mark.parametrize("shift", [0, 7, 257])
+    def test_long_segments_wherever_they_begin(
+        self, device: torch.device, few: int, shift: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Groups of 8 positions: a segment that enters 32 groups or more is long."""
+        monkeypatch.setattr(plans, "FEW_GROUPS", few)
+        lengths = [shift, 256, 1, 264, 257, 300][not shift :]
+        ids = np.repeat(np.arange(len(lengths)) * 2, lengths)
+        assert plans.walk(len(ids), 2, SMALL_CHIP).length == 8
+        upstream = torch.randn(len(ids), 5, generator=torch.Generator().manual_seed(shift))
+        assert_scattered(
+            TritonKernels(SMALL_CHIP), upstream.to(device), ids, 20, by_frequency=shift % 2 > 0
+        )
+
     @pytest.mark.parametrize("by_frequency", [False, True])
     def test_a_segment_of_more_groups_than_are_added_at_once(
         self, device: torch.device, by_frequency: bool
@@ -615,7 +631,22 @@ class TestPlans:
         assert plans.access(torch.zeros(1, 1)[:, :0].new_zeros(4, 1)) == plans.Access(4, 1, 1, 1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+
+
+def captured_graph(work: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """Capture work in a graph, with its results, after it has run once."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        work()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = work()
+    return graph, found
+
+
+@NEEDS_CUDA
 @pytest.mark.parametrize("count", [100, 20_000])
 @pytest.mark.parametrize("path", PATHS)
 def test_a_graph_captures_every_launch(count: int, path: Way) -> None:
@@ -632,13 +663,7 @@ def test_a_graph_captures_every_launch(count: int, path: Way) -> None:
             kernels.scatter(upstream, ids, 3000),
         )
 
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        work()
-    stream.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out, gradient = work()
+    graph, (out, gradient) = captured_graph(work)
     ids.copy_(torch.randint(0, 3000, (count,), device=device))
     upstream.normal_()
     weight.normal_()
@@ -648,6 +673,36 @@ def test_a_graph_captures_every_launch(count: int, path: Way) -> None:
     torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(out, weight[ids])
     assert out.norm(dim=1).max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("captured", [False, pytest.param(True, marks=NEEDS_CUDA)])
+def test_each_launch_sees_what_the_one_before_wrote(device: torch.device, captured: bool) -> None:
+    """Small lookups and sums may start early; here each needs the result of the one before."""
+    kernels, flags, steps = TritonKernels(), Flags(device), 2 if INTERPRETED else 100
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(0))
+    weight, start = order[:, None].to(device), torch.arange(0, 3000, 4, device=device)
+    ones = torch.ones(len(start), 1, device=device)
+
+    def work() -> tuple[torch.Tensor, torch.Tensor]:
+        ids, sums = start, torch.zeros(3000, 1, device=device)
+        for _ in range(steps):
+            for _ in range(3):
+                ids = kernels.gather(weight, ids, flags.fault, flags.report)[:, 0]
+            sums = sums + kernels.scatter(ones, ids, 3000)
+        return ids, sums
+
+    if captured:
+        graph, (found, sums) = captured_graph(work)
+        graph.replay()
+    else:
+        found, sums = work()
+    expected, named = start.cpu(), torch.zeros(3000, 1)
+    for _ in range(steps):
+        expected = order[order[order[expected]]]
+        named[expected] += 1
+    assert torch.equal(found.cpu(), expected)
+    assert torch.equal(sums.cpu(), named)
+    assert flags.both() == (0, 0)
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="of the interpreter alone")

@@ -33,7 +33,10 @@ RANGES: Final = {  # beyond which a power of two shrinks numbers, that power, th
 RENORM_PROGRAMS: Final = 16  # a processor
 LONG_PROGRAMS: Final = 4  # a processor
 CHAIN_COLUMNS: Final = 256
+FEW_CHAIN_COLUMNS: Final = 1024
+CHAIN_ROWS: Final = 8
 LONG_CHAIN_TILE: Final = (512, 16)
+FEW_LONG_CHAIN_TILE: Final = (128, 16)
 RANK_TILE: Final = (
     16,
     128,
@@ -259,12 +262,8 @@ class TritonKernels:
         )
         numbers = torch.empty(2 * walk.groups, dtype=torch.int32, device=device)
         found = torch.empty(1, dtype=torch.int32, device=device)
-        chains = torch.empty(
-            walk.groups // plans.LONGEST_CHAIN + 1, dtype=torch.int64, device=device
-        )
         common: dict[str, Any] = {
             "KEY_OFFSET": offset,
-            "LANES": cut.size // upstream.element_size(),
             "BY_FREQUENCY": scale_grad_by_freq,
             **_turn(count <= plans.FEW_INDICES, chip),
         }
@@ -286,39 +285,17 @@ class TritonKernels:
                 cut.unit_stride,
                 padding_idx,
                 INDEX=tl.int32 if max(count, rows) < 2**30 else tl.int64,
+                LANES=cut.size // upstream.element_size(),
                 GROUPS=walk.at_once,
                 COLUMNS=walk.columns,
                 num_warps=1,
                 **common,
             )
-            if walk.groups > 1:
-                columns = min(plans.power_of_two(width), CHAIN_COLUMNS)
-                blocks = _programs(width, columns)
-                chained = (keys, partial, numbers, out, found, chains, count, walk.groups)
-                scatters.chain_kernel[(walk.groups * blocks,)](
-                    *chained,
-                    walk.length,
-                    blocks,
-                    cut.units,
-                    COLUMNS=columns,
-                    AT_ONCE=8,
-                    LONGEST=plans.LONGEST_CHAIN,
-                    num_warps=1,
-                    **common,
-                )
-            if walk.groups > plans.LONGEST_CHAIN:
-                at_once, columns = LONG_CHAIN_TILE
-                blocks = _programs(width, columns)
-                most = blocks * len(chains)
-                scatters.long_chain_kernel[(min(LONG_PROGRAMS * chip.processors, most),)](
-                    *chained,
-                    walk.length,
-                    blocks,
-                    cut.units,
-                    COLUMNS=columns,
-                    AT_ONCE=at_once,
-                    **common,
-                )
+            sums = (keys, partial, numbers, out)
+            if walk.groups > plans.FEW_GROUPS:
+                _add_many(sums, found, count, walk, common, most=LONG_PROGRAMS * chip.processors)
+            elif walk.groups > 1:
+                _add_few(sums, count, walk, common)
         return out
 
     def _chip(self, tensor: torch.Tensor) -> plans.Chip:
@@ -424,6 +401,67 @@ def ranked(
             **_turn(True, chip),
         )
     return keys, positions
+
+
+def _add_few(
+    sums: tuple[torch.Tensor, ...], count: int, walk: plans.Walk, common: dict[str, Any]
+) -> None:
+    """Add up what segments left in few groups, in one launch."""
+    width = sums[-1].shape[1]
+    at_once, columns = FEW_LONG_CHAIN_TILE
+    short_columns = min(plans.power_of_two(width), FEW_CHAIN_COLUMNS)
+    long_blocks, blocks = _programs(width, columns), _programs(width, short_columns)
+    searchers = (walk.groups - 1) // plans.LONGEST_CHAIN * long_blocks
+    scatters.chains_kernel[(searchers + walk.groups * blocks,)](
+        *sums,
+        count,
+        walk.groups,
+        walk.length,
+        searchers,
+        long_blocks,
+        blocks,
+        width,
+        COLUMNS=short_columns,
+        AT_ONCE=CHAIN_ROWS,
+        LONG_COLUMNS=columns,
+        LONG_AT_ONCE=at_once,
+        LONGEST=plans.LONGEST_CHAIN,
+        **common,
+    )
+
+
+def _add_many(
+    sums: tuple[torch.Tensor, ...],
+    found: torch.Tensor,
+    count: int,
+    walk: plans.Walk,
+    common: dict[str, Any],
+    *,
+    most: int,
+) -> None:
+    """Add up what segments left in many groups: those that enter very many come last."""
+    width = sums[-1].shape[1]
+    chains = torch.empty(
+        walk.groups // plans.LONGEST_CHAIN + 1, dtype=torch.int64, device=found.device
+    )
+    chained = (*sums, found, chains, count, walk.groups, walk.length)
+    columns = min(plans.power_of_two(width), CHAIN_COLUMNS)
+    blocks = _programs(width, columns)
+    scatters.chain_kernel[(walk.groups * blocks,)](
+        *chained,
+        blocks,
+        width,
+        COLUMNS=columns,
+        AT_ONCE=CHAIN_ROWS,
+        LONGEST=plans.LONGEST_CHAIN,
+        num_warps=1,
+        **common,
+    )
+    at_once, columns = LONG_CHAIN_TILE
+    blocks = _programs(width, columns)
+    scatters.long_chain_kernel[(min(most, blocks * len(chains)),)](
+        *chained, blocks, width, COLUMNS=columns, AT_ONCE=at_once, **common
+    )
 
 
 def _sorted(indices: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor, int]:

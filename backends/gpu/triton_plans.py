@@ -14,6 +14,7 @@ FEW_INDICES: Final = 8192  # up to here, comparing all pairs beats a radix sort
 LONGEST_CHAIN: Final = 32  # partial sums that one warp adds up
 MOST_UNITS: Final = 2048  # of a program
 MOST_GROUPS: Final = 8192
+FEW_GROUPS: Final = 1024  # up to here, one launch adds up all partial sums
 EARLY_BYTES: Final = 2**22  # up to here, a lookup gains from starting before its turn
 CLEARED_BYTES: Final = 2**15  # by a program beside others that sort
 

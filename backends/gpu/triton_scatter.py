@@ -4,7 +4,8 @@ Positions are sorted by index, and cut into *groups* of LENGTH neighbours, whate
 One walk over a group (:func:`segment_kernel`) writes the sum of each segment that lies within it.
 A segment that crosses a border leaves a partial sum in each group: the *head* of every group that
 it enters, and the *tail* of the group in which it begins. :func:`chain_kernel` and, for segments
-of very many groups, :func:`long_chain_kernel` add those up. Every order is fixed by the positions.
+of very many groups, :func:`long_chain_kernel` add those up; where groups are few one launch does,
+:func:`chains_kernel`. Every order is fixed by the positions.
 """
 
 # Triton's language looks like Python and is another: types are the launch's, and neither
@@ -364,46 +365,35 @@ def _chain_start(keys, group, count, length, KEY_OFFSET: tl.constexpr):
     return crosses & (entered == 0), key
 
 
-@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units"])
-def chain_kernel(
+@triton.jit
+def _short_chain(
     keys,
     partial,
     numbers,
     out,
-    found,
-    chains,
+    group,
+    column,
     count,
     groups,
     length,
-    blocks,
-    units,
+    width,
     KEY_OFFSET: tl.constexpr,
-    LANES: tl.constexpr,
-    COLUMNS: tl.constexpr,
     AT_ONCE: tl.constexpr,
     LONGEST: tl.constexpr,
     BY_FREQUENCY: tl.constexpr,
-    EARLY: tl.constexpr,
 ):
-    """Add up the partial sums of a segment that begins in this program's group and leaves it.
+    """Add up the partial sums of a segment that begins in a group and enters others.
 
-    Reads a few keys, and the partial sums; writes a row of `out`. A segment that enters LONGEST
-    groups or more is put on the list `chains` instead.
+    Returns how many it enters, at most LONGEST; those that enter so many are left.
     """
-    wait_for_turn(EARLY)
-    group = (tl.program_id(0) // blocks).to(tl.int64)
-    column = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
-    width = units * LANES
     inside = column < width
     starts, key = _chain_start(keys, group, count, length, KEY_OFFSET)
+    links = 0
     if starts:
         entered = group + 1 + tl.arange(0, LONGEST)
         linked = _key(keys, entered * length, entered < groups, KEY_OFFSET, tl.int64) == key
         links = tl.sum(linked.to(tl.int32), 0)
-        if links == LONGEST:
-            if tl.program_id(0) % blocks == 0:
-                tl.store(chains + tl.atomic_add(found, 1, sem="relaxed"), group)
-        else:
+        if links < LONGEST:
             tail = group + groups
             total = tl.load(partial + tail * width + column, mask=inside, other=0)
             link = 0
@@ -418,9 +408,177 @@ def chain_kernel(
                 number = tl.sum(tl.load(numbers + entered, mask=linked, other=0), 0)
                 total = _mean(total, number + tl.load(numbers + tail))
             tl.store(out + key * width + column, total.to(out.dtype.element_ty), mask=inside)
+    return links
 
 
-@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "units"])
+@triton.jit
+def _long_chain(
+    keys,
+    partial,
+    numbers,
+    out,
+    group,
+    column,
+    count,
+    groups,
+    length,
+    width,
+    KEY_OFFSET: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    BY_FREQUENCY: tl.constexpr,
+):
+    """Add up the partial sums of a segment that begins in a group and enters very many.
+
+    Reads AT_ONCE rows at a time of a few columns.
+    """
+    inside = column < width
+    starts, key = _chain_start(keys, group, count, length, KEY_OFFSET)
+    tail = group + groups
+    total = tl.zeros([AT_ONCE, column.shape[0]], partial.dtype.element_ty)
+    number = tl.zeros([AT_ONCE], tl.int32)
+    head = group + 1 + tl.arange(0, AT_ONCE)
+    more = starts
+    while more:
+        linked = _key(keys, head * length, head < groups, KEY_OFFSET, tl.int64) == key
+        pointer = partial + (head * width)[:, None] + column[None, :]
+        mask = linked[:, None] & inside[None, :]
+        total += tl.load(pointer, mask=mask, other=0)
+        if BY_FREQUENCY:
+            number += tl.load(numbers + head, mask=linked, other=0)
+        head += AT_ONCE
+        more = tl.min(linked.to(tl.int32), 0) > 0
+    whole = tl.sum(total, 0) + tl.load(partial + tail * width + column, mask=inside, other=0)
+    if BY_FREQUENCY:
+        whole = _mean(whole, tl.sum(number, 0) + tl.load(numbers + tail))
+    tl.store(out + key * width + column, whole.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _find_long_chain(
+    keys,
+    partial,
+    numbers,
+    out,
+    entered,
+    column,
+    count,
+    groups,
+    length,
+    width,
+    KEY_OFFSET: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    LONGEST: tl.constexpr,
+    BY_FREQUENCY: tl.constexpr,
+):
+    """Add up a segment that enters a group, began at most LONGEST before, and enters so many."""
+    key = _key(keys, entered * length, entered < groups, KEY_OFFSET, tl.int64)
+    border = (entered - tl.arange(0, LONGEST)) * length
+    crossed = _key(keys, border - 1, border > 0, KEY_OFFSET, tl.int64) == key
+    links = tl.sum(crossed.to(tl.int32), 0)
+    group = entered - links
+    starts, _ = _chain_start(keys, group, count, length, KEY_OFFSET)
+    on = group + LONGEST
+    goes_on = _key(keys, on * length, on < groups, KEY_OFFSET, tl.int64) == key
+    if (links > 0) & starts & goes_on:
+        _long_chain(
+            keys, partial, numbers, out, group, column, count, groups, length, width,
+            KEY_OFFSET, AT_ONCE, BY_FREQUENCY,
+        )  # fmt: skip
+
+
+@triton.jit(
+    do_not_specialize=[
+        "count",
+        "groups",
+        "length",
+        "searchers",
+        "long_blocks",
+        "blocks",
+        "width",
+    ]
+)
+def chains_kernel(
+    keys,
+    partial,
+    numbers,
+    out,
+    count,
+    groups,
+    length,
+    searchers,
+    long_blocks,
+    blocks,
+    width,
+    KEY_OFFSET: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    LONG_COLUMNS: tl.constexpr,
+    LONG_AT_ONCE: tl.constexpr,
+    LONGEST: tl.constexpr,
+    BY_FREQUENCY: tl.constexpr,
+    EARLY: tl.constexpr,
+):
+    """Add up the partial sums of every segment that crosses a border, where groups are few.
+
+    Reads some keys, and the partial sums; writes a row of `out` for each segment. A segment that
+    enters LONGEST groups or more enters one of every LONGEST: the first programs, `searchers`, look
+    there.
+    """
+    wait_for_turn(EARLY)
+    program = tl.program_id(0)
+    if program < searchers:
+        column = program % long_blocks * LONG_COLUMNS + tl.arange(0, LONG_COLUMNS)
+        entered = ((program // long_blocks + 1) * LONGEST).to(tl.int64)
+        _find_long_chain(
+            keys, partial, numbers, out, entered, column, count, groups, length, width,
+            KEY_OFFSET, LONG_AT_ONCE, LONGEST, BY_FREQUENCY,
+        )  # fmt: skip
+    else:
+        group = ((program - searchers) // blocks).to(tl.int64)
+        columns = (program - searchers) % blocks * COLUMNS + tl.arange(0, COLUMNS)
+        _short_chain(
+            keys, partial, numbers, out, group, columns, count, groups, length, width,
+            KEY_OFFSET, AT_ONCE, LONGEST, BY_FREQUENCY,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "width"])
+def chain_kernel(
+    keys,
+    partial,
+    numbers,
+    out,
+    found,
+    chains,
+    count,
+    groups,
+    length,
+    blocks,
+    width,
+    KEY_OFFSET: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    LONGEST: tl.constexpr,
+    BY_FREQUENCY: tl.constexpr,
+    EARLY: tl.constexpr,
+):
+    """Add up the partial sums of a segment that begins in this program's group and leaves it.
+
+    Reads a few keys, and the partial sums; writes a row of `out`. A segment that enters LONGEST
+    groups or more is put on the list `chains` instead.
+    """
+    wait_for_turn(EARLY)
+    group = (tl.program_id(0) // blocks).to(tl.int64)
+    column = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    links = _short_chain(
+        keys, partial, numbers, out, group, column, count, groups, length, width,
+        KEY_OFFSET, AT_ONCE, LONGEST, BY_FREQUENCY,
+    )  # fmt: skip
+    if (links == LONGEST) & (tl.program_id(0) % blocks == 0):
+        tl.store(chains + tl.atomic_add(found, 1, sem="relaxed"), group)
+
+
+@triton.jit(do_not_specialize=["count", "groups", "length", "blocks", "width"])
 def long_chain_kernel(
     keys,
     partial,
@@ -432,9 +590,8 @@ def long_chain_kernel(
     groups,
     length,
     blocks,
-    units,
+    width,
     KEY_OFFSET: tl.constexpr,
-    LANES: tl.constexpr,
     COLUMNS: tl.constexpr,
     AT_ONCE: tl.constexpr,
     BY_FREQUENCY: tl.constexpr,
@@ -442,32 +599,15 @@ def long_chain_kernel(
 ):
     """Add up the partial sums of the segments on the list: few, but of very many groups.
 
-    Reads the partial sums, AT_ONCE rows at a time of a few columns; writes a row of `out` each.
+    Reads the partial sums; writes a row of `out` for each.
     """
     wait_for_turn(EARLY)
-    width = units * LANES
     item = tl.program_id(0)
     while item < tl.load(found) * blocks:
         group = tl.load(chains + item // blocks)
         column = (item % blocks) * COLUMNS + tl.arange(0, COLUMNS)
-        inside = column < width
-        starts, key = _chain_start(keys, group, count, length, KEY_OFFSET)
-        tail = group + groups
-        total = tl.zeros([AT_ONCE, COLUMNS], partial.dtype.element_ty)
-        number = tl.zeros([AT_ONCE], tl.int32)
-        head = group + 1 + tl.arange(0, AT_ONCE)
-        more = starts
-        while more:
-            linked = _key(keys, head * length, head < groups, KEY_OFFSET, tl.int64) == key
-            pointer = partial + (head * width)[:, None] + column[None, :]
-            mask = linked[:, None] & inside[None, :]
-            total += tl.load(pointer, mask=mask, other=0)
-            if BY_FREQUENCY:
-                number += tl.load(numbers + head, mask=linked, other=0)
-            head += AT_ONCE
-            more = tl.min(linked.to(tl.int32), 0) > 0
-        whole = tl.sum(total, 0) + tl.load(partial + tail * width + column, mask=inside, other=0)
-        if BY_FREQUENCY:
-            whole = _mean(whole, tl.sum(number, 0) + tl.load(numbers + tail))
-        tl.store(out + key * width + column, whole.to(out.dtype.element_ty), mask=inside)
+        _long_chain(
+            keys, partial, numbers, out, group, column, count, groups, length, width,
+            KEY_OFFSET, AT_ONCE, BY_FREQUENCY,
+        )  # fmt: skip
         item += tl.num_programs(0)

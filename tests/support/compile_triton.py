@@ -68,8 +68,9 @@ WIDE_NORM = {
 }
 WALK = {"KEY_OFFSET": 0, "INDEX": tl.int32, "LANES": 8, "GROUPS": 1, "COLUMNS": 64}
 NARROW = {"KEY_OFFSET": 0, "INDEX": tl.int64, "LANES": 4, "GROUPS": 8, "COLUMNS": 8}
-CHAIN = {"KEY_OFFSET": 0, "LANES": 8, "COLUMNS": 256, "AT_ONCE": 8, "LONGEST": 32}
-LONG = {"KEY_OFFSET": 0, "LANES": 8, "COLUMNS": 16, "AT_ONCE": 512}
+CHAIN = {"KEY_OFFSET": 0, "COLUMNS": 256, "AT_ONCE": 8, "LONGEST": 32}
+LONG = {"KEY_OFFSET": 0, "COLUMNS": 16, "AT_ONCE": 512}
+CHAINS = {**CHAIN, "COLUMNS": 1024, "LONG_COLUMNS": 16, "LONG_AT_ONCE": 128}
 HALF = {"weight": "*bf16", "upstream": "*bf16", "out": "*bf16"}
 SINGLE = {"weight": "*fp32", "upstream": "*fp32", "out": "*fp32"}
 DOUBLE = dict.fromkeys(("weight", "upstream", "out", "scale", "partial", "total"), "*fp64")
@@ -118,6 +119,8 @@ KERNELS = [
             ("segment", segment, HALF, WALK, 1),
             ("segment-narrow", segment, SINGLE, NARROW, 1),
             ("segment-wide", segment, DOUBLE, {**NARROW, "LANES": 2}, 1),
+            ("chains", scatter.chains_kernel, HALF, CHAINS, 4),
+            ("chains-wide", scatter.chains_kernel, DOUBLE, CHAINS, 4),
             ("chain", scatter.chain_kernel, HALF, CHAIN, 1),
             ("chain-wide", scatter.chain_kernel, DOUBLE, CHAIN, 1),
             ("long-chain", scatter.long_chain_kernel, HALF, LONG, 4),
