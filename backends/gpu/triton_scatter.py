@@ -105,12 +105,14 @@ def _rank(
 def _clear(out, block, total, CLEARED: tl.constexpr):
     """Write zeros to a block of CLEARED elements, or what there is of it."""
     start = block.to(tl.int64) * CLEARED
-    own = tl.arange(0, CLEARED)
-    zero = tl.zeros([CLEARED], out.dtype.element_ty)
     if start + CLEARED <= total:  # without a mask, which would make accesses narrow
-        tl.store(out + start + own, zero)
+        tl.store(out + start + tl.arange(0, CLEARED), tl.zeros([CLEARED], out.dtype.element_ty))
     else:
-        tl.store(out + start + own, zero, mask=start + own < total)
+        own = tl.arange(0, CLEARED // 16)  # in turns: code that is read once costs time, too
+        zero = tl.zeros([CLEARED // 16], out.dtype.element_ty)
+        while start < total:
+            tl.store(out + start + own, zero, mask=start + own < total)
+            start += CLEARED // 16
 
 
 @triton.jit(do_not_specialize=["count", "total", "rankers"])
