@@ -34,7 +34,7 @@ if triton.knobs.runtime.interpret != INTERPRETED:
         "embconform.backends.gpu.triton_import before anything that imports triton"
     )
 
-LAUNCHES_EARLY: bool = not INTERPRETED and hasattr(tl.extra.cuda, "gdc_wait")
+LAUNCHES_EARLY: bool = not INTERPRETED and hasattr(getattr(tl.extra, "cuda", None), "gdc_wait")
 """Whether kernels can be written that start while the one ahead of them still runs."""
 
 
