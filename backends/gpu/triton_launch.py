@@ -33,14 +33,11 @@ RANGES: Final = {  # beyond which a power of two shrinks numbers, that power, th
 RENORM_PROGRAMS: Final = 16  # a processor
 LONG_PROGRAMS: Final = 4  # a processor
 CHAIN_COLUMNS: Final = 256
-FEW_CHAIN_COLUMNS: Final = 1024
+FEW_CHAIN_COLUMNS: Final = 1024  # by four warps, not one
 CHAIN_ROWS: Final = 8
 LONG_CHAIN_TILE: Final = (512, 16)
-FEW_LONG_CHAIN_TILE: Final = (128, 16)
-RANK_TILE: Final = (
-    16,
-    128,
-)  # enough programs of few warps that 8,192 indices keep 132 processors busy
+FEW_LONG_CHAIN_TILE: Final = (128, 16)  # in fewer registers, since most programs have no chain
+RANK_TILE: Final = (16, 128)  # of 8,192 indices, four programs a processor of an H100
 _INTERPRETER: Final = threading.Lock()
 
 

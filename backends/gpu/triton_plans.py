@@ -11,7 +11,7 @@ import torch
 
 ACCESS_BYTES: Final = 16  # what a thread moves at once, at most
 FEW_INDICES: Final = 8192  # up to here, comparing all pairs beats a radix sort
-LONGEST_CHAIN: Final = 32  # partial sums that one warp adds up
+LONGEST_CHAIN: Final = 32  # groups that a short segment enters, and one more
 MOST_UNITS: Final = 2048  # of a program
 MOST_GROUPS: Final = 8192
 FEW_GROUPS: Final = 1024  # up to here, one launch adds up all partial sums
