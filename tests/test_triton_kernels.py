@@ -9,9 +9,11 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import pytest
@@ -23,9 +25,10 @@ if importlib.util.find_spec("triton") is None:
     )
 
 from embconform.backends.gpu import triton_plans as plans
+from embconform.backends.gpu import triton_scatter as scatters
 from embconform.backends.gpu.kernels import encoded
 from embconform.backends.gpu.triton_import import INTERPRETED
-from embconform.backends.gpu.triton_launch import LONG_CHAIN_TILE, TritonKernels
+from embconform.backends.gpu.triton_launch import LONG_CHAIN_TILE, TritonKernels, ranked
 
 SMALL_CHIP = plans.Chip(processors=4, tile_bytes=2**13)
 """Cuts work as for a GPU, so that there are borders to cross also under the interpreter."""
@@ -40,6 +43,8 @@ OTHERS = [
     torch.complex64,
     torch.complex128,
 ]
+Way = Literal["auto", "atomic", "sorted"]
+PATHS: Final[tuple[Way, ...]] = ("sorted", "atomic")
 BOUNDARIES = (1, 7, 8, 9, 127, 128, 129, 513)
 
 
@@ -370,7 +375,6 @@ def assert_scattered(
     *,
     padding: int = -1,
     by_frequency: bool = False,
-    deterministic: bool = True,
 ) -> None:
     indices = torch.tensor(ids, device=upstream.device)
     out = kernels.scatter(
@@ -379,7 +383,6 @@ def assert_scattered(
         rows,
         padding_idx=padding,
         scale_grad_by_freq=by_frequency,
-        deterministic=deterministic,
     )
     assert out.dtype == upstream.dtype
     assert out.shape == (rows, upstream.shape[1])
@@ -393,7 +396,7 @@ def assert_scattered(
 
 
 class TestScatter:
-    @pytest.mark.parametrize("deterministic", [True, False])
+    @pytest.mark.parametrize("path", PATHS)
     @pytest.mark.parametrize("dtype", FLOATS, ids=str)
     @pytest.mark.parametrize("width", [5, pytest.param(66, marks=pytest.mark.slow)])
     def test_adds_rows_up(
@@ -402,20 +405,20 @@ class TestScatter:
         device: torch.device,
         dtype: torch.dtype,
         width: int,
-        deterministic: bool,
+        path: Way,
     ) -> None:
         torch.manual_seed(2)
         upstream = torch.randn(150, width, dtype=torch.float64).to(dtype).to(device)
-        assert_scattered(kernels, upstream, skewed(150, 40), 40, deterministic=deterministic)
+        assert_scattered(replace(kernels, path=path), upstream, skewed(150, 40), 40)
 
-    @pytest.mark.parametrize("deterministic", [True, False])
+    @pytest.mark.parametrize("path", PATHS)
     @pytest.mark.parametrize("count", [1, 2, 3])
     def test_few_and_narrow_rows(
-        self, kernels: TritonKernels, device: torch.device, count: int, deterministic: bool
+        self, kernels: TritonKernels, device: torch.device, count: int, path: Way
     ) -> None:
         for width in (1, 2, 3, 4, 8):
             upstream = torch.arange(1.0, 1 + count * width, device=device).reshape(count, width)
-            assert_scattered(kernels, upstream, np.full(count, 1), 3, deterministic=deterministic)
+            assert_scattered(replace(kernels, path=path), upstream, np.full(count, 1), 3)
 
     @pytest.mark.parametrize(
         "count", [1, 9, 129, *(pytest.param(n, marks=pytest.mark.slow) for n in (8, 128, 1025))]
@@ -442,6 +445,21 @@ class TestScatter:
             kernels, upstream, ids, max(count, 50), padding=0, by_frequency=by_frequency
         )
 
+    @pytest.mark.parametrize("few", [1, plans.FEW_GROUPS], ids=["listed", "searched"])
+    @pytest.mark.parametrize("shift", [0, 7, 257])
+    def test_long_segments_wherever_they_begin(
+        self, device: torch.device, few: int, shift: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Groups of 8 positions: a segment that enters 32 groups or more is long."""
+        monkeypatch.setattr(plans, "FEW_GROUPS", few)
+        lengths = [shift, 256, 1, 264, 257, 300][not shift :]
+        ids = np.repeat(np.arange(len(lengths)) * 2, lengths)
+        assert plans.walk(len(ids), 2, SMALL_CHIP).length == 8
+        upstream = torch.randn(len(ids), 5, generator=torch.Generator().manual_seed(shift))
+        assert_scattered(
+            TritonKernels(SMALL_CHIP), upstream.to(device), ids, 20, by_frequency=shift % 2 > 0
+        )
+
     @pytest.mark.parametrize("by_frequency", [False, True])
     def test_a_segment_of_more_groups_than_are_added_at_once(
         self, device: torch.device, by_frequency: bool
@@ -463,20 +481,16 @@ class TestScatter:
         assert_scattered(TritonKernels(), upstream, ids, rows, padding=1, by_frequency=True)
 
     @pytest.mark.parametrize("padding", [-1, 0, 3])
-    @pytest.mark.parametrize("deterministic", [True, False])
+    @pytest.mark.parametrize("path", PATHS)
     def test_padding_gets_nothing_whatever_comes(
-        self, kernels: TritonKernels, device: torch.device, padding: int, deterministic: bool
+        self, kernels: TritonKernels, device: torch.device, padding: int, path: Way
     ) -> None:
         ids = skewed(90, 6)
         upstream = torch.ones(90, 7, device=device)
         if padding >= 0:
             upstream[torch.tensor(ids == padding, device=device)] = torch.inf
-        out = kernels.scatter(
-            upstream,
-            torch.tensor(ids, device=device),
-            6,
-            padding_idx=padding,
-            deterministic=deterministic,
+        out = replace(kernels, path=path).scatter(
+            upstream, torch.tensor(ids, device=device), 6, padding_idx=padding
         )
         counts = np.bincount(ids, minlength=6)
         if padding >= 0:
@@ -484,9 +498,9 @@ class TestScatter:
         np.testing.assert_array_equal(out.cpu().numpy(), np.repeat(counts[:, None], 7, 1))
 
     @pytest.mark.parametrize("layout", [*LAYOUTS, "expanded", "one-row"])
-    @pytest.mark.parametrize("deterministic", [True, False])
+    @pytest.mark.parametrize("path", PATHS)
     def test_takes_any_strides(
-        self, kernels: TritonKernels, device: torch.device, layout: str, deterministic: bool
+        self, kernels: TritonKernels, device: torch.device, layout: str, path: Way
     ) -> None:
         torch.manual_seed(5)
         base = torch.randn(60, 24)
@@ -495,16 +509,16 @@ class TestScatter:
             "one-row": lambda base: base[:1].expand(60, 24),
             **LAYOUTS,
         }[layout](base.to(device))
-        assert_scattered(kernels, upstream, skewed(60, 9), 9, deterministic=deterministic)
+        assert_scattered(replace(kernels, path=path), upstream, skewed(60, 9), 9)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-    @pytest.mark.parametrize("deterministic", [True, False])
+    @pytest.mark.parametrize("path", PATHS)
     def test_half_types_are_summed_in_float32(
-        self, kernels: TritonKernels, device: torch.device, dtype: torch.dtype, deterministic: bool
+        self, kernels: TritonKernels, device: torch.device, dtype: torch.dtype, path: Way
     ) -> None:
         upstream = torch.ones(3000, 2, dtype=dtype, device=device)
         ids = torch.zeros(3000, dtype=torch.int32, device=device)
-        out = kernels.scatter(upstream, ids, 2, deterministic=deterministic)
+        out = replace(kernels, path=path).scatter(upstream, ids, 2)
         assert out.tolist() == torch.tensor([[3000.0] * 2, [0.0] * 2]).to(dtype).tolist()
 
     @pytest.mark.parametrize("kind", ["equal", "skewed"])
@@ -530,6 +544,66 @@ class TestScatter:
             kernels.scatter(upstream, ids, rows), torch.zeros(rows, width, device=device)
         )
 
+    @pytest.mark.parametrize("count", [1, 400, pytest.param(8200, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("dtype", FLOATS, ids=str)
+    @pytest.mark.parametrize("by_frequency", [False, True])
+    def test_subnormal_numbers_are_added(
+        self, device: torch.device, count: int, dtype: torch.dtype, by_frequency: bool
+    ) -> None:
+        """Segments within a group, those of a few groups, and those of many."""
+        tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+        upstream = torch.full((count, 3), tiny, dtype=dtype, device=device)
+        ids = np.minimum(np.arange(count) // 2, 9)
+        counts = np.bincount(ids, minlength=12)[:, None]
+        indices = torch.tensor(ids, device=device)
+        out = TritonKernels(SMALL_CHIP).scatter(
+            upstream, indices, 12, scale_grad_by_freq=by_frequency
+        )
+        expected = np.where(counts > 0, 1, 0) if by_frequency else counts
+        expected = torch.tensor(tiny * expected).to(dtype).expand(12, 3)
+        assert torch.equal(out.cpu(), expected)
+
+    @pytest.mark.parametrize("path", ["auto", *PATHS])
+    @pytest.mark.parametrize(
+        "asked", [{}, {"deterministic": True}, {"scale_grad_by_freq": True}], ids=str
+    )
+    def test_atomic_additions_only_where_they_are_asked_for_and_will_do(
+        self,
+        device: torch.device,
+        path: Way,
+        asked: dict[str, bool],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        taken = []
+        accumulate = scatters.accumulate_kernel
+
+        class Kernel:
+            def __getitem__(self, grid: tuple[int]) -> Any:
+                taken.append(grid)
+                return accumulate[grid]
+
+        monkeypatch.setattr(scatters, "accumulate_kernel", Kernel())
+        ids = torch.tensor([1, 0, 1], device=device)
+        kernels = TritonKernels(path=path)
+        for dtype in FLOATS:
+            kernels.scatter(torch.ones(3, 2, dtype=dtype, device=device), ids, 2, **asked)
+        assert len(taken) == (len(FLOATS) if path == "atomic" and not asked else 0)
+
+    @pytest.mark.parametrize("count", [1, 127, 128, 129, 1000])
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+    @pytest.mark.parametrize("chip", [None, SMALL_CHIP], ids=["whole", "small"])
+    def test_pairs_sort_stably_and_clear_what_is_summed_into(
+        self, device: torch.device, count: int, dtype: torch.dtype, chip: plans.Chip | None
+    ) -> None:
+        ids = skewed(count, 300)
+        ids[::3] = 2**31 - 2  # one less than any table of int32 keys has rows
+        indices = torch.tensor(ids, device=device, dtype=dtype)
+        out = torch.full((1, 10_001), 7.0, device=device)
+        keys, positions = ranked(indices, out, chip or plans.chip_of(device))
+        np.testing.assert_array_equal(positions.cpu().numpy(), np.argsort(ids, kind="stable"))
+        np.testing.assert_array_equal(keys.cpu().numpy(), np.sort(ids))
+        assert (out == 0).all()
+
     def test_complex_gradients_are_refused(
         self, kernels: TritonKernels, device: torch.device
     ) -> None:
@@ -549,12 +623,6 @@ class TestPlans:
         assert walk.groups <= plans.MOST_GROUPS
         assert walk.at_once * walk.columns <= 64
 
-    def test_atomic_additions_are_for_few_indices_of_a_type_that_sums(self) -> None:
-        assert plans.prefers_atomics(8192, 50_000, 256, 4, 4)
-        assert not plans.prefers_atomics(1_000_000, 50_000, 256, 4, 4)
-        assert not plans.prefers_atomics(8192, 50_000, 256, 2, 4)
-        assert plans.prefers_atomics(4096, 1000, 64, 2, 4)
-
     def test_an_access_is_as_wide_as_every_row_allows(self) -> None:
         assert plans.access(torch.zeros(4, 8)) == plans.Access(16, 2, 2, 1)
         assert plans.access(torch.zeros(4, 6)).size == 8
@@ -563,11 +631,26 @@ class TestPlans:
         assert plans.access(torch.zeros(1, 1)[:, :0].new_zeros(4, 1)) == plans.Access(4, 1, 1, 1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+
+
+def captured_graph(work: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """Capture work in a graph, with its results, after it has run once."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        work()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = work()
+    return graph, found
+
+
+@NEEDS_CUDA
 @pytest.mark.parametrize("count", [100, 20_000])
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_a_graph_captures_every_launch(count: int, deterministic: bool) -> None:
-    kernels, device = TritonKernels(), torch.device("cuda")
+@pytest.mark.parametrize("path", PATHS)
+def test_a_graph_captures_every_launch(count: int, path: Way) -> None:
+    kernels, device = TritonKernels(path=path), torch.device("cuda")
     flags, weight = Flags(device), torch.randn(3000, 64, device=device)
     ids = torch.randint(0, 3000, (count,), device=device)
     upstream = torch.randn(count, 64, device=device)
@@ -577,16 +660,10 @@ def test_a_graph_captures_every_launch(count: int, deterministic: bool) -> None:
         kernels.renorm(weight, ids, 1.0, 2.0, flags.fault)
         return (
             kernels.gather(weight, ids, flags.fault, flags.report),
-            kernels.scatter(upstream, ids, 3000, deterministic=deterministic),
+            kernels.scatter(upstream, ids, 3000),
         )
 
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        work()
-    stream.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out, gradient = work()
+    graph, (out, gradient) = captured_graph(work)
     ids.copy_(torch.randint(0, 3000, (count,), device=device))
     upstream.normal_()
     weight.normal_()
@@ -596,6 +673,36 @@ def test_a_graph_captures_every_launch(count: int, deterministic: bool) -> None:
     torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(out, weight[ids])
     assert out.norm(dim=1).max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("captured", [False, pytest.param(True, marks=NEEDS_CUDA)])
+def test_each_launch_sees_what_the_one_before_wrote(device: torch.device, captured: bool) -> None:
+    """Small lookups and sums may start early; here each needs the result of the one before."""
+    kernels, flags, steps = TritonKernels(), Flags(device), 2 if INTERPRETED else 100
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(0))
+    weight, start = order[:, None].to(device), torch.arange(0, 3000, 4, device=device)
+    ones = torch.ones(len(start), 1, device=device)
+
+    def work() -> tuple[torch.Tensor, torch.Tensor]:
+        ids, sums = start, torch.zeros(3000, 1, device=device)
+        for _ in range(steps):
+            for _ in range(3):
+                ids = kernels.gather(weight, ids, flags.fault, flags.report)[:, 0]
+            sums = sums + kernels.scatter(ones, ids, 3000)
+        return ids, sums
+
+    if captured:
+        graph, (found, sums) = captured_graph(work)
+        graph.replay()
+    else:
+        found, sums = work()
+    expected, named = start.cpu(), torch.zeros(3000, 1)
+    for _ in range(steps):
+        expected = order[order[order[expected]]]
+        named[expected] += 1
+    assert torch.equal(found.cpu(), expected)
+    assert torch.equal(sums.cpu(), named)
+    assert flags.both() == (0, 0)
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="of the interpreter alone")
@@ -630,6 +737,9 @@ def test_kernels_compile_for_gpus_that_are_not_here(architecture: int, tmp_path:
     widths = dict(line.split() for line in done.stdout.splitlines())
     assert widths["gather"] == "16"
     assert widths["segment-False"] == "16"
+    early = {name: waits for name, waits in widths.items() if name.startswith("early-")}
+    assert bool(early) == (architecture >= 90)
+    assert set(early.values()) <= {"True"}, early
 
 
 def test_triton_imported_too_early_is_said_in_one_line() -> None:

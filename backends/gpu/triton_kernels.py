@@ -27,6 +27,18 @@ INVERSE_POWER: Final = tl.constexpr(6)
 
 
 @triton.jit
+def wait_for_turn(EARLY: tl.constexpr):
+    """Let the next kernel be launched, then wait until the one ahead has ended.
+
+    Comes before any access, in kernels that are launched while the one ahead still runs (EARLY):
+    none of them may end before it has waited, or the next would not wait for what it waits for.
+    """
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+        tl.extra.cuda.gdc_wait()
+
+
+@triton.jit
 def _report(index, bad, fault, report):
     """Write the bad indices, encoded, to the one word of `fault` and of `report`."""
     encoded = tl.where(index < 0, index, index + 1)
@@ -63,6 +75,7 @@ def gather_kernel(
     UNITS: tl.constexpr,
     OFFSET: tl.constexpr,
     ACCUMULATOR: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
     """Copy rows, scaled where ACCUMULATOR is a type and bit for bit where it is None.
 
@@ -70,6 +83,7 @@ def gather_kernel(
     the output once, past the cache, so that rows stay in L2. The output is cut into UNITS units a
     program, whatever the width: no thread idles at a width that is no power of two.
     """
+    wait_for_turn(EARLY)
     start = tl.program_id(0).to(OFFSET) * UNITS
     first = start // units
     flat = (start - first * units).to(tl.int32) + tl.arange(0, UNITS)

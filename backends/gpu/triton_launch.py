@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from embconform.backends.gpu import triton_kernels as kernels
 from embconform.backends.gpu import triton_plans as plans
 from embconform.backends.gpu import triton_scatter as scatters
 from embconform.backends.gpu.kernels import NO_ROW
-from embconform.backends.gpu.triton_import import INTERPRETED, tl
+from embconform.backends.gpu.triton_import import INTERPRETED, LAUNCHES_EARLY, tl
 
 FLOATS: Final = {
     torch.float32: tl.float32,
@@ -33,7 +33,11 @@ RANGES: Final = {  # beyond which a power of two shrinks numbers, that power, th
 RENORM_PROGRAMS: Final = 16  # a processor
 LONG_PROGRAMS: Final = 4  # a processor
 CHAIN_COLUMNS: Final = 256
+FEW_CHAIN_COLUMNS: Final = 1024  # by four warps, not one
+CHAIN_ROWS: Final = 8
 LONG_CHAIN_TILE: Final = (512, 16)
+FEW_LONG_CHAIN_TILE: Final = (128, 16)  # in fewer registers, since most programs have no chain
+RANK_TILE: Final = (16, 128)  # of 8,192 indices, four programs a processor of an H100
 _INTERPRETER: Final = threading.Lock()
 
 
@@ -48,9 +52,14 @@ class TritonKernels:
     ----------
     chip : Chip, optional
         What launches are sized for; the tensors' own device by default.
+    path : str
+        How a gradient adds: ``sorted``, or ``atomic`` wherever neither counts nor the same bits
+        each time are asked for. ``auto`` is sorted: an atomic addition of float32 to global memory
+        takes subnormal numbers for 0.
     """
 
     chip: plans.Chip | None = None
+    path: Literal["auto", "atomic", "sorted"] = "auto"
 
     def check(
         self, indices: torch.Tensor, rows: int, fault: torch.Tensor, report: torch.Tensor
@@ -151,7 +160,9 @@ class TritonKernels:
             source, target, accumulator = weight, out, _accumulator(weight.dtype, "a scale")
             word, lanes = FLOATS[weight.dtype], cut.size // weight.element_size()
         total = count * cut.units
-        units = plans.units_per_program(total, cut.size, self._chip(weight))
+        chip = self._chip(weight)
+        units = plans.units_per_program(total, cut.size, chip)
+        early = total * cut.size <= plans.EARLY_BYTES
         with _launching(weight):
             kernels.gather_kernel[(_programs(total, units),)](
                 source,
@@ -171,6 +182,7 @@ class TritonKernels:
                 UNITS=units,
                 OFFSET=tl.int32 if total < 2**31 - units else tl.int64,
                 ACCUMULATOR=accumulator,
+                **_turn(early, chip),
             )
         return out
 
@@ -186,23 +198,18 @@ class TritonKernels:
     ) -> torch.Tensor:
         """Sum upstream rows by index: shape (rows, D), contiguous, of `upstream`'s dtype.
 
-        Atomic additions are used only where they move fewer bytes than the sorted sums, which are
-        the same each time, and only without `deterministic`.
+        The sums are the same each time unless `path` is ``atomic`` and `deterministic` False.
 
         Raises
         ------
         NotImplementedError
             For gradients that are not float16, bfloat16, float32 or float64.
         """
-        accumulator = _accumulator(upstream.dtype, "the gradient")
-        (count, width), item = upstream.shape, upstream.element_size()
+        _accumulator(upstream.dtype, "the gradient")
+        count, width = upstream.shape
         if count == 0 or rows == 0 or width == 0:
             return torch.zeros(rows, width, dtype=upstream.dtype, device=upstream.device)
-        if (
-            not deterministic
-            and not scale_grad_by_freq
-            and plans.prefers_atomics(count, rows, width, item, accumulator.primitive_bitwidth // 8)
-        ):
+        if self.path == "atomic" and not deterministic and not scale_grad_by_freq:
             return self._scatter_atomic(upstream, indices, rows, padding_idx)
         return self._scatter_sorted(upstream, indices, rows, padding_idx, scale_grad_by_freq)
 
@@ -239,22 +246,23 @@ class TritonKernels:
         count, width = upstream.shape
         device = upstream.device
         chip = self._chip(upstream)
-        keys, positions, offset = _sorted(indices, rows)
+        out = torch.empty(rows, width, dtype=upstream.dtype, device=device)
+        if count <= plans.FEW_INDICES:
+            keys, positions, offset = *ranked(indices, out, chip), 0
+        else:
+            keys, positions, offset = _sorted(indices, rows)
+            out.zero_()
         cut = plans.access(upstream)
         walk = plans.walk(count, cut.units, chip)
-        out = torch.zeros(rows, width, dtype=upstream.dtype, device=device)
         partial = torch.empty(
             2 * walk.groups, width, dtype=_sum_dtype(upstream.dtype), device=device
         )
         numbers = torch.empty(2 * walk.groups, dtype=torch.int32, device=device)
         found = torch.empty(1, dtype=torch.int32, device=device)
-        chains = torch.empty(
-            walk.groups // plans.LONGEST_CHAIN + 1, dtype=torch.int64, device=device
-        )
         common: dict[str, Any] = {
             "KEY_OFFSET": offset,
-            "LANES": cut.size // upstream.element_size(),
             "BY_FREQUENCY": scale_grad_by_freq,
+            **_turn(count <= plans.FEW_INDICES, chip),
         }
         with _launching(upstream):
             scatters.segment_kernel[(_programs(walk.groups, walk.at_once) * walk.blocks,)](
@@ -274,39 +282,17 @@ class TritonKernels:
                 cut.unit_stride,
                 padding_idx,
                 INDEX=tl.int32 if max(count, rows) < 2**30 else tl.int64,
+                LANES=cut.size // upstream.element_size(),
                 GROUPS=walk.at_once,
                 COLUMNS=walk.columns,
                 num_warps=1,
                 **common,
             )
-            if walk.groups > 1:
-                columns = min(plans.power_of_two(width), CHAIN_COLUMNS)
-                blocks = _programs(width, columns)
-                chained = (keys, partial, numbers, out, found, chains, count, walk.groups)
-                scatters.chain_kernel[(walk.groups * blocks,)](
-                    *chained,
-                    walk.length,
-                    blocks,
-                    cut.units,
-                    COLUMNS=columns,
-                    AT_ONCE=8,
-                    LONGEST=plans.LONGEST_CHAIN,
-                    num_warps=1,
-                    **common,
-                )
-            if walk.groups > plans.LONGEST_CHAIN:
-                at_once, columns = LONG_CHAIN_TILE
-                blocks = _programs(width, columns)
-                most = blocks * len(chains)
-                scatters.long_chain_kernel[(min(LONG_PROGRAMS * chip.processors, most),)](
-                    *chained,
-                    walk.length,
-                    blocks,
-                    cut.units,
-                    COLUMNS=columns,
-                    AT_ONCE=at_once,
-                    **common,
-                )
+            sums = (keys, partial, numbers, out)
+            if walk.groups > plans.FEW_GROUPS:
+                _add_many(sums, found, count, walk, common, most=LONG_PROGRAMS * chip.processors)
+            elif walk.groups > 1:
+                _add_few(sums, count, walk, common)
         return out
 
     def _chip(self, tensor: torch.Tensor) -> plans.Chip:
@@ -332,6 +318,13 @@ def _launching(tensor: torch.Tensor) -> Iterator[None]:
 
 def _programs(count: int, each: int) -> int:
     return -(-count // each)
+
+
+def _turn(early: bool, chip: plans.Chip) -> dict[str, bool]:
+    """Say how a kernel is launched that can start while the one ahead of it still runs."""
+    if early and chip.launches_early and LAUNCHES_EARLY:
+        return {"EARLY": True, "launch_pdl": True}
+    return {"EARLY": False}
 
 
 def _bits(number: float) -> int:
@@ -371,6 +364,103 @@ def _as_integers(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(WORDS.get(tensor.element_size(), WIDE)[0])
 
 
+def ranked(
+    indices: torch.Tensor, out: torch.Tensor, chip: plans.Chip
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sort a few indices, stably, and fill `out`, which has a row for each, with zeros meanwhile.
+
+    Returns
+    -------
+    keys, positions : Tensor, shape (N,)
+        The sorted indices, and where each stood.
+    """
+    count = len(indices)
+    keys = torch.empty_like(indices)
+    positions = torch.empty(count, dtype=torch.int32, device=indices.device)
+    key, never = (tl.int32, 2**31 - 1) if len(out) < 2**31 else (tl.int64, 2**63 - 1)
+    mine, others = RANK_TILE if chip is not plans.NO_CHIP else (256, 1024)
+    rankers = _programs(count, mine)
+    cleared = plans.cleared_per_program(out.element_size(), chip)
+    with _launching(indices):
+        scatters.rank_kernel[(rankers + _programs(out.numel(), cleared),)](
+            indices,
+            keys,
+            positions,
+            out,
+            count,
+            out.numel(),
+            rankers,
+            KEY=key,
+            NEVER=never,
+            MINE=mine,
+            OTHERS=others,
+            CLEARED=cleared,
+            **_turn(True, chip),
+        )
+    return keys, positions
+
+
+def _add_few(
+    sums: tuple[torch.Tensor, ...], count: int, walk: plans.Walk, common: dict[str, Any]
+) -> None:
+    """Add up what segments left in few groups, in one launch."""
+    width = sums[-1].shape[1]
+    at_once, columns = FEW_LONG_CHAIN_TILE
+    short_columns = min(plans.power_of_two(width), FEW_CHAIN_COLUMNS)
+    long_blocks, blocks = _programs(width, columns), _programs(width, short_columns)
+    searchers = (walk.groups - 1) // plans.LONGEST_CHAIN * long_blocks
+    scatters.chains_kernel[(searchers + walk.groups * blocks,)](
+        *sums,
+        count,
+        walk.groups,
+        walk.length,
+        searchers,
+        long_blocks,
+        blocks,
+        width,
+        COLUMNS=short_columns,
+        AT_ONCE=CHAIN_ROWS,
+        LONG_COLUMNS=columns,
+        LONG_AT_ONCE=at_once,
+        LONGEST=plans.LONGEST_CHAIN,
+        **common,
+    )
+
+
+def _add_many(
+    sums: tuple[torch.Tensor, ...],
+    found: torch.Tensor,
+    count: int,
+    walk: plans.Walk,
+    common: dict[str, Any],
+    *,
+    most: int,
+) -> None:
+    """Add up what segments left in many groups: those that enter very many come last."""
+    width = sums[-1].shape[1]
+    chains = torch.empty(
+        walk.groups // plans.LONGEST_CHAIN + 1, dtype=torch.int64, device=found.device
+    )
+    chained = (*sums, found, chains, count, walk.groups, walk.length)
+    columns = min(plans.power_of_two(width), CHAIN_COLUMNS)
+    blocks = _programs(width, columns)
+    scatters.chain_kernel[(walk.groups * blocks,)](
+        *chained,
+        blocks,
+        width,
+        COLUMNS=columns,
+        AT_ONCE=CHAIN_ROWS,
+        LONGEST=plans.LONGEST_CHAIN,
+        num_warps=1,
+        **common,
+    )
+    at_once, columns = LONG_CHAIN_TILE
+    blocks = _programs(width, columns)
+    scatters.long_chain_kernel[(min(most, blocks * len(chains)),)](
+        *chained, blocks, width, COLUMNS=columns, AT_ONCE=at_once, **common
+    )
+
+
 def _sorted(indices: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Sort indices, stably.
 
@@ -383,18 +473,7 @@ def _sorted(indices: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tenso
         Where each stood.
     offset : int
     """
-    count = len(indices)
-    if count <= plans.FEW_INDICES:
-        keys = torch.empty_like(indices)
-        positions = torch.empty(count, dtype=torch.int32, device=indices.device)
-        key = tl.int32 if rows * count < 2**31 else tl.int64
-        mine, others = (32, 128) if not INTERPRETED else (256, 1024)
-        with _launching(indices):
-            scatters.rank_kernel[(_programs(count, mine),)](
-                indices, keys, positions, count, KEY=key, MINE=mine, OTHERS=others
-            )
-        return keys, positions, 0
-    offset = 0
+    count, offset = len(indices), 0
     if rows <= 2**16:
         offset = 2**15
         short = torch.empty(count, dtype=torch.int16, device=indices.device)

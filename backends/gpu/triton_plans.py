@@ -11,13 +11,12 @@ import torch
 
 ACCESS_BYTES: Final = 16  # what a thread moves at once, at most
 FEW_INDICES: Final = 8192  # up to here, comparing all pairs beats a radix sort
-LONGEST_CHAIN: Final = 32  # partial sums that one warp adds up
+LONGEST_CHAIN: Final = 32  # groups that a short segment enters, and one more
 MOST_UNITS: Final = 2048  # of a program
 MOST_GROUPS: Final = 8192
-ATOMIC_INDICES: Final = 32768  # up to here, all equal, atomic additions to one row take 0.1 ms
-ATOMIC_COST: Final = 3.0  # of a byte added atomically, in bytes moved
-SORT_BYTES: Final = 60e6  # what a memory moves while a radix sort's kernels start
-SORT_BYTES_EACH: Final = 300.0  # and while it sorts an index
+FEW_GROUPS: Final = 1024  # up to here, one launch adds up all partial sums
+EARLY_BYTES: Final = 2**22  # up to here, a lookup gains from starting before its turn
+CLEARED_BYTES: Final = 2**15  # by a program beside others that sort
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +30,13 @@ class Chip:
     tile_bytes : int
         What one program holds of rows at a time, about; under the interpreter one program's time
         does not depend on it, so that large is fast.
+    launches_early : bool
+        Whether a kernel can start while the one ahead of it still runs (compute capability 9).
     """
 
     processors: int
     tile_bytes: int
+    launches_early: bool = False
 
 
 NO_CHIP: Final = Chip(processors=2, tile_bytes=2**18)
@@ -46,7 +48,9 @@ def chip_of(device: torch.device) -> Chip:
     """Look the device up."""
     if device.type != "cuda":
         return NO_CHIP
-    return Chip(torch.cuda.get_device_properties(device).multi_processor_count, 2**13)
+    properties = torch.cuda.get_device_properties(device)
+    nvidia = torch.version.hip is None
+    return Chip(properties.multi_processor_count, 2**13, nvidia and properties.major >= 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,11 @@ def indices_per_program(count: int, chip: Chip) -> int:
     return 512 if chip is not NO_CHIP else max(128, min(power_of_two(count), 2**14))
 
 
+def cleared_per_program(item: int, chip: Chip) -> int:
+    """Choose to how many elements of `item` bytes a program writes zeros: a power of two."""
+    return (CLEARED_BYTES if chip is not NO_CHIP else chip.tile_bytes) // item
+
+
 def power_of_two(number: int) -> int:
     """Round up."""
     return 1 << max(number - 1, 0).bit_length()
@@ -158,22 +167,3 @@ def walk(count: int, units: int, chip: Chip) -> Walk:
     length = -(-length // 4) * 4
     groups = -(-count // length)
     return Walk(groups, length, min(at_once, power_of_two(groups)), columns, blocks)
-
-
-def prefers_atomics(count: int, rows: int, width: int, item: int, accumulator: int) -> bool:
-    """Tell whether atomic additions move fewer bytes than a sort and two passes.
-
-    Parameters
-    ----------
-    count, rows, width : int
-        Indices, rows of the table, columns.
-    item, accumulator : int
-        Bytes of an element of the table, and of a sum.
-    """
-    if count > ATOMIC_INDICES:
-        return False
-    added = float(count * width * accumulator)
-    converted = rows * width * (accumulator + item) if accumulator != item else 0
-    atomics = rows * width * accumulator + converted + ATOMIC_COST * added
-    sort = SORT_BYTES / 2 if count <= FEW_INDICES else SORT_BYTES + SORT_BYTES_EACH * count
-    return atomics < rows * width * item + sort

@@ -1,7 +1,8 @@
 """Compiles each Triton kernel for a GPU that need not be here, and prints its widest accesses.
 
 ``python compile_triton.py 90`` with TRITON_INTERPRET=0: a line a kernel, its name and the widest
-load and store of global memory that it has both of, in bytes.
+load and store of global memory that it has both of, in bytes. Lines ``early-`` say whether a
+kernel that is launched early lets the next be launched, and then waits, before all its accesses.
 """
 
 import re
@@ -30,13 +31,21 @@ POINTERS = {
     "max_norm_bits": "i64",
     "p_bits": "i64",
 }
-COPY = {"WORD": tl.int32, "LANES": 4, "UNITS": 512, "OFFSET": tl.int32, "ACCUMULATOR": None}
+COPY = {
+    "WORD": tl.int32,
+    "LANES": 4,
+    "UNITS": 512,
+    "OFFSET": tl.int32,
+    "ACCUMULATOR": None,
+    "EARLY": False,
+}
 SCALED = {
     "WORD": tl.bfloat16,
     "LANES": 8,
     "UNITS": 512,
     "OFFSET": tl.int64,
     "ACCUMULATOR": tl.float32,
+    "EARLY": False,
 }
 NORM = {
     "unit_stride": 1,
@@ -59,8 +68,9 @@ WIDE_NORM = {
 }
 WALK = {"KEY_OFFSET": 0, "INDEX": tl.int32, "LANES": 8, "GROUPS": 1, "COLUMNS": 64}
 NARROW = {"KEY_OFFSET": 0, "INDEX": tl.int64, "LANES": 4, "GROUPS": 8, "COLUMNS": 8}
-CHAIN = {"KEY_OFFSET": 0, "LANES": 8, "COLUMNS": 256, "AT_ONCE": 8, "LONGEST": 32}
-LONG = {"KEY_OFFSET": 0, "LANES": 8, "COLUMNS": 16, "AT_ONCE": 512}
+CHAIN = {"KEY_OFFSET": 0, "COLUMNS": 256, "AT_ONCE": 8, "LONGEST": 32}
+LONG = {"KEY_OFFSET": 0, "COLUMNS": 16, "AT_ONCE": 512}
+CHAINS = {**CHAIN, "COLUMNS": 1024, "LONG_COLUMNS": 16, "LONG_AT_ONCE": 128}
 HALF = {"weight": "*bf16", "upstream": "*bf16", "out": "*bf16"}
 SINGLE = {"weight": "*fp32", "upstream": "*fp32", "out": "*fp32"}
 DOUBLE = dict.fromkeys(("weight", "upstream", "out", "scale", "partial", "total"), "*fp64")
@@ -84,8 +94,15 @@ KERNELS = [
     (
         "rank",
         scatter.rank_kernel,
-        {"keys": "*i64"},
-        {"KEY": tl.int32, "MINE": 32, "OTHERS": 128},
+        {"keys": "*i64", "out": "*fp32", "total": "i64"},
+        {
+            "KEY": tl.int32,
+            "NEVER": 2**31 - 1,
+            "MINE": 16,
+            "OTHERS": 128,
+            "CLEARED": 8192,
+            "EARLY": False,
+        },
         4,
     ),
     ("accumulate", scatter.accumulate_kernel, SINGLE, {"LANES": 4, "UNITS": 512}, 4),
@@ -95,13 +112,15 @@ KERNELS = [
             f"{name}-{by_frequency}",
             kernel,
             kinds,
-            {**constants, "BY_FREQUENCY": by_frequency},
+            {**constants, "BY_FREQUENCY": by_frequency, "EARLY": False},
             warps,
         )
         for name, kernel, kinds, constants, warps in (
             ("segment", segment, HALF, WALK, 1),
             ("segment-narrow", segment, SINGLE, NARROW, 1),
             ("segment-wide", segment, DOUBLE, {**NARROW, "LANES": 2}, 1),
+            ("chains", scatter.chains_kernel, HALF, CHAINS, 4),
+            ("chains-wide", scatter.chains_kernel, DOUBLE, CHAINS, 4),
             ("chain", scatter.chain_kernel, HALF, CHAIN, 1),
             ("chain-wide", scatter.chain_kernel, DOUBLE, CHAIN, 1),
             ("long-chain", scatter.long_chain_kernel, HALF, LONG, 4),
@@ -135,11 +154,24 @@ def widest(ptx, access):
     return max((int(lanes or 1) * int(bits) // 8 for lanes, bits in found), default=0)
 
 
+def waits_first(ptx):
+    """Tell whether dependents are launched and waited for once, before any access."""
+    order = r"griddepcontrol\.\w+|\b(?:ld|st|atom|red)\.global"
+    steps = re.findall(order, ptx)
+    early = ["griddepcontrol.launch_dependents", "griddepcontrol.wait"]
+    return steps[:2] == early and not set(early) & set(steps[2:])
+
+
 def main():
     """Compile all."""
+    architecture = int(sys.argv[1])
     for name, kernel, kinds, constants, warps in KERNELS:
-        ptx = compiled(kernel, kinds, constants, warps, int(sys.argv[1])).asm["ptx"]
+        ptx = compiled(kernel, kinds, constants, warps, architecture).asm["ptx"]
         print(name, min(widest(ptx, "ld"), widest(ptx, "st")))  # noqa: T201
+        if "EARLY" in constants and architecture >= 90:
+            early = {**constants, "EARLY": True}
+            ptx = compiled(kernel, kinds, early, warps, architecture).asm["ptx"]
+            print(f"early-{name}", waits_first(ptx))  # noqa: T201
 
 
 if __name__ == "__main__":
