@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -338,3 +340,37 @@ def test_subnormal_numbers_are_not_flushed(kernels: Any, dtype: Any, count: int)
     assert torch.equal(
         found[:, 0].cpu().double() / smallest, torch.bincount(ids.cpu(), minlength=500)
     )
+
+
+def test_every_kernel_waits_for_the_launch_before_it_first() -> None:
+    bodies = re.findall(r"__global__ .*?\) \{(.*?)\n *\}", SOURCE.read_text(), re.DOTALL)
+    assert len(bodies) > 15
+    for body in bodies:
+        first, second, *_ = (line.strip(" \\") for line in body.strip(" \\\n").split("\n"))
+        early = first == "let_next_launch_begin();"
+        assert (second if early else first) == "await_launch_before();", body
+
+
+@pytest.mark.parametrize("count", [7, 5_000])
+def test_launches_that_follow_each_other_see_what_the_one_before_wrote(
+    kernels: Any, count: int
+) -> None:
+    made, device = kernels
+    rng = np.random.default_rng(count)
+    upstream = torch.from_numpy(rng.integers(-2, 3, (count, 16))).float().to(device)
+    exact = upstream.clone()
+    for _ in range(20):
+        order = torch.from_numpy(rng.permutation(count)).to(device)
+        looked = made.gather(upstream, order, *cells(device))
+        upstream = made.scatter(looked, order.flip(0), count)
+        exact = torch.zeros_like(exact).index_copy_(0, order.flip(0), exact[order])
+    assert torch.equal(upstream, exact)
+
+
+def test_a_thread_without_a_context_can_launch(kernels: Any) -> None:
+    made, device = kernels
+    upstream, ids = torch.ones(9, 4, device=device), drawn(9, 3, device)
+    made.scatter(upstream, ids, 3)  # the thread finds memory that was allocated before
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(made.scatter, upstream, ids, 3).result()
+    assert torch.equal(found[:, 0], torch.bincount(ids, minlength=3).float())

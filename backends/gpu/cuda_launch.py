@@ -28,8 +28,9 @@ _FEW_TILE: Final = 64
 _FEW_KEYS: Final = 2**24
 """Rows up to which float32 holds every index."""
 _ROWS: Final = 2
-"""Rows that a thread of the gather has in flight, as in embedding.cu."""
-_CLAIMS: Final = 8
+"""Rows that a thread of the gather has in flight, as in embedding.cu, unless they are wide."""
+_WIDE_UNITS: Final = 128
+_CLAIMS: Final = 16
 """Indices that a warp of the renorm claims at a time, as in embedding.cu."""
 _AHEAD: Final = 8
 """Rows that a thread of the reduction has in flight, as in embedding.cu."""
@@ -169,11 +170,13 @@ class CudaKernels:
         )
         units, count = row_bytes // unit, indices.numel()
         few = count * units <= 8 * _THREADS * place.processors
+        wide = units >= _WIDE_UNITS
+        kind = "few_" if few else "wide_" if wide else ""
         lanes = _power(units, _THREADS) if few else _lanes(units, _THREADS)
         sizes = (count, units, weight.shape[0], padding_idx, lanes.bit_length() - 1)
         place.run(
-            f"gather_{'few_' if few else ''}{unit}_{_name(indices)}",
-            self._grid(place, _ceil(count, _THREADS // lanes * (1 if few else _ROWS))),
+            f"gather_{kind}{unit}_{_name(indices)}",
+            self._grid(place, _ceil(count, _THREADS // lanes * (1 if kind else _ROWS))),
             weight,
             stride,
             indices,
@@ -339,7 +342,7 @@ class CudaKernels:
 def _loaded(device: int) -> tuple[Module, int]:
     properties = torch.cuda.get_device_properties(device)
     arch = f"sm_{properties.major}{properties.minor}"
-    return Module(SOURCE, arch), properties.multi_processor_count
+    return Module(SOURCE, arch, device), properties.multi_processor_count
 
 
 def _name(tensor: torch.Tensor) -> str:

@@ -56,6 +56,7 @@ template <typename T, int COUNT> struct alignas(sizeof(T) * COUNT) Pack { T valu
 // ---------------------------------------------------------------------------------------------
 // Programmatic dependent launch (sm_90): a kernel may begin before the one before it has ended.
 // Every thread of every kernel waits first, so that memory is as if launches followed each other.
+// No load is non-coherent (__ldg): those may be moved before the wait.
 
 __device__ __forceinline__ void await_launch_before() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -92,42 +93,61 @@ __device__ void check(const Index* indices, i64 count, i64 rows, i64* fault, i64
 // ---------------------------------------------------------------------------------------------
 // Forward. Moves each looked-up row once, the indices, and the output.
 
+// Rows are likely to be wanted again, the output is not: caches are told to keep the former.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+__device__ __forceinline__ u64 keep_rows() {
+    u64 policy;
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+__device__ __forceinline__ uint4 load_row(const uint4* at, u64 policy) {
+    uint4 held;
+    asm volatile("ld.global.L1::evict_last.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+                 : "=r"(held.x), "=r"(held.y), "=r"(held.z), "=r"(held.w)
+                 : "l"(at), "l"(policy));
+    return held;
+}
+#else
+__device__ __forceinline__ u64 keep_rows() { return 0; }
+#endif
+template <typename Unit> __device__ __forceinline__ Unit load_row(const Unit* at, u64) {
+    return *at;
+}
+
 // `1 << shift` threads share a row and step through its units; each has ROWS rows in flight.
 template <typename Unit, typename Index, int ROWS>
 __device__ void gather(const char* weight, i64 stride_bytes, const Index* indices, Unit* out,
                        i64 count, i64 units, i64 rows, i64 padding_idx, i64 shift, i64* fault,
                        i64* report) {
+    u64 keep = keep_rows();
     int lanes = 1 << shift, lane = threadIdx.x & (lanes - 1);
     int abreast = blockDim.x >> shift;
     i64 step = (i64)gridDim.x * abreast * ROWS;
     i64 first = (i64)blockIdx.x * abreast * ROWS + (threadIdx.x >> shift);
     for (i64 row = first; row < count; row += step) {
-        const Unit* from[ROWS];
+        const Unit* from[ROWS];  // null where the output is 0
 #pragma unroll
         for (int k = 0; k < ROWS; ++k) {
             i64 at = row + (i64)k * abreast;
             from[k] = nullptr;
             if (at >= count) continue;
-            i64 index = __ldg(indices + at);
-            if (in_range(index, rows))
+            i64 index = indices[at];
+            if (!in_range(index, rows)) {
+                if (lane == 0) tell(index, fault, report);
+            } else if (index != padding_idx) {
                 from[k] = (const Unit*)(weight + index * stride_bytes);
-            else if (lane == 0)
-                tell(index, fault, report);
-            if (index == padding_idx)
-#pragma unroll 1
-                for (i64 unit = lane; unit < units; unit += lanes) {
-                    out[at * units + unit] = Unit{};
-                    from[k] = nullptr;
-                }
+            }
         }
         for (i64 unit = lane; unit < units; unit += lanes) {
             Unit held[ROWS];
 #pragma unroll
             for (int k = 0; k < ROWS; ++k)
-                if (from[k]) held[k] = __ldg(from[k] + unit);
+                held[k] = from[k] ? load_row(from[k] + unit, keep) : Unit{};
 #pragma unroll
-            for (int k = 0; k < ROWS; ++k)
-                if (from[k]) __stcs(out + (row + (i64)k * abreast) * units + unit, held[k]);
+            for (int k = 0; k < ROWS; ++k) {
+                i64 at = row + (i64)k * abreast;
+                if (at < count) __stcs(out + at * units + unit, held[k]);
+            }
         }
     }
 }
@@ -227,13 +247,15 @@ __device__ Length careful_norm(const T* row, i64 column_stride, i64 width, i64 n
 template <typename T, int VECTOR>
 __device__ __forceinline__ void scale(Pack<T, VECTOR>& pack, double factor, double divisor) {
     typedef typename Wide<T>::type wide;
-    bool fits = factor > 1e-30 && divisor == 1.0;  // a float32 factor keeps its precision
+    if (factor > 1e-30 && divisor == 1.0) {  // a float32 factor keeps its precision
 #pragma unroll
-    for (int k = 0; k < VECTOR; ++k) {
-        wide x = widen(pack.value[k]);
-        double exact = divisor == 1.0 ? (double)x : (double)x / divisor;
-        pack.value[k] = narrow<T>(fits ? x * (wide)factor : (wide)(exact * factor));
+        for (int k = 0; k < VECTOR; ++k)
+            pack.value[k] = narrow<T>(widen(pack.value[k]) * (wide)factor);
+        return;
     }
+#pragma unroll
+    for (int k = 0; k < VECTOR; ++k)
+        pack.value[k] = narrow<T>((wide)((double)widen(pack.value[k]) / divisor * factor));
 }
 
 template <typename T, int VECTOR>
@@ -242,7 +264,7 @@ __device__ void bound_row(T* row, i64 column_stride, i64 width, double max_norm,
     double found = length.divisor * length.root;
     if (!(found > max_norm)) return;
     // a norm beyond the largest number still has a factor: that of the row over its divisor
-    bool beyond = found == infinity() && length.root < infinity();
+    bool beyond = length.divisor != 1.0 && !(found < infinity());
     double factor = beyond ? max_norm / length.root : max_norm / (found + 1e-7);
     for (i64 column = (threadIdx.x & 31) * VECTOR; column < width; column += 32 * VECTOR) {
         Pack<T, VECTOR>* at = (Pack<T, VECTOR>*)(row + column * column_stride);
@@ -286,7 +308,7 @@ __device__ bool bound_whole_row(T* row, i64 width, double max_norm) {
     return true;
 }
 
-constexpr int CLAIMS = 8;  // indices that a warp claims at a time
+constexpr int CLAIMS = 16;  // indices that a warp claims at a time
 
 template <typename T, typename Index, int VECTOR>
 __device__ void renorm(T* weight, i64 row_stride, i64 column_stride, const Index* indices,
@@ -297,7 +319,7 @@ __device__ void renorm(T* weight, i64 row_stride, i64 column_stride, const Index
     i64 step = (i64)gridDim.x * (blockDim.x >> 5) * CLAIMS;
     i64 first = (((i64)blockIdx.x * blockDim.x + threadIdx.x) >> 5) * CLAIMS;
     for (i64 i = first; i < count; i += step) {
-        i64 index = lane < CLAIMS && i + lane < count ? __ldg(indices + i + lane) : -1;
+        i64 index = lane < CLAIMS && i + lane < count ? indices[i + lane] : -1;
         bool mine = false;
         if (index >= 0)  // looking first spares a hot row its atomics
             mine = *(volatile int*)(claimed + index) == 0 && atomicExch(claimed + index, 1) == 0;
@@ -337,7 +359,7 @@ __device__ void add_rows(const T* upstream, i64 row_stride, const Index* indices
     int abreast = blockDim.x >> shift;
     i64 step = (i64)gridDim.x * abreast;
     for (i64 i = (i64)blockIdx.x * abreast + (threadIdx.x >> shift); i < count; i += step) {
-        i64 index = __ldg(indices + i);
+        i64 index = indices[i];
         if (index == padding_idx) continue;
         for (i64 column = lane * VECTOR; column < width; column += lanes * VECTOR)
             add_pack(gradient + index * width + column,
@@ -624,7 +646,7 @@ __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const
     i64 begin = group * length, end = begin + length < count ? begin + length : count;
     i64 column = ((i64)(walk % columns) * lanes + lane) * VECTOR;
     bool there = begin < count, inside = there && column < width;  // the others only fetch
-    auto sorted = [&](i64 at) { return at >= 0 && at < count ? __ldg(keys + at) : FULL; };
+    auto sorted = [&](i64 at) { return at >= 0 && at < count ? keys[at] : FULL; };
 
     u32 head = there ? sorted(begin) : FULL, tail = there ? sorted(end - 1) : FULL;
     bool came = head != FULL && sorted(begin - 1) == head;
@@ -654,15 +676,16 @@ __device__ void reduce(const T* upstream, i64 row_stride, const u32* keys, const
 
     u32 next_key = FULL, next_position = 0;
     auto fetch = [&](i64 at) {
-        next_key = there && at < end ? __ldg(keys + at) : FULL;
-        bool others = at < edge ? came && !goes_back && next_key == head : next_key != tail;
-        if (others) next_key = FULL;  // a neighbour adds it
-        if (next_key != FULL) next_position = __ldg(positions + at);
+        next_key = there && at < end ? keys[at] : FULL;
+        if (there && at < end) next_position = positions[at];
     };
+    bool skips_head = came && !goes_back;
     int most = length < lanes ? (int)length : lanes;
     fetch(begin + lane);
     for (i64 chunk = begin; __ballot_sync(FULL, there && chunk < end); chunk += most) {
         u32 own_key = next_key, own_position = next_position;
+        bool neighbours = chunk + lane < edge ? skips_head && own_key == head : own_key != tail;
+        if (neighbours) own_key = FULL;
         fetch(chunk + most + lane);
         for (int turn = 0; turn < most; turn += AHEAD) {
             u32 key[AHEAD];
@@ -773,7 +796,6 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
     ADDED(SUFFIX, INDEX, float32, float, 4)                                                      \
     ADDED(SUFFIX, INDEX, float64, double, 2)                                                     \
     SORTED(SUFFIX, INDEX, 4)                                                                     \
-    SORTED(SUFFIX, INDEX, 8)                                                                     \
     SORTED(SUFFIX, INDEX, 16)                                                                    \
     RANKED(SUFFIX, INDEX)                                                                        \
     BOUND(SUFFIX, INDEX, float32, float, 4)                                                      \
@@ -788,6 +810,13 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
         await_launch_before();                                                                   \
         gather<UNIT, INDEX, IN_FLIGHT>(weight, stride_bytes, indices, out, count, units, rows,   \
                                        padding_idx, shift, fault, report);                       \
+    }                                                                                            \
+    extern "C" __global__ void __launch_bounds__(256) gather_wide_##BYTES##_##SUFFIX(            \
+        const char* weight, i64 stride_bytes, const INDEX* indices, UNIT* out, i64 count,        \
+        i64 units, i64 rows, i64 padding_idx, i64 shift, i64* fault, i64* report) {              \
+        await_launch_before();                                                                   \
+        gather<UNIT, INDEX, 1>(weight, stride_bytes, indices, out, count, units, rows,           \
+                               padding_idx, shift, fault, report);                               \
     }                                                                                            \
     extern "C" __global__ void __launch_bounds__(256) gather_few_##BYTES##_##SUFFIX(             \
         const char* weight, i64 stride_bytes, const INDEX* indices, UNIT* out, i64 count,        \
@@ -895,10 +924,9 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
 INDEXED(int32, int)
 INDEXED(int64, i64)
 SORTED(key, u32, 4)
-SORTED(key, u32, 8)
 SORTED(key, u32, 16)
 REDUCED(float32, float, 4, 8)
-REDUCED(float64, double, 2, 4)
+REDUCED(float64, double, 2, 2)
 REDUCED(float16, half16, 8, 8)
 REDUCED(bfloat16, bfloat16, 8, 8)
 

@@ -52,7 +52,7 @@ class Kernels(Protocol):
 
         Rows at `padding_idx` come out as 0. With `scale` of shape (V,) and float32 (float64 for
         float64 tables) the row of index i is multiplied by ``scale[i]``; no bits are kept then. An
-        index out of range is written to `fault` and `report`, and its row is left as it is.
+        index out of range is written to `fault` and `report`; its row may hold anything.
         """
 
     def scatter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import threading
 from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,7 @@ from embconform.backends.cache import cache_folder
 STRICT: Final = ("-v", "-warn-spills", "-warn-lmem-usage")
 """What ptxas is told to complain of: registers that spill, and arrays in local memory."""
 _OVERLAPPING: Final = 90
+_THREAD: Final = threading.local()
 
 
 class CompilationError(Exception):
@@ -122,9 +124,11 @@ class Module:
     ----------
     source : Path
     arch : str
+    device : int
     """
 
-    def __init__(self, source: Path, arch: str) -> None:
+    def __init__(self, source: Path, arch: str, device: int) -> None:
+        self._device = device
         self._code = _core().ObjectCode.from_cubin(compiled(source, arch))
         self._kernels: dict[str, Any] = {}
         self._overlaps = int(arch.removeprefix("sm_")) >= _OVERLAPPING
@@ -147,6 +151,7 @@ class Module:
         arguments : int or float
         """
         core = _core()
+        _bind(self._device)
         kernel = self._kernels.get(name)
         if kernel is None:
             kernel = self._kernels[name] = self._code.get_kernel(name)
@@ -154,6 +159,17 @@ class Module:
             grid=grid, block=(block,), programmatic_stream_serialization=self._overlaps
         )
         core.launch(_stream(stream), config, kernel, *arguments)
+
+
+def _bind(device: int) -> None:
+    """Give a thread that has no CUDA context yet, as autograd's may have none, that of a device."""
+    if getattr(_THREAD, "bound", False):
+        return
+    from cuda.bindings import driver
+
+    if not int(driver.cuCtxGetCurrent()[1]):
+        _core().Device(device).set_current()
+    _THREAD.bound = True
 
 
 @lru_cache(maxsize=256)

@@ -90,7 +90,6 @@ inline int __syncthreads_count(bool own) {
 inline float __saturatef(float x) { return x >= 0 ? std::min(x, 1.0f) : 0.0f; }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(unsigned x) { return __builtin_ffs(int(x)); }
-template <typename T> T __ldg(const T* at) { return *at; }
 template <typename T> void __stcs(T* at, T value) { *at = value; }
 template <typename T, typename U> T atomicAdd(T* at, U more) {
     T before = *at;
