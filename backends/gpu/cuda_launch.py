@@ -78,7 +78,7 @@ class CudaKernels:
         self,
         *,
         blocks: int = 1 << 16,
-        walkers: int = 512,
+        walkers: int = 2048,
         path: Literal["auto", "atomic", "sorted"] = "auto",
     ) -> None:
         self.blocks, self.walkers, self.path = blocks, walkers, path
@@ -170,9 +170,8 @@ class CudaKernels:
         )
         units, count = row_bytes // unit, indices.numel()
         few = count * units <= 8 * _THREADS * place.processors
-        wide = units >= _WIDE_UNITS
-        kind = "few_" if few else "wide_" if wide else ""
         lanes = _power(units, _THREADS) if few else _lanes(units, _THREADS)
+        kind = "few_" if few else "wide_" if units >= max(_WIDE_UNITS, 2 * lanes) else ""
         sizes = (count, units, weight.shape[0], padding_idx, lanes.bit_length() - 1)
         place.run(
             f"gather_{kind}{unit}_{_name(indices)}",

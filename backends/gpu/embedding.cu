@@ -125,17 +125,21 @@ __device__ void gather(const char* weight, i64 stride_bytes, const Index* indice
     i64 step = (i64)gridDim.x * abreast * ROWS;
     i64 first = (i64)blockIdx.x * abreast * ROWS + (threadIdx.x >> shift);
     for (i64 row = first; row < count; row += step) {
+        i64 index[ROWS];
+#pragma unroll
+        for (int k = 0; k < ROWS; ++k) {  // all of them before the first is looked at
+            i64 at = row + (i64)k * abreast;
+            if (at < count) index[k] = indices[at];
+        }
         const Unit* from[ROWS];  // null where the output is 0
 #pragma unroll
         for (int k = 0; k < ROWS; ++k) {
-            i64 at = row + (i64)k * abreast;
             from[k] = nullptr;
-            if (at >= count) continue;
-            i64 index = indices[at];
-            if (!in_range(index, rows)) {
-                if (lane == 0) tell(index, fault, report);
-            } else if (index != padding_idx) {
-                from[k] = (const Unit*)(weight + index * stride_bytes);
+            if (row + (i64)k * abreast >= count) continue;
+            if (!in_range(index[k], rows)) {
+                if (lane == 0) tell(index[k], fault, report);
+            } else if (index[k] != padding_idx) {
+                from[k] = (const Unit*)(weight + index[k] * stride_bytes);
             }
         }
         for (i64 unit = lane; unit < units; unit += lanes) {
@@ -752,7 +756,7 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
             more = __syncthreads_count(begin < count && keys[begin] == key);
         }
         wide sum[4] = {};
-#pragma unroll 4
+#pragma unroll 16
         for (i64 k = down; k < groups; k += DOWN) {
             const wide* part = parts + ((group + k) * 2 + (k == 0)) * width + own + across;
 #pragma unroll
@@ -879,7 +883,6 @@ __device__ void combine(const u32* keys, i64 count, i64 width, i64 length, T* gr
         const SOURCE* keys, const u32* positions, i64 count, i64 rows, i64 padding_idx,          \
         i64 shift, i64 bits, const u32* counts, const u32* totals, u32* keys_out,                \
         u32* positions_out, char* clear, i64 clear_bytes, i64 share, i64 shares) {               \
-        let_next_launch_begin();                                                                 \
         await_launch_before();                                                                   \
         place<SOURCE, ROUNDS>(keys, positions, count, rows, padding_idx, shift, bits, counts,    \
                               totals, keys_out, positions_out,                                   \
