@@ -61,7 +61,10 @@ def _list_workloads(context: click.Context, _: click.Parameter, wanted: bool) ->
 
 @click.command()
 @click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
-@click.option("--against", default="eager", show_default=True, help="What ratios are to: a target.")
+@click.option(
+    "--against",
+    help="What ratios are to: a target.  [default: eager, on a CUDA device cuda]",
+)
 @click.option("--workload", metavar="GLOB", help="Only these; several patterns joined by commas.")
 @click.option("--passes", metavar="NAMES", help="Joined by commas.  [default: all]")
 @click.option(
@@ -112,6 +115,7 @@ def bench(
     html: Path | None,
     plot: tuple[Path, ...],
     device: str | None,
+    against: str | None,
     **options: Any,
 ) -> None:
     """Measure how fast embeddings are, in turn, and compare them.
@@ -126,12 +130,14 @@ def bench(
     """
     files = BenchFiles(json_, html, plot)
     files.check()
-    names = tuple(dict.fromkeys([options["against"], *targets]))
-    request = _request(device or "cpu", len(names), **options)
-    backends = [_resolve(name) for name in names]
-    request = replace(request, device=_device(dict(zip(names, backends, strict=True)), device))
+    count = len({against or "eager", *targets})
+    request = _request(device or "cpu", count, against=against or "eager", **options)
+    wanted = {name: _resolve(name) for name in targets}
+    against = against or _eager(wanted, device)
+    backends = {against: wanted.get(against) or _resolve(against), **wanted}
+    request = replace(request, against=against, device=_device(backends, device))
     with captured_output() as captured, _progress(captured.terminal) as tick:
-        report = _measure(list(zip(names, backends, strict=True)), request, tick)
+        report = _measure(list(backends.items()), request, tick)
     to_stderr = json_ == STDOUT
     from embconform.performance.render import terminal
 
@@ -141,6 +147,12 @@ def bench(
 
     fine = {Status.OK, Status.UNSUPPORTED}
     context.exit(0 if all(result.status in fine for result in report.results) else 1)
+
+
+def _eager(backends: dict[str, Backend], device: str | None) -> str:
+    """Choose eager PyTorch on the CPU or, by the name that its deviations have there, on CUDA."""
+    served = all("cpu" in backend.capabilities.devices for backend in backends.values())
+    return "cuda" if device == "cuda" or not (device or served) else "eager"
 
 
 def _device(backends: dict[str, Backend], wanted: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,18 @@ def test_cuda_where_there_is_none(cli: Any, folder: Path) -> None:  # noqa: F811
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device; the refusal is for those that have none")
-    one_line(cli("bench", "eager", "--device", "cuda"), "finds no CUDA device here")
+    one_line(cli("bench", "eager", "--device", "cuda"), "it needs a CUDA device")
+
+
+def test_ratios_are_to_eager_pytorch_by_its_name_on_the_device() -> None:
+    from embconform.commands.bench import _eager
+
+    cpu, both = EAGER, EAGER.capabilities.devices
+    assert {"cpu", "cuda"} <= set(both)
+    alone = replace(cpu, capabilities=replace(cpu.capabilities, devices=("cuda",)))
+    assert _eager({"mine": cpu}, None) == "eager"
+    assert _eager({"mine": cpu}, "cuda") == "cuda"
+    assert _eager({"mine": cpu, "other": alone}, None) == "cuda"
 
 
 def test_on_cuda_a_target_is_judged_in_processes_of_its_own(
