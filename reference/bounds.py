@@ -83,8 +83,8 @@ def summation(
     floating-point arithmetic, SIAM J. Matrix Anal. Appl. 34 (2013): (n - 1) u for every n.
     """
     additions = np.maximum(np.asarray(counts, np.float64) - 1, 0) * u
-    factor = (1 + relative(roundings, u)) * (1 + additions) - 1
-    return np.asarray(factor * magnitudes)
+    own = relative(roundings, u)
+    return np.asarray((own + additions + own * additions) * magnitudes)  # 1 + u would round to 1
 
 
 def norm_roundings(width: int, p: float) -> float:

@@ -8,10 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from embconform.reference.bounds import is_exact_sum, norm_roundings, relative, summation
+from embconform.reference.bounds import (
+    exponent_roundings,
+    is_exact_sum,
+    norm_roundings,
+    relative,
+    summation,
+)
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, Format, format_of
-from embconform.reference.oracle import F64, Bounded, Options, bound_rows
+from embconform.reference.oracle import F64, OWN, Bounded, Options, bound_rows
 
 SCALE_ROUNDINGS = 4.0
 """The count's reciprocal, its rounding to the dtype, the product, and the result's rounding."""
@@ -209,15 +215,17 @@ def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -
         shape, tied = largest / norm**2, largest.sum(axis=-1) != 1
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
-            shape = np.where(magnitude > 0, magnitude ** (p - 1), 0.0) / norm ** (p + 1)
+            shape = np.where(magnitude > 0, (magnitude / norm) ** (p - 1), 0.0) / norm**2
         tied = (magnitude == 0).any(axis=-1) if p < 1 else np.zeros(len(norm), np.bool_)
     finite = np.where(np.isfinite(upstream), upstream, 0.0)
     products = finite * wide
     first = scale * finite
     second = max_norm * products.sum(axis=-1, keepdims=True) * np.sign(wide) * shape
     second_size = max_norm * np.abs(products).sum(axis=-1, keepdims=True) * shape
-    u, k = form.unit_roundoff, _scale_roundings(rows.shape[-1], p)
-    error = relative(k[0], u) * np.abs(first) + relative(k[1], u) * second_size
+    counts = _scale_roundings(rows.shape[-1], p, norm)
+    error = np.zeros_like(first)
+    for u in (form.unit_roundoff, OWN):  # of the target, and of this function
+        error += relative(counts[0], u) * np.abs(first) + relative(counts[1], u) * second_size
     over = (bounded.over & ~bounded.open)[:, None]
     values = np.where(over, first - second, upstream)
     unclear = ~bounded.kept & (~bounded.over | bounded.open | tied)
@@ -233,11 +241,12 @@ def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -
     )
 
 
-def _scale_roundings(width: int, p: float) -> tuple[float, float]:
+def _scale_roundings(width: int, p: float, norm: F64) -> tuple[F64, F64]:
     """Count the roundings of both terms: norm, powers, division, products and their sum."""
-    norm = norm_roundings(width, p)
     power = 1.0 if np.isinf(p) else p + 1
-    return norm + 8, width + (power + 1) * norm + 24
+    exponent = exponent_roundings(norm, p) * (power - 1)  # of a norm, whose p-th power is the sum
+    roundings = norm_roundings(width, p) + exponent
+    return roundings + 8, width + (power + 1) * roundings + 24
 
 
 def double_backward(

@@ -14,6 +14,8 @@ from embconform.reference.dtypes import Array, Format, format_of
 
 F64 = NDArray[np.float64]
 FLOAT32: Final = format_of("float32")
+OWN: Final = format_of("float64").unit_roundoff
+"""Of what is computed here."""
 EPSILON: Final = 1e-7
 """Added to the norm by torch: aten/src/ATen/native/Embedding.cpp::embedding_renorm_cpu_."""
 
@@ -133,7 +135,8 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     -----
     scale = max_norm / (norm + eps): the norm's roundings, then those of max_norm and eps to the
     dtype, the addition, the division, the scale to the dtype and the product. All factors are
-    positive, so the counts add up (:func:`embconform.reference.bounds.relative`). A scale that is
+    positive, so the counts add up (:func:`embconform.reference.bounds.relative`). The values here
+    are computed in float64 and suffer as many roundings of that. A scale that is
     subnormal in the dtype loses more: half a subnormal, relative to it. Where the norm is
     too close to max_norm to tell which side a right result falls on, the bound covers both.
     """
@@ -153,7 +156,7 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     counts[positive] = exponent_roundings(power_sum[positive], p)
     counts += norm_roundings(width, p)
     u = form.unit_roundoff
-    norm_error = relative(counts, u) + underflow
+    norm_error = relative(counts, u) + relative(counts, OWN) + underflow
     kept: NDArray[np.bool_]
     over: NDArray[np.bool_]
     kept = np.asarray(norm * (1 + norm_error) <= max_norm)
@@ -166,9 +169,10 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
         (scale > 0) & (scale < form.smallest_normal), form.smallest_subnormal / scale, 0.0
     )
     underflow = underflow + subnormal
-    error = relative(counts + 6, u) + underflow
+    own = relative(counts + 6, OWN) + underflow
+    error = relative(counts + 6, u) + own
     u32 = min(u, 2.0**-24)
-    error32 = relative(counts + 6, u32) + relative(3.0, u) + underflow
+    error32 = relative(counts + 6, u32) + relative(3.0, u) + own
     keeps = np.expand_dims(kept, -1)
     values = safe * scale[:, None]
     either = np.where(np.expand_dims(kept | over, -1), 0.0, np.abs(safe - values))

@@ -112,6 +112,13 @@ class TestSummation:
         assert summation(1, np.array(7.0), format_of(dtype).unit_roundoff) == 0
         assert summation(0, np.array(0.0), format_of(dtype).unit_roundoff) == 0
 
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("count", [2, 3, 4, 12])
+    def test_each_addition_rounds_once(self, dtype: str, count: int) -> None:
+        """Also where 1 + u is 1: a right sum, rounded twice, was refused in float64."""
+        u = format_of(dtype).unit_roundoff
+        assert summation(count, np.array(1.0), u) == (count - 1) * u
+
     @pytest.mark.parametrize("count", [2, 7, 300])
     @pytest.mark.parametrize("roundings", [0, 1, 4])
     def test_at_most_highams_gamma(self, count: int, roundings: int) -> None:

@@ -168,6 +168,25 @@ class TestExactSums:
 
 
 class TestBounds:
+    def test_two_terms_whose_sum_lies_between_two_numbers(self) -> None:
+        """A long double sum, rounded twice, is one ulp from the one that is rounded once."""
+        terms = [0.0052920574057111385, -796.691757242854]
+        found = differentiate([[0.0]], [0, 0], [[term] for term in terms])
+        exact = sum(map(Fraction, terms))
+        for value in (-796.6864651854482, -796.6864651854484):
+            assert abs(Fraction(value) - exact) < Fraction(found.magnitudes[0, 0] * 2.0**-53)
+            assert abs(value - found.values[0, 0]) <= found.bound[0, 0]
+
+    @pytest.mark.parametrize("p", [1.0, 2.0, 3.0, 1.5, np.inf])
+    @pytest.mark.parametrize("dtype", ["float64", "float32"])
+    def test_a_lone_component_of_any_size_has_no_slope(self, p: float, dtype: str) -> None:
+        largest = 90 if dtype == "float64" else 9
+        for exponent in np.linspace(1, largest, 40):
+            row = [[10.0**exponent]]
+            options = Options(max_norm=1.0, norm_type=p)
+            found = differentiate(row, [0], [[1.0]], options, profile=TEXTBOOK, dtype=dtype)
+            assert found.open[0, 0] or abs(found.values[0, 0]) <= found.bound[0, 0]
+
     @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
     def test_a_sum_in_the_dtype_is_within_and_one_dropped_is_not(self, dtype: str) -> None:
         form = format_of(dtype)
