@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -331,22 +331,37 @@ def test_arrays_of_every_size_cross() -> None:
 
 INTERRUPTED = """
 import sys
+from pathlib import Path
 from embconform.commands.main import run
+from embconform.conformance.isolation.isolated import Isolated
+
+observe_all = Isolated.observe_all
+
+def and_tell(self, cases):
+    for outcome in observe_all(self, cases):
+        Path({begun!r}).touch()
+        yield outcome
+
+Isolated.observe_all = and_tell
 sys.exit(run({arguments!r}))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_a_report_and_nothing_else(number: int, tmp_path: Path) -> None:
+def test_an_interrupt_leaves_a_report_and_nothing_else(
+    number: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     arguments = ["validate", "eager", "--json", "out.json"]
-    code = INTERRUPTED.format(arguments=arguments)
+    begun = tmp_path_factory.mktemp("begun") / "begun"
+    code = INTERRUPTED.format(arguments=arguments, begun=str(begun))
     shared = Path("/dev/shm")
     files = set(shared.glob("*"))
     child = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    family = _wait_for_target(child)
-    time.sleep(1.0)
+    _wait_until(begun.exists, "nothing was judged")
+    family = psutil.Process(child.pid).children(recursive=True)
+    assert len(family) >= 2
     child.send_signal(number)
     out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
@@ -360,21 +375,19 @@ def test_an_interrupt_leaves_a_report_and_nothing_else(number: int, tmp_path: Pa
     assert {path for path in shared.glob("*") if "embconform" in path.name} <= files
 
 
-def _wait_for_target(child: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Wait until the child's target has its process, and name all that descend from the child."""
+def _wait_until(happened: Callable[[], bool], otherwise: str) -> None:
     until = time.monotonic() + 120
-    while time.monotonic() < until:
-        family = psutil.Process(child.pid).children(recursive=True)
-        if len(family) >= 2:
-            return family
-        time.sleep(0.1)
-    raise AssertionError("no target was started")
+    while not happened():
+        assert time.monotonic() < until, otherwise
+        time.sleep(0.05)
 
 
 def test_a_killed_judge_takes_its_targets_along(tmp_path: Path) -> None:
-    code = INTERRUPTED.format(arguments=["validate", "eager"])
+    begun = tmp_path / "begun"
+    code = INTERRUPTED.format(arguments=["validate", "eager"], begun=str(begun))
     child = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    family = _wait_for_target(child)
+    _wait_until(begun.exists, "nothing was judged")
+    family = psutil.Process(child.pid).children(recursive=True)
     child.kill()
     child.wait()
     _, alive = psutil.wait_procs(family, timeout=20)
