@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,3 +92,21 @@ def test_an_unknown_range_check_is_refused() -> None:
 def test_kernels_are_made_once() -> None:
     assert isinstance(OPERATOR.kernels, PlainKernels)
     assert OPERATOR.kernels is OPERATOR.kernels
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch.func's own
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 1}, {"scale_grad_by_freq": True}])
+def test_torch_func_differentiates_it(options: dict[str, Any]) -> None:
+    weight, ids = torch.randn(4, 3, dtype=torch.float64), torch.tensor([[1, 1, 3], [0, 2, 1]])
+
+    def loss(lookup: Any, table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        return lookup(indices, table, **options).pow(3).sum()
+
+    mine, torchs = (partial(loss, each) for each in (embedding, torch.nn.functional.embedding))
+    grad = torch.func.grad
+    torch.testing.assert_close(grad(mine)(weight, ids), grad(torchs)(weight, ids))
+    samples = torch.vmap(grad(mine), (None, 0))(weight, ids)
+    torch.testing.assert_close(samples, torch.stack([grad(torchs)(weight, each) for each in ids]))
+    if "scale_grad_by_freq" not in options:  # counts divide each order
+        second = torch.func.jacrev(grad(torchs))(weight, ids)
+        torch.testing.assert_close(torch.func.hessian(mine)(weight, ids), second)

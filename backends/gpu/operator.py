@@ -15,6 +15,7 @@ import torch
 from torch.autograd import forward_ad
 
 from embconform.backends.gpu.faults import cells
+from embconform.backends.gpu.functions import Maps, is_transformed, linear
 from embconform.backends.gpu.kernels import NO_ROW, Kernels
 
 _INDEX_DTYPES: Final = (torch.int64, torch.int32)
@@ -94,10 +95,33 @@ class Operator:
         settings = (input, padding, scale_grad_by_freq, sparse, max_norm is not None)
         primal, tangent = forward_ad.unpack_dual(weight)  # type: ignore[no-untyped-call]
         if tangent is None:
-            return self._lookup(weight, *settings)  # type: ignore[no-any-return]
+            return self._rows(weight, *settings)
         # an operator of torch.library drops a tangent without a word: docs/findings.md
-        rows = self._lookup(primal, *settings)
+        rows = self._rows(primal, *settings)
         return forward_ad.make_dual(rows, tangent[input])  # type: ignore[no-any-return, no-untyped-call]
+
+    def _rows(  # noqa: PLR0917, an operator's
+        self,
+        weight: torch.Tensor,
+        indices: torch.Tensor,
+        padding_idx: int,
+        scale_grad_by_freq: bool,
+        sparse: bool,
+        checked: bool,
+    ) -> torch.Tensor:
+        if sparse or not is_transformed():
+            settings = (padding_idx, scale_grad_by_freq, sparse, checked)
+            return self._lookup(weight, indices, *settings)  # type: ignore[no-any-return]
+        rows, count = weight.shape[0], (padding_idx, scale_grad_by_freq)
+        return linear(
+            Maps(
+                lookup=lambda table, ids: self._lookup(table, ids, *count, False, checked),
+                sum=lambda upstream, ids: self._sum(upstream, ids, rows, *count),
+                spread=lambda table, ids: self._spread(table, ids, rows, *count),
+            ),
+            weight,
+            indices,
+        )
 
     def _look_up(  # noqa: PLR0917, an operator's
         self,
