@@ -215,7 +215,8 @@ def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -
         shape, tied = largest / norm**2, largest.sum(axis=-1) != 1
     else:
         with np.errstate(divide="ignore", invalid="ignore"):
-            shape = np.where(magnitude > 0, (magnitude / norm) ** (p - 1), 0.0) / norm**2
+            powers = np.where(magnitude > 0, magnitude ** (p - 1), 0.0)
+            shape = powers / norm ** (p - 1) / norm**2  # norm ** (p + 1) may overflow
         tied = (magnitude == 0).any(axis=-1) if p < 1 else np.zeros(len(norm), np.bool_)
     finite = np.where(np.isfinite(upstream), upstream, 0.0)
     products = finite * wide

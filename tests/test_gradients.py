@@ -187,6 +187,14 @@ class TestBounds:
             found = differentiate(row, [0], [[1.0]], options, profile=TEXTBOOK, dtype=dtype)
             assert found.open[0, 0] or abs(found.values[0, 0]) <= found.bound[0, 0]
 
+    def test_the_slope_at_a_subnormal_component_is_exact(self) -> None:
+        row, p = np.array([1e-310, 2.0]), 0.5
+        options = Options(max_norm=1.0, norm_type=p)
+        found = differentiate([row], [0], [[0.0, 1.0]], options, profile=TEXTBOOK)
+        norm = (row**p).sum() ** 2
+        exact = -row[1] * row[0] ** (p - 1) * norm ** (-1 - p)
+        assert abs(found.values[0, 0] / exact - 1) < 1e-14
+
     @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
     def test_a_sum_in_the_dtype_is_within_and_one_dropped_is_not(self, dtype: str) -> None:
         form = format_of(dtype)
