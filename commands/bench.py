@@ -130,10 +130,10 @@ def bench(
     """
     files = BenchFiles(json_, html, plot)
     files.check()
-    count = len({against or "eager", *targets})
-    request = _request(device or "cpu", count, against=against or "eager", **options)
+    named = "eager" if against is None else against  # until it is known where targets run
+    request = _request(device or "cpu", len({named, *targets}), against=named, **options)
     wanted = {name: _resolve(name) for name in targets}
-    against = against or _eager(wanted, device)
+    against = _eager(wanted, device) if against is None else against
     backends = {against: wanted.get(against) or _resolve(against), **wanted}
     request = replace(request, against=against, device=_device(backends, device))
     with captured_output() as captured, _progress(captured.terminal) as tick:

@@ -1,6 +1,8 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  for (const { passed, cells } of data.columns)
+    for (const number of passed) cells[data.clauses[number].id] = { status: "pass" };
   const table = document.getElementById("matrix");
   const form = document.getElementById("filters");
   const dialog = document.getElementById("details");

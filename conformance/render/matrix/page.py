@@ -16,6 +16,7 @@ from embconform import __version__
 from embconform.conformance.render.matrix.model import MEANINGS, SYMBOLS, Cell, Column, Matrix
 from embconform.conformance.render.matrix.support import words
 from embconform.conformance.render.wording import ORDER
+from embconform.conformance.report import Status
 from embconform.reference.clause import Level, Profile
 
 LARGEST: Final = 1_000_000
@@ -127,6 +128,7 @@ def _backend(name: str, column: Column) -> dict[str, Any]:
 
 def _data(matrix: Matrix, scripts: list[str] | None) -> dict[str, Any]:
     """Write down what the page's script needs, without what is empty."""
+    ids = [row.id for rows in matrix.groups.values() for row in rows]
     return {
         "signs": {status.value: SYMBOLS[status] for status in ORDER},
         "meanings": {status.value: MEANINGS[status] for status in ORDER},
@@ -140,10 +142,20 @@ def _data(matrix: Matrix, scripts: list[str] | None) -> dict[str, Any]:
                 "name": name,
                 "profile": column.profile,
                 "replay": column.replay,
-                "cells": {clause: _cell(cell, scripts) for clause, cell in column.cells.items()},
+                **_cells(column, ids, scripts),
             }
             for name, column in zip(matrix.names, matrix.columns, strict=True)
         ],
+    }
+
+
+def _cells(column: Column, ids: list[str], scripts: list[str] | None) -> dict[str, Any]:
+    """Write cells down; those that say no more than that they passed, most of them, by number."""
+    cells = {clause: _cell(cell, scripts) for clause, cell in column.cells.items()}
+    passed = {"status": Status.PASS.value}
+    return {
+        "passed": [number for number, clause in enumerate(ids) if cells.get(clause) == passed],
+        "cells": {clause: cell for clause, cell in cells.items() if cell != passed},
     }
 
 
