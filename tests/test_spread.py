@@ -41,8 +41,8 @@ def embed(input, weight, padding_idx=None):
         return embedding(input, weight)
     return embedding(input, weight.float(), padding_idx).to(weight.dtype)
 """
-ENOUGH = 100
-"""Calls after which a run is at work: more than preparation takes, and far from all."""
+ENOUGH = 400
+"""Calls after which a run has counted cases, and is far from the end: there are 1,866."""
 LOOKUP = "lookup.[!h]*,lookup.half-precision"
 """All but the huge table, which is refused while others leave less than 12 GiB of memory."""
 EAGER = ("eager", "--budget", "quick", "--max-examples", "600", "--select",
