@@ -285,8 +285,8 @@ class CudaKernels:
         blocks = _ceil(count, _THREADS * rounds)
         counts = torch.empty(2**digit * (blocks + 1), dtype=torch.int32, device=device)
         totals = counts[2**digit * blocks :]
-        size = gradient.numel() * gradient.element_size()
-        clearing = min(4 * place.processors, _ceil(size, 16 * _THREADS))
+        size = gradient.nbytes
+        clearing = _clearers(place, size, _THREADS)
         keys, positions, source = indices, None, _name(indices)
         for turn in range(passes):
             look = (count, rows, padding_idx, turn * digit, digit)
@@ -316,8 +316,8 @@ class CudaKernels:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Do what :meth:`_sort` does, in one launch."""
         count = indices.numel()
-        size = gradient.numel() * gradient.element_size()
-        clearing = min(4 * place.processors, _ceil(size, 16 * _FEW_THREADS))
+        size = gradient.nbytes
+        clearing = _clearers(place, size, _FEW_THREADS)
         made = torch.empty(2, count, dtype=torch.int32, device=indices.device)
         place.run(
             f"rank_few_{_name(indices)}",
@@ -342,6 +342,11 @@ def _loaded(device: int) -> tuple[Module, int]:
     properties = torch.cuda.get_device_properties(device)
     arch = f"sm_{properties.major}{properties.minor}"
     return Module(SOURCE, arch, device), properties.multi_processor_count
+
+
+def _clearers(place: Place, size: int, threads: int) -> int:
+    """Choose how many blocks clear `size` bytes of a gradient beside others."""
+    return min(4 * place.processors, _ceil(size, _VECTOR_BYTES * threads))
 
 
 def _name(tensor: torch.Tensor) -> str:

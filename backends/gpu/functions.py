@@ -43,15 +43,15 @@ def is_transformed() -> bool:
 
 
 def linear(
-    maps: Maps, tensor: torch.Tensor, indices: torch.Tensor, kind: Kind = "lookup"
+    tensor: torch.Tensor, indices: torch.Tensor, maps: Maps, kind: Kind = "lookup"
 ) -> torch.Tensor:
     """Apply a map so that transforms of torch.func see what it is.
 
     Parameters
     ----------
-    maps : Maps
     tensor, indices : Tensor
         What the map takes.
+    maps : Maps
     kind : str
         Which map.
 
@@ -60,6 +60,37 @@ def linear(
     Tensor
     """
     return cast(torch.Tensor, _Linear.apply(tensor, indices, maps, kind))  # type: ignore[no-untyped-call]
+
+
+def one_by_one(
+    run: Callable[..., Any], info: Any, dims: tuple[int | None, ...], *arguments: Any
+) -> tuple[torch.Tensor | None, int | None]:
+    """Call once for each member of a batch, so that none reads another's rows.
+
+    Parameters
+    ----------
+    run : callable
+    info, dims
+        As a vmap rule of torch gets them.
+    arguments
+        Of `run`, those with a dimension batched.
+
+    Returns
+    -------
+    output : Tensor or None
+        Batched; None where `run` gives nothing.
+    dim : int or None
+    """
+    made = [
+        run(
+            *(
+                argument if dim is None else argument.select(dim, member)
+                for argument, dim in zip(arguments, dims, strict=True)
+            )
+        )
+        for member in range(info.batch_size)
+    ]
+    return (None, None) if made[0] is None else (torch.stack(made), 0)
 
 
 class _Linear(torch.autograd.Function):
@@ -77,35 +108,13 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *upstream: torch.Tensor) -> Any:
         (indices,) = ctx.saved_tensors
         through: Kind = "spread" if ctx.kind == "sum" else "sum"
-        return linear(ctx.maps, upstream[0], indices, through), None, None, None
+        return linear(upstream[0], indices, ctx.maps, through), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: torch.Tensor, *_: Any) -> Any:
         (indices,) = ctx.saved_tensors
-        return linear(ctx.maps, tangent, indices, ctx.kind)
+        return linear(tangent, indices, ctx.maps, ctx.kind)
 
     @staticmethod
-    def vmap(  # noqa: PLR0917, torch's
-        info: Any,
-        dims: tuple[int | None, ...],
-        tensor: torch.Tensor,
-        indices: torch.Tensor,
-        maps: Maps,
-        kind: Kind,
-    ) -> tuple[torch.Tensor, int]:
-        """Take the members of a batch one by one, so that none reads another's rows."""
-        made = [
-            linear(maps, *_member((tensor, indices), dims, member), kind)
-            for member in range(info.batch_size)
-        ]
-        return torch.stack(made), 0
-
-
-def _member(
-    tensors: tuple[torch.Tensor, torch.Tensor], dims: tuple[int | None, ...], member: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    first, second = (
-        each if dim is None else each.select(dim, member)
-        for each, dim in zip(tensors, dims, strict=False)
-    )
-    return first, second
+    def vmap(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> Any:
+        return one_by_one(linear, info, dims, *arguments)

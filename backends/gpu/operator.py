@@ -15,7 +15,7 @@ import torch
 from torch.autograd import forward_ad
 
 from embconform.backends.gpu.faults import cells
-from embconform.backends.gpu.functions import Maps, is_transformed, linear
+from embconform.backends.gpu.functions import Maps, is_transformed, linear, one_by_one
 from embconform.backends.gpu.kernels import NO_ROW, Kernels
 
 _INDEX_DTYPES: Final = (torch.int64, torch.int32)
@@ -95,33 +95,25 @@ class Operator:
         settings = (input, padding, scale_grad_by_freq, sparse, max_norm is not None)
         primal, tangent = forward_ad.unpack_dual(weight)  # type: ignore[no-untyped-call]
         if tangent is None:
-            return self._rows(weight, *settings)
+            return self._rows(weight, settings)
         # an operator of torch.library drops a tangent without a word: docs/findings.md
-        rows = self._rows(primal, *settings)
+        rows = self._rows(primal, settings)
         return forward_ad.make_dual(rows, tangent[input])  # type: ignore[no-any-return, no-untyped-call]
 
-    def _rows(  # noqa: PLR0917, an operator's
-        self,
-        weight: torch.Tensor,
-        indices: torch.Tensor,
-        padding_idx: int,
-        scale_grad_by_freq: bool,
-        sparse: bool,
-        checked: bool,
+    def _rows(
+        self, weight: torch.Tensor, settings: tuple[torch.Tensor, int, bool, bool, bool]
     ) -> torch.Tensor:
+        """Look rows up by what :meth:`_look_up` takes beside the table."""
+        indices, *count, sparse, checked = settings
         if sparse or not is_transformed():
-            settings = (padding_idx, scale_grad_by_freq, sparse, checked)
-            return self._lookup(weight, indices, *settings)  # type: ignore[no-any-return]
-        rows, count = weight.shape[0], (padding_idx, scale_grad_by_freq)
-        return linear(
-            Maps(
-                lookup=lambda table, ids: self._lookup(table, ids, *count, False, checked),
-                sum=lambda upstream, ids: self._sum(upstream, ids, rows, *count),
-                spread=lambda table, ids: self._spread(table, ids, rows, *count),
-            ),
-            weight,
-            indices,
+            return self._lookup(weight, *settings)  # type: ignore[no-any-return]
+        rows = weight.shape[0]
+        maps = Maps(
+            lookup=lambda table, ids: self._lookup(table, ids, *count, False, checked),
+            sum=lambda upstream, ids: self._sum(upstream, ids, rows, *count),
+            spread=lambda table, ids: self._spread(table, ids, rows, *count),
         )
+        return linear(weight, indices, maps)
 
     def _look_up(  # noqa: PLR0917, an operator's
         self,
@@ -235,24 +227,8 @@ def _registered(
     made = torch.library.custom_op(name, run, mutates_args=mutates)
     if fake is not None:
         made.register_fake(fake)
-    made.register_vmap(partial(_one_by_one, made))
+    made.register_vmap(partial(one_by_one, made))
     return made
-
-
-def _one_by_one(
-    operator: Any, info: Any, dims: tuple[int | None, ...], *arguments: Any
-) -> tuple[torch.Tensor | None, int | None]:
-    """Run an operator once for each member of a batch, so that none reads another's rows."""
-    made = [
-        operator(
-            *(
-                argument if dim is None else argument.select(dim, member)
-                for argument, dim in zip(arguments, dims, strict=True)
-            )
-        )
-        for member in range(info.batch_size)
-    ]
-    return (None, None) if made[0] is None else (torch.stack(made), 0)
 
 
 def _fake_rows(table: torch.Tensor, indices: torch.Tensor, *_: Any) -> torch.Tensor:
