@@ -158,7 +158,7 @@ def test_status_filter(visit: Open) -> None:
     assert rows(page) == {"lookup.rows", "lookup.dtype"}
     assert "2 of " in page.inner_text("#shown")
     page.get_by_role("button", name="Clear filters").click()
-    page.wait_for_function("document.querySelector('[value=pass]').checked")
+    assert page.is_checked("input[value=pass]")
     assert rows(page) == set()
     page.click("#expand")
     assert rows(page) == _known()

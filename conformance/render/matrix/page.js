@@ -140,10 +140,11 @@
   });
   form.addEventListener("input", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(() => {
+  document.getElementById("clear").addEventListener("click", () => {
+    form.reset();
     for (const group of groups) group.open = false;
     filter();
-  }));
+  });
 
   // Keyboard: one tab stop in the table, arrows move among what can be chosen.
   const visible = (element) => element && !element.closest("[hidden]");
