@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from embconform.backends.hooks import without_the_callers_hooks
+from embconform.backends.torchrun import under_torchrun
 
 _IDLE: Final = timedelta(days=1)
 _BUSY: Final = timedelta(seconds=30)
@@ -32,7 +33,6 @@ WORLDS: Final = "embconform/worlds"
 _PROCESS: Final = "embconform.backends.rank_process"
 _FIRST: Final = "the first rank"
 _LOST: Final = "gloo/transport"
-_UNDER_TORCHRUN: Final = "TORCHELASTIC_RUN_ID"
 
 
 @dataclass(frozen=True)
@@ -301,11 +301,6 @@ class Nursery:
 
 
 _nursery: Final = Nursery()
-
-
-def under_torchrun() -> bool:
-    """Tell whether torchrun started this process."""
-    return _UNDER_TORCHRUN in os.environ
 
 
 def has_nccl() -> bool:

@@ -12,6 +12,7 @@ from typing import Final
 import click
 import psutil
 
+from embconform.backends.torchrun import under_torchrun
 from embconform.reference.clause import Profile
 
 MOST_WORKERS: Final = 4
@@ -56,7 +57,8 @@ class Request:
     @property
     def _workers_that_fit(self) -> int:
         """Processes that each have a core and, on the CPU, the memory that a huge table takes."""
-        if self.isolation == "none" or self.device not in ("cpu", None):
+        alone = self.isolation == "none" or self.device not in ("cpu", None)
+        if alone or under_torchrun():  # whose ranks are there once
             return 1
         roomy: int = psutil.virtual_memory().available // ROOM
         return max(1, min(len(os.sched_getaffinity(0)), roomy, MOST_WORKERS))
@@ -76,6 +78,10 @@ class Request:
         several = self.workers is not None and self.workers > 1
         if several and self.isolation == "none":
             raise click.UsageError("--workers needs --isolation process: one process a target")
+        if several and under_torchrun():
+            raise click.UsageError(
+                "torchrun's ranks serve one process; leave --workers and EMBCONFORM_WORKERS out"
+            )
         if self.shard[1] > 1 and self.fail_fast:
             raise click.UsageError(
                 "--fail-fast ends a run at its first failure, which no --shard knows; leave one out"

@@ -2,10 +2,11 @@
 
 import os
 
+from embconform.backends.torchrun import under_torchrun
 from embconform.commands.main import entry_point
 
 
-def _under_torchrun() -> None:
+def _as_one_of_torchruns() -> None:
     """Run the command in the first process, which the others serve."""
     from embconform.backends.rank_process import attend, dismiss
 
@@ -19,7 +20,7 @@ def _under_torchrun() -> None:
 
 
 if __name__ == "__main__":
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        _under_torchrun()
+    if under_torchrun():
+        _as_one_of_torchruns()
     else:
         entry_point()

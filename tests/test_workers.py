@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import psutil
 import pytest
 from click.testing import CliRunner
@@ -62,6 +63,16 @@ def test_there_is_one_a_core_while_there_is_room(
     assert asked(**changes).helpers == helpers
 
 
+def test_under_torchrun_one_process_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(100 * ROOM))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert asked().helpers == 0
+    asked(workers=1).check(1)
+    with pytest.raises(click.UsageError, match="leave --workers and EMBCONFORM_WORKERS out"):
+        asked(workers=2).check(1)
+
+
 def helpers_alive() -> list[psutil.Process]:
     return [
         child
@@ -89,3 +100,12 @@ def test_the_environment_names_the_number() -> None:
     said = CliRunner().invoke(validate, ["eager"], env={"EMBCONFORM_WORKERS": "zero"})
     assert said.exit_code == 2
     assert "--workers" in said.output
+
+
+@pytest.mark.parametrize("command", ["validate", "matrix"])
+def test_several_targets_share_the_helpers_of_one_run(
+    command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    targets = ("eager", "index-select", "one-hot")
+    chosen = ("--select", "lookup.rows", "--database", "none", "--workers", "2")
+    assert run([command, *targets, *chosen]) == 0, capfd.readouterr().err

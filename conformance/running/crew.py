@@ -56,9 +56,13 @@ class Helper:
             )
         self.alive = True
         self.ready = threading.Event()
+        self._told = False
 
     def get_ready(self, message: GetReady) -> None:
-        """Let it do what it can before it is assigned."""
+        """Let it do what it can before it is assigned; said once, however many targets there are."""
+        if self._told:
+            return
+        self._told = True
         with contextlib.suppress(*_GONE):
             self._connection.send(message)
 
