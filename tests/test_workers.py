@@ -107,5 +107,5 @@ def test_several_targets_share_the_helpers_of_one_run(
     command: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     targets = ("eager", "index-select", "one-hot")
-    chosen = ("--select", "lookup.rows", "--database", "none", "--workers", "2")
+    chosen = ("--select", "lookup.dtype", "--max-examples", "1", "--workers", "2")
     assert run([command, *targets, *chosen]) == 0, capfd.readouterr().err
