@@ -21,6 +21,8 @@ from embconform.reference.oracle import F64, OWN, Bounded, Options, bound_rows
 
 SCALE_ROUNDINGS = 4.0
 """The count's reciprocal, its rounding to the dtype, the product, and the result's rounding."""
+WIDER = 2.0**-11
+"""What a rounding in a wider format is of one in the table's, at most: x87's to float64's."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,12 @@ def _summed(
     roundings = np.where(counts > 1, SCALE_ROUNDINGS, 0.0)[:, None] if scaled else 0.0
     u, n = form.unit_roundoff, counts[:, None]
     rounded = np.where((n > 1) | (errors > 0), u * np.abs(values), 0.0)
-    own = summation(n, magnitudes, u, roundings) + rounded + errors
+    # the last addition rounds the sum; what went through a scale or a norm is rounded once more
+    again = rounded if scaled else np.where(errors > 0, rounded, 0.0)
+    own = summation(n, magnitudes, u * (1 + WIDER), roundings) + again + errors
     u32 = min(u, format_of("float32").unit_roundoff)
     wide = summation(n, magnitudes, u32, roundings) + rounded + errors
+    own = np.maximum(own, wide)
     overflow = magnitudes > form.largest / 2
     if not scaled and not errors.any():
         own = np.where(is_exact_sum(terms.values, magnitudes, form.precision), 0.0, own)
@@ -230,8 +235,10 @@ def _through_scale(rows: Array, upstream: F64, options: Options, form: Format) -
     over = (bounded.over & ~bounded.open)[:, None]
     values = np.where(over, first - second, upstream)
     unclear = ~bounded.kept & (~bounded.over | bounded.open | tied)
-    slope = max_norm / norm[:, 0] ** 2  # an intermediate of the derivative of max_norm / norm
-    unclear |= (max_norm > 0) & ((slope < form.smallest_normal) | (slope > form.largest / 4))
+    square = norm[:, 0] ** 2
+    for slope in (max_norm / square, 1 / square):  # the derivative of max_norm / norm, or a part
+        unclear |= (max_norm > 0) & ((slope < form.smallest_normal) | (slope > form.largest / 4))
+    unclear |= max_norm * np.abs(products).sum(axis=-1) > form.largest / 4  # another part
     unclear |= (bounded.norm == max_norm) & (max_norm > 0)  # the kink
     unclear |= ~np.isfinite(upstream).all(axis=-1)  # it reaches every column through the scale
     return _Terms(

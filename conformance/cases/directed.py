@@ -290,6 +290,38 @@ DIRECTED: Final = (
     Structure(gradient="sparse", index_layout="transposed", rank=2, size="some"),
     Structure(gradient="sparse", index_layout="swapped", rank=3, size="some"),
     *(Structure(weight_layout=COLUMN_SLICE, bound=bound, size="some") for bound in ("p1", "pinf")),
+    *(Structure(size="tall", table="special", mode=mode) for mode in ("frozen", "no_grad")),
+    Structure(size="tall", bound="p2"),
+    *(
+        Structure(program="error", fault="too-large", size="tall", mode=mode)
+        for mode in ("grad", "frozen")
+    ),
+    *(
+        Structure(program="error", fault="negative", size="crowd", index_dtype=dtype, mode=mode)
+        for dtype, mode in (("int32", "frozen"), ("int32", "no_grad"), ("int64", "frozen"))
+    ),
+    *(
+        Structure(upstream="scales", size=size, dtype=dtype)
+        for size in ("tiny", "some", "many")
+        for dtype in ("float32", "bfloat16")
+    ),
+    *(Structure(upstream="scales", size=size, deterministic=True) for size in ("tiny", "some")),
+    Structure(upstream="scales", size="some", gradient="scaled"),
+    Structure(size="tall", gradient="scaled", rank=2),
+    *(Structure(bound=bound, size="wide") for bound in ("p1", "p0.5", "p1.5")),
+    *(Structure(bound="p2", table="minute", dtype=d) for d in ("float16", "float32", "bfloat16")),
+    *(
+        Structure(bound=bound, table="huge", dtype=dtype, size="block")
+        for bound, dtype in (("p2", "float16"), ("pinf", "float32"), ("pinf", "bfloat16"))
+    ),
+    *(Structure(size="vast", mode=mode) for mode in ("no_grad", "inference", "frozen")),
+    *(Structure(program="retain", size=size) for size in ("many", "most")),
+    *(
+        Structure(program="served", size=size, gradient=gradient)
+        for size in ("tall", "block", "some")
+        for gradient in ("dense", "scaled")
+    ),
+    *(Structure(program="double-backward", size=size) for size in ("many", "most")),
 )
 
 

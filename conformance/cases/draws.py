@@ -33,7 +33,7 @@ COUNTS: Final = (31, 32, 33, 64, 128, 255, 256, 257, 768, 769, 1000, 1001, 1024,
 WIDTHS: Final = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025)
 WIDEST: Final = (1025, 1024, 2500, 4101)
 MOST: Final = (3073, 1025)
-HEIGHTS: Final = (70_001, 65_537, 32_769)
+HEIGHTS: Final = (70_001, 65_537, 32_769, 70_001)
 APART: Final = (400, 1_200, 70_001)
 HOT: Final = (5_000, 5_000, 5_000, 100_000)
 CROWD: Final = (5_000,)
@@ -41,6 +41,7 @@ VAST: Final = (66_001, 65_537)
 FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
 MARKERS: Final = (-100, -100, -(2**31))
 """What stands for no index: the one that losses ignore, and the least of 32 bits."""
+MATRIX: Final = 2
 LANES: Final = 4
 """Indices of a crowd that an unrolled loop takes at once."""
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
@@ -218,19 +219,14 @@ class _Builder(Programs):
         if s.size in ("no-indices", "no-rows"):
             return NONE.get(s.rank, (0,))
         if s.size in COUNTED:
-            counts = {"many": COUNTS, "most": MOST, "vast": VAST, "hot": HOT}.get(s.size, CROWD)
-            count = draw(among(counts))
-            lead = (1,) * max(s.rank - 2, 0)
-            if s.rank == 1:
-                return (count,)
-            if s.size == "vast":  # more rows of indices than a grid has
-                return (*lead, count, 1)
-            return (*lead, draw(between(2, 4)), count if s.size != "vast" else count // 2)
+            return self._counted_shape()
         if s.size == "some":
             most = {1: (36,), 2: (6, 8), 3: (3, 4, 4), 4: (2, 3, 4, 2)}.get(s.rank, ())
             return tuple(draw(between(self.least, length)) for length in most)
         if s.size == "paced" and s.rank == 1:
             return (draw(between(6, 12)),)
+        if s.size == "tall" and s.rank == MATRIX and s.gradient.endswith("scaled"):
+            return (2, draw(between(1_000, 1_500)))
         if s.size == "apart" and s.rank == 1:
             return (draw(between(4, 9)),)
         if s.size == "block" and s.rank:
@@ -241,6 +237,16 @@ class _Builder(Programs):
             least = max(self.least, 1 + (s.padding != "none"))
             return (draw(between(least, 6)),)
         return tuple(draw(between(self.least, 3)) for _ in range(s.rank))
+
+    def _counted_shape(self) -> tuple[int, ...]:
+        counts = {"many": COUNTS, "most": MOST, "vast": VAST, "hot": HOT}.get(self.s.size, CROWD)
+        count = self.draw(among(counts))
+        if self.s.rank == 1:
+            return (count,)
+        lead = (1,) * max(self.s.rank - MATRIX, 0)
+        if self.s.size == "vast":  # more rows of indices than a grid has
+            return (*lead, count, 1)
+        return (*lead, self.draw(between(2, 4)), count)
 
     def indices(self, shape: tuple[int, ...] | None = None) -> Placed:
         """Draw legal indices."""
@@ -280,8 +286,12 @@ class _Builder(Programs):
 
     def _many_ids(self, count: int) -> Ids:
         kinds = _MIXED_KINDS if self.s.size in MIXED else _KINDS.get(self.s.size, _MANY_KINDS)
+        if self.s.size == "tall" and self.s.bound != "none":
+            kinds = ("alike",)  # what is bounded is marked by a part of the index
         if self.s.size == "tall" and self.s.gradient.endswith("scaled"):
-            kinds = ("alike",)  # what is counted is counted by a part of the index
+            kinds = ("alike",) if self.s.rank < MATRIX else ("mirrored",)  # so is what is counted
+        if self.s.size == "most" and self.s.gradient == "sparse":
+            kinds = ("inner", *kinds, "top")  # what fills a gradient up has rows of its own
         if self.s.size == "vast" and self.s.bound != "none":
             kinds = ("late",)  # what is bounded is bounded wherever it is named first
         kind = self.draw(among(kinds))

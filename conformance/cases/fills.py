@@ -37,6 +37,12 @@ def tiny(shape: Shape, dtype: str, seed: int) -> Array:
     return _without_zeros(wide * 2.0**-12, dtype)
 
 
+def minute(shape: Shape, dtype: str, seed: int) -> Array:
+    """Values around 1e-5, which float16 has as subnormal numbers only."""
+    wide = plain(shape, dtype, seed).astype(np.float64)
+    return _without_zeros(wide * 2.0**-17, dtype)
+
+
 def huge(shape: Shape, dtype: str, seed: int) -> Array:
     """Finite values whose squares overflow the dtype, or only one of less range."""
     share = 0.75 if seed % 3 < 2 else 0.2  # its fourth power is finite
@@ -146,6 +152,15 @@ def wild(shape: Shape, dtype: str, seed: int) -> Array:
     return rows.reshape(shape)
 
 
+def scales(shape: Shape, dtype: str, seed: int) -> Array:
+    """Rows of one size each, from 2**-60 to 2**60, or from 2**-12 to 2**4 in float16."""
+    rng = np.random.default_rng(seed)
+    least, most = (-12, 4) if dtype == "float16" else (-60, 60)
+    sizes = 2.0 ** rng.integers(least, most + 1, (*shape[:-1], 1))
+    values = np.clip(rng.standard_normal(shape), -4, 4)
+    return _without_zeros(values * sizes, dtype)
+
+
 def subnormal(shape: Shape, dtype: str, seed: int) -> Array:
     """Small multiples of the dtype's smallest subnormal number."""
     smallest = format_of(dtype).smallest_subnormal
@@ -175,6 +190,7 @@ TABLE_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "plain": plain,
     "special": special,
     "tiny": tiny,
+    "minute": minute,
     "huge": huge,
     "spike": spike,
     "zero-rows": zero_rows,
@@ -185,6 +201,7 @@ UPSTREAM_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "plain": plain,
     "ones": ones,
     "wild": wild,
+    "scales": scales,
     "subnormal": subnormal,
     "large": large,
     "nonfinite": nonfinite,

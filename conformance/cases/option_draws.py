@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from embconform.conformance.cases.one_shape import one_padding
-from embconform.conformance.cases.programs import Draw, among, between
+from embconform.conformance.cases.programs import EITHER, Draw, among, between
 from embconform.conformance.cases.structure import Structure
-from embconform.reference.dtypes import Array
+from embconform.reference.dtypes import Array, format_of
 from embconform.reference.oracle import Options
+
+_SIZES: Final = {"tiny": 2.0**-12, "minute": 2.0**-17}
+"""How large ordinary values are in a table, by its kind."""
 
 
 def draw_options(
@@ -71,4 +76,14 @@ def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> fl
         norm = float(np.abs(row.astype(np.float64)).max())  # whatever p
         return norm if kind == "met" else norm / 2
     ordinary = 1.0 if compiled else draw(among((1.0, 0.5, 2.0, 0.25, 4.0, 0.3, 1.7)))
-    return float(ordinary * 2.0**-12 if s.table == "tiny" else ordinary)
+    shared = 0.0 if compiled or not draw(EITHER) else _share_of_a_norm(draw, s, table)
+    return float(shared or ordinary * _SIZES.get(s.table, 1.0))
+
+
+def _share_of_a_norm(draw: Draw, s: Structure, table: Array) -> float:
+    """Give nine tenths or half of a row's norm, which a shortcut may take for small; else 0."""
+    row = table[draw(between(0, len(table) - 1))].astype(np.float64) if len(table) else table
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.linalg.norm(row, float(s.bound[1:]))) if row.size else 0.0
+    share = norm * draw(among((0.5, 0.9)))
+    return share if 0 < share < format_of(s.dtype).largest else 0.0

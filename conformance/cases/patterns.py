@@ -48,6 +48,12 @@ def _top(count: int, rows: int, rng: Rng) -> Ids:
     return np.asarray(rows - 1 - rng.integers(0, min(rows, 5), count))
 
 
+def _inner(count: int, rows: int, rng: Rng) -> Ids:
+    """Name neither the first row nor the last."""
+    first = min(1, rows - 1)
+    return rng.integers(first, max(rows - 1, first + 1), count)
+
+
 def _distinct(count: int, rows: int, rng: Rng) -> Ids:
     """Name no row twice while the rows last."""
     return np.resize(rng.permutation(rows), count)
@@ -134,6 +140,7 @@ PATTERNS: Final[Mapping[str, Callable[[int, int, Rng], Ids]]] = {
     "equal": _equal,
     "hot": _hot,
     "top": _top,
+    "inner": _inner,
     "distinct": _distinct,
     "swapped": _swapped,
     "runs": _runs,

@@ -31,7 +31,9 @@ from embconform.reference.oracle import Options
 between = lru_cache(1024)(st.integers)
 among = lru_cache(1024)(st.sampled_from)
 EITHER: Final = st.booleans()
-WITHOUT_GRAD: Final[st.SearchStrategy[GradMode]] = st.sampled_from(("no_grad", "inference"))
+WITHOUT_GRAD: Final[st.SearchStrategy[tuple[GradMode, GradMode]]] = st.sampled_from(
+    (("inference", "no_grad"), ("no_grad", "inference"))
+)
 WARM_CALLS: Final = st.sampled_from((0, 0, 1, 2, 3))
 """How many calls are made besides the first before a write: caches take what is asked for often."""
 KINDS_OF_SECOND: Final = st.sampled_from(("another shape", "same shape", "same tensor"))
@@ -139,14 +141,17 @@ class Programs(ABC):
 
     def _served(self, first: Call) -> tuple[Step, ...]:
         """Look up without grad before and after the call that is differentiated, and its step."""
-        context = self.draw(WITHOUT_GRAD)
-        before = Call(self.indices(first.indices.values.shape), context=context)
-        after = Call(self.indices(), context=context)
+        one, other = self.draw(WITHOUT_GRAD)
+        before = Call(self.indices(first.indices.values.shape), context=one)
+        if self.draw(EITHER):
+            after = Call(self.indices(), context=other)
+        else:
+            after = Call(first.indices, reuse=1, context=other)
         passed: tuple[Step, ...] = (before, first, after, *self.backward(1, first))
         if self.s.weight_layout in SHARING or self.draw(EITHER):
             return passed
         written = WriteWeight(self._rewritten(self.table, self.fresh_table()))
-        return (*passed, written, Call(first.indices, reuse=1, context=context))
+        return (*passed, written, Call(first.indices, reuse=1, context=one))
 
     def _steps(self, first: Call) -> tuple[Step, ...]:
         """Train for three steps: other indices, of other shapes, on a table that moves."""

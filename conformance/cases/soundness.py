@@ -74,6 +74,8 @@ def _upstream_rules(s: Structure) -> bool:
         return False  # a clause of its own judges the sum, and products would be rounded there
     if s.upstream == "large" and (s.bound, s.gradient) != ("none", "dense"):
         return False
+    if s.upstream == "scales" and s.table == "huge":
+        return False  # their product is beyond the largest number
     if s.upstream == "nonfinite-padding":
         return s.padding != "none" and s.upstream_layout not in SHARING
     return True

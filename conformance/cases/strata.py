@@ -44,8 +44,11 @@ _SINGLE: Final[Mapping[str, Sequence[Any]]] = {
     "padding": PADDINGS,
     "bound": BOUNDS,
     "gradient": ("dense", "sparse", "scaled", "sparse-scaled"),
-    "table": ("plain", "special", "tiny", "huge", "spike", "zero-rows"),
-    "upstream": ("units", "plain", "ones", "wild", "subnormal", "nonfinite-padding", "nonfinite"),
+    "table": ("plain", "special", "tiny", "huge", "spike", "zero-rows", "minute"),
+    "upstream": (
+        *("units", "plain", "ones", "wild", "scales"),
+        *("subnormal", "nonfinite-padding", "nonfinite"),
+    ),
     "deterministic": (False, True),
 }
 _MODES: Final = GRAD_MODES
@@ -77,7 +80,7 @@ _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
     "upstream_layout": ("contiguous", "transposed", "expanded"),
     "bound": ("none", "p2", "p1"),
     "mode": ("grad", "grad", "no_grad", "frozen", "served"),
-    "upstream": ("units", "plain", "wild"),
+    "upstream": ("units", "plain", "wild", "scales"),
 }
 _FAULTS: Final[Mapping[str, Sequence[Any]]] = {
     "program": ("error",),

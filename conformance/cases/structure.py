@@ -78,7 +78,7 @@ UPSTREAM_LAYOUTS: Final[tuple[Layout, ...]] = (
     *(one for one in WEIGHT_LAYOUTS if one != "offset"),
     "swapped",
 )
-BOUNDS: Final = ("none", "p2", "p1", "p0.5", "p3", "pinf", "zero")
+BOUNDS: Final = ("none", "p2", "p1", "p0.5", "p3", "pinf", "p1.5", "p2.5", "zero")
 PADDINGS: Final = ("none", "zero", "inner", "last", "negative")
 EMPTY: Final = ("no-indices", "no-columns", "no-rows")
 BACKWARD_ONLY: Final = (

@@ -59,7 +59,7 @@ class Helper:
         self._told = False
 
     def get_ready(self, message: GetReady) -> None:
-        """Let it do what it can before it is assigned; said once, however many targets there are."""
+        """Let it do what it can before it is assigned; said once, for however many targets."""
         if self._told:
             return
         self._told = True
