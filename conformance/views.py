@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -363,6 +364,10 @@ class DoubleBackwardView(View):
         return values.reshape(shape), bound.reshape(shape)
 
 
+MANY_FRACTIONS: Final = 2.0**20
+"""Up to that size a float64 has 32 bits after the point."""
+
+
 def _added(
     parts: list[Gradient],
     prior: NDArray[np.float64] | None,
@@ -379,13 +384,16 @@ def _added(
     sizes = sum((part.magnitudes for part in parts), np.zeros_like(values))
     counts = np.sum([part.counts for part in parts], axis=0)
     terms, merges = counts[:, None], np.full((len(values), 1), len(parts) - 1)
+    whole = np.logical_and.reduce([part.values == np.rint(part.values) for part in parts])
     if prior is not None:
         held, size = _held(prior, seen)
+        # of several large entries that are no whole numbers the rounded sum may be one
+        whole &= (prior == np.rint(prior)) & ((held <= 1) | (size < MANY_FRACTIONS))
         values, sizes = values + prior, sizes + size
         terms, merges = terms + held, merges + held
     own = sum((part.bound for part in parts), np.zeros_like(values))
     wide = sum((part.bound_float32 for part in parts), np.zeros_like(values))
-    whole = (values == np.rint(values)) & (own == 0) & (sizes <= 2.0**form.precision)
+    whole &= (own == 0) & (sizes <= 2.0**form.precision)
     summed = 4 * 2.0**-53 * sizes  # the sum above, in float64
     any_order, by_call = (
         np.where(whole, 0.0, relative(additions, form.unit_roundoff) * (sizes + own) + summed)

@@ -14,6 +14,8 @@ from embconform.reference.oracle import Options
 
 _SIZES: Final = {"tiny": 2.0**-12, "minute": 2.0**-17}
 """How large ordinary values are in a table, by its kind."""
+LEAST: Final = 2.0**-30
+"""A bound's quotient by a norm might be no normal number below that."""
 
 
 def draw_options(
@@ -86,4 +88,4 @@ def _share_of_a_norm(draw: Draw, s: Structure, table: Array) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.linalg.norm(row, float(s.bound[1:]))) if row.size else 0.0
     share = norm * draw(among((0.5, 0.9)))
-    return share if 0 < share < format_of(s.dtype).largest else 0.0
+    return share if LEAST < share < format_of(s.dtype).largest else 0.0
