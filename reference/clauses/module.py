@@ -71,7 +71,7 @@ CLAUSES = (
         BOTH,
         "reset_parameters, where there is one, draws the table anew as the constructor does, each "
         "time another, the padding row included, also one that to_empty made; weight stays the "
-        "same Parameter.",
+        "same Parameter, as large, in its memory and dtype.",
         "torch.nn.Embedding.reset_parameters, undocumented; torch 2.13, observed",
         "module.weight.data.fill_(7)\nmodule.reset_parameters()\nmodule.weight.std()  # about 1",
         _NEEDS,
@@ -184,7 +184,8 @@ CLAUSES = (
         Level.MUST,
         TORCH,
         "padding_idx, also a negative one, means a row of the table that the constructor makes: "
-        "when a table of more rows takes its place, the padding row is where it was.",
+        "when a table of more rows takes its place, the padding row is where it was, and the new "
+        "rows are looked up like the others.",
         "torch 2.13, observed; how vocabularies are extended",
         "module = Embedding(4, 3, padding_idx=-1)\nmodule.weight = nn.Parameter(torch.ones(9, 3))\n"
         "# row 3 gets no gradient, and row 8 does",
@@ -195,8 +196,8 @@ CLAUSES = (
         "module.options-later",
         Level.SHOULD,
         BOTH,
-        "An option that is set as an attribute rules the next call; a module may have no such "
-        "attribute, or one that can't be set.",
+        "An option that is set as an attribute rules the next call, and not the gradient of one "
+        "before; a module may have no such attribute, or one that can't be set.",
         "torch 2.13, observed; how bounds are annealed",
         "module = Embedding(4, 3, max_norm=9.0)\nmodule.max_norm = 0.5\nmodule(ids)  # within 0.5",
         _NEEDS,
@@ -225,7 +226,8 @@ CLAUSES = (
         "module.from-pretrained-shares",
         Level.MUST,
         TORCH,
-        "from_pretrained copies nothing: weight and the given tensor are one memory.",
+        "from_pretrained copies nothing, whatever the options: weight and the given tensor are one "
+        "memory.",
         "torch 2.13, observed",
         "module = Embedding.from_pretrained(table)\ntable[0] = 5\nmodule.weight[0]  # fives",
         _NEEDS,
@@ -265,7 +267,8 @@ CLAUSES = (
         "module.from-pretrained-subclass",
         Level.MUST,
         TORCH,
-        "from_pretrained of a subclass makes one of it, whose forward is called.",
+        "from_pretrained of a subclass makes one of it by its own constructor, and its forward is "
+        "called.",
         "torch.nn.Embedding.from_pretrained, a classmethod; torch 2.13, observed",
         "class Scaled(Embedding): forward = lambda self, ids: 2 * super().forward(ids)\n"
         "type(Scaled.from_pretrained(table))  # Scaled",
@@ -330,9 +333,10 @@ CLAUSES = (
         "module.cast",
         Level.MUST,
         BOTH,
-        "to(dtype) rounds every row to nearest in the same Parameter, and from then on the module "
-        "looks up the new table and its gradients have the new dtype; a cast back starts from what "
-        "is there. Where torch.__future__ asks for new Parameters, so it is with these.",
+        "to(dtype) rounds every row to nearest in the same Parameter, frozen or not, and a "
+        "gradient that is there; from then on the module looks up the new table and its gradients "
+        "have the new dtype; a cast back starts from what is there. By torch.__future__'s new "
+        "Parameters it is so, too.",
         "torch.nn.Module.to, documentation: casts in place; torch.__future__, documentation of "
         "set_overwrite_module_params_on_conversion; IEEE 754",
         "module.to(torch.float64)\nmodule(ids).dtype  # float64",
@@ -397,7 +401,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "eval() changes nothing: lookups, gradients and max_norm are as in training, and see the "
-        "table as it is.",
+        "table as it is, also one of another height; what no_grad leaves unrecorded can be written "
+        "to and multiplied by what is trained.",
         "torch.nn.Module.eval, documentation: only certain modules differ; torch 2.13, observed",
         "module.eval()\nmodule(ids).sum().backward()  # as before",
         _NEEDS,
@@ -416,9 +421,10 @@ CLAUSES = (
         "module.freezing",
         Level.MUST,
         BOTH,
-        "After requires_grad_(False) the module looks up its table and nothing requires grad; "
-        "after requires_grad_(True) it learns again. Nothing else thaws or freezes it: train, "
-        "eval, casts, copies, loading.",
+        "After requires_grad_(False), of the module, its weight or a model, it looks up its table "
+        "and nothing requires grad, but can be written to and multiplied by what is trained; after "
+        "requires_grad_(True) it learns again. Nothing else thaws or freezes it: train, eval, "
+        "casts, copies, loading.",
         "torch.nn.Module.requires_grad_, documentation: for freezing",
         "module.requires_grad_(False)\nmodule(ids).requires_grad  # False",
         frozenset({"module", "gradient"}),
@@ -427,9 +433,10 @@ CLAUSES = (
         "module.hooks",
         Level.MUST,
         BOTH,
-        "Forward and full backward hooks, and what runs before either, run once a call, in train "
-        "and eval mode and by functional_call, and what they return takes the place of indices, "
-        "output and upstream gradient; removed, they are gone. A deepcopy has them too.",
+        "Forward and full backward hooks, and what runs before either, run once a call, however "
+        "many its indices, in train and eval mode and by functional_call, and what they return "
+        "takes the place of indices, output and upstream gradient; removed, they are gone. A "
+        "deepcopy has them too.",
         "torch.nn.Module.register_forward_hook and register_full_backward_hook, documentation",
         "module.eval().register_forward_hook(lambda module, args, out: out * 2)\n"
         "module(ids)  # twice the rows",

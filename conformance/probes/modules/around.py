@@ -30,6 +30,8 @@ FACTOR: Final = 2.0
 """What hooks and parametrizations multiply by: a power of two, so that nothing rounds."""
 OTHER_IDS: Final = ((2, 4, 2), (0, 4, 1))
 """What a pre-hook gives in the place of the indices."""
+MANY: Final = 66_001
+"""Indices of a call that may be looked up in parts."""
 Call = Callable[[Any, Any], Any]
 
 
@@ -44,6 +46,39 @@ def hooks(subject: Subject) -> Claims:
             yield from _forward(subject, module, f"{way} in {mode} mode", call, own, new)
         if "gradient" in subject.able:
             yield from _backward(subject, mode)
+        if not subject.backend.compiled:
+            yield from _other_ids(subject, mode)
+            yield from _once_for_many(subject, mode)
+
+
+def _other_ids(subject: Subject, mode: str) -> Claims:
+    """Put other indices in the place of the caller's, fewer and more, with options."""
+    for place, options in enumerate(subject.option_sets()):
+        for others in (OTHER_IDS, OTHER_IDS[0], OTHER_IDS * 2):
+            if place % 2 != (mode == "eval"):
+                continue
+            ids = subject.ids(others)
+            module, plain = (subject.filled(**options).train(mode == "train") for _ in range(2))
+            module.register_forward_pre_hook(lambda _module, _arguments, ids=ids: (ids,))
+            which = f"a module in {mode} mode{described(options)}, {ids.numel()} other indices put"
+            which += " in the place of its own by a forward pre-hook,"
+            yield SameBehaviour(which, run(module, subject.ids()), run(plain, ids))
+
+
+def _once_for_many(subject: Subject, mode: str) -> Claims:
+    """See which hooks run in one call for many indices, which may be looked up in parts."""
+    module, ran = subject.filled().train(mode == "train"), list[str]()
+    wanted = ["forward pre-hook", "forward hook"]
+    module.register_forward_pre_hook(lambda *_: ran.append(wanted[0]))
+    module.register_forward_hook(lambda *_: ran.append(wanted[1]))
+    if "gradient" in subject.able:
+        wanted.append("full backward hook")
+        module.register_full_backward_hook(lambda *_: ran.append(wanted[2]))
+    output = module(subject.ids((PADDING,)).repeat(MANY))
+    if output.requires_grad:
+        output.sum().backward()
+    what = f"the hooks that ran in a call for {MANY:,} indices in {mode} mode"
+    yield Equal(what, ran, wanted)
 
 
 def _copied(subject: Subject, mode: str, own: Array) -> Claims:

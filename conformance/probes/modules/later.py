@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
+from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Refused
+from embconform.conformance.probes.modules.changes import OPTIONS_SET, sets
 from embconform.conformance.probes.modules.claims import SameBehaviour
-from embconform.conformance.probes.modules.common import PADDING, Claims, Subject, described, run
-
-_CHANGES: Final[tuple[tuple[dict[str, Any], str, Any], ...]] = (
-    ({}, "padding_idx", PADDING),
-    ({"padding_idx": PADDING}, "padding_idx", None),
-    ({"padding_idx": PADDING}, "padding_idx", 3),
-    ({}, "max_norm", 1.0),
-    ({"max_norm": 1.0}, "max_norm", None),
-    ({"max_norm": 1.0}, "max_norm", 2.0),
-    ({"max_norm": 1.5, "norm_type": 1.0}, "norm_type", 2.0),
-    ({"max_norm": 1.5, "norm_type": 2.0}, "norm_type", float("inf")),
-    ({}, "scale_grad_by_freq", True),
-    ({"scale_grad_by_freq": True}, "scale_grad_by_freq", False),
-    ({"padding_idx": PADDING}, "scale_grad_by_freq", True),
-    ({}, "sparse", True),
-    ({"sparse": True}, "sparse", False),
-    ({"padding_idx": PADDING}, "sparse", True),
+from embconform.conformance.probes.modules.common import (
+    Claims,
+    Subject,
+    described,
+    run,
+    upstream_of,
 )
-"""Options of the constructor, and then an attribute and its new value."""
 
 
 def options_later(subject: Subject) -> Claims:
     """Set one attribute after the other, before and after calls, in train and eval mode."""
     seen = 0
-    for place, (given, name, value) in enumerate(subject.few(_CHANGES)):
+    for place, (given, name, value) in enumerate(subject.few(OPTIONS_SET)):
         if not {*given, name} <= subject.able:
             continue
         claim = _changed(subject, given, name, value, "eval" if place % 2 else "train")
         if claim is not None:
             seen += 1
             yield claim
+            if "gradient" in subject.able and not subject.backend.compiled:
+                yield from _between(subject, given, name, value)
     if not seen:
         yield Refused(f"{type(subject.make()).__name__} has no option as an attribute to be set")
 
@@ -49,15 +41,30 @@ def _changed(
     None where it has no such attribute, or one that can't be set: so nobody is misled.
     """
     ids, module = subject.ids(), subject.filled(**given).train(mode == "train")
-    if not hasattr(module, name):
-        return None
     if mode == "train":
         module(ids)  # something to remember the old value by
         module.weight.data.copy_(subject.values())
-    try:
-        setattr(module, name, value)
-    except Exception:
+    if not sets(module, name, value):
         return None
     wanted = run(subject.filled(**{**given, name: value}), ids)
     which = f"a module in {mode} mode{described(given)}, its {name} set to {value} since,"
     return SameBehaviour(which, run(module, ids), wanted)
+
+
+def _between(subject: Subject, given: dict[str, Any], name: str, value: Any) -> Claims:
+    """Set an attribute between a call and its backward pass, with another call after it."""
+    ids, module = subject.ids(), subject.filled(**given)
+    before, after = given, {**given, name: value}
+    outputs = {f"before {name} was set to {value}": (module(ids), before)}
+    sets(module, name, value)
+    outputs[f"after {name} was set to {value}"] = (module(ids), after)
+    for when, (output, options) in outputs.items():
+        module.weight.grad = None
+        output.backward(upstream_of(output))
+        gradient, wanted = module.weight.grad, run(subject.filled(**options), ids)
+        seen = {
+            "the layout of the gradient": str(gradient.layout),
+            "the gradient": to_numpy(gradient.to_dense()),
+        }
+        which = f"a call of a module{described(given)}, {when}, its backward pass being later,"
+        yield SameBehaviour(which, seen, {key: wanted[key] for key in seen})

@@ -9,6 +9,7 @@ from typing import Any, Final
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Equal, Must, SameBits, SameValues
+from embconform.conformance.probes.modules.changes import after_changes
 from embconform.conformance.probes.modules.claims import CastOf, SameBehaviour
 from embconform.conformance.probes.modules.common import (
     Claims,
@@ -99,6 +100,17 @@ def load_copies(subject: Subject) -> Claims:
                 yield from _written_to(subject, module.train(trainable), f"{kind}{told}", 2)
                 seen = to_numpy(taken)
                 yield SameBits(f"what was {kind}{told}, once loaded,", seen, table_of(module))
+    yield from after_changes(subject, _reloaded, "what a checkpoint makes of", _negated)
+
+
+def _reloaded(module: Any) -> Any:
+    module.load_state_dict({"weight": -module.weight.detach()})
+    return module
+
+
+def _negated(module: Any) -> Any:
+    module.weight.data.neg_()
+    return module
 
 
 def _written_to(subject: Subject, module: Any, which: str, number: int | None = None) -> Claims:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +20,7 @@ from embconform.conformance.probes.claims import (
     SameBits,
     SameValues,
 )
+from embconform.conformance.probes.modules.changes import of_height, replaced
 from embconform.conformance.probes.modules.claims import PaddingRow, Shows
 from embconform.conformance.probes.modules.common import (
     PADDING,
@@ -42,6 +43,7 @@ from embconform.conformance.probes.modules.draws import (
     DrawnEverywhere,
     NoneTwice,
 )
+from embconform.conformance.probes.modules.layouts import on_tables
 from embconform.conformance.recording import attempt, plain
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
@@ -119,6 +121,8 @@ def redrawn(subject: Subject) -> Claims:
     if padding is not None:
         yield PaddingRow(what, table, shape, padding, subject.profile)
     yield Drawn(what, table, shape, subject.profile, padding)
+    if not subject.backend.compiled:
+        yield from _redrawn_in_place(subject)
     for tall in (TALL, (WIDTH, ROWS)):
         module = subject.make(*tall)
         first = table_of(module)[:BEGIN]
@@ -133,6 +137,43 @@ def redrawn(subject: Subject) -> Claims:
         module = subject.make(*shape, padding_idx=-2)
         module.reset_parameters()
         yield PaddingRow(what, table_of(module), shape, -2, subject.profile)
+
+
+def _redrawn_in_place(subject: Subject) -> Claims:
+    """Draw tables anew that were put in the place of the first, cast, frozen, or are views."""
+    options: Any = {"padding_idx": PADDING} if "padding_idx" in subject.able else {}
+    kinds = list(on_tables(subject, trainable=True, **options))
+    for kind, put, rows in replaced(subject):
+        module, given = subject.filled(**options), of_height(subject, rows)
+        put(module, given)
+        kinds.append((kind, module, given))
+    for trainable, (kind, module, given) in product((True, False), kinds):
+        weight = module.weight.requires_grad_(trainable)
+        given.fill_(7.0)
+        module.reset_parameters()
+        what = f"{kind}{'' if trainable else ', frozen'}, after reset_parameters"
+        same = module.weight is weight and weight.data_ptr() == given.data_ptr()
+        yield Must(same, f"{what} is another Parameter, or in other memory")
+        yield Equal(f"requires_grad of {what}", plain(weight.requires_grad), trainable)
+        yield from _all_drawn(subject, what, module, given, options)
+    for dtype in [getattr(torch, name) for name in subject.backend.capabilities.dtypes]:
+        module = subject.filled(**options).to(dtype)
+        weight = module.weight.data.fill_(7.0)
+        module.reset_parameters()
+        what = f"a table cast to {dtype}, after reset_parameters,"
+        yield from _all_drawn(subject, what, module, weight, options)
+
+
+def _all_drawn(
+    subject: Subject, what: str, module: Any, held: torch.Tensor, options: dict[str, Any]
+) -> Claims:
+    """See a table that held sevens, of which a draw of that size has none."""
+    table, shape = table_of(module), (held.shape[0], held.shape[1])
+    yield Equal(f"the dtype of {what}", str(module.weight.dtype), str(held.dtype))
+    yield Equal(f"the shape of {what}", table.shape, shape)
+    yield Must(not bool((table == 7.0).any()), f"{what} holds values from before")
+    if options:
+        yield PaddingRow(what, table, shape, PADDING, subject.profile)
 
 
 def padding_row(subject: Subject) -> Claims:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, wraps
+from itertools import product
 from typing import Any
 
 from embconform.conformance.lazy_torch import torch
@@ -15,6 +16,7 @@ from embconform.conformance.probes.modules.common import (
     Check,
     Claims,
     Subject,
+    combinations_of,
     described,
     run,
     table_of,
@@ -65,17 +67,24 @@ def of_a_subclass(subject: Subject, make: Maker) -> Claims:
     """See that from_pretrained of a subclass makes one, and that its forward is called."""
     cls: Any = type(subject.make())
 
-    def forward(module: Any, ids: torch.Tensor) -> Any:
-        return cls.forward(module, ids) * 2.0
+    def construct(module: Any, *arguments: Any, **options: Any) -> None:
+        cls.__init__(module, *arguments, **options)
+        module.factor = 2.0
 
-    scaled: Any = type(f"Scaled{cls.__name__}", (cls,), {"forward": forward})
-    for options in ({}, subject.richest()):
+    def forward(module: Any, ids: torch.Tensor) -> Any:
+        return cls.forward(module, ids) * module.factor
+
+    bodies = ({"forward": forward, "factor": 2.0}, {"forward": forward, "__init__": construct})
+    for options, body in product(({}, subject.richest()), subject.few(bodies)):
         if not takes(make, *options):
             continue
+        scaled: Any = type(f"Scaled{cls.__name__}", (cls,), dict(body))
+        own = " with a constructor of its own" * ("__init__" in body)
         for freeze in (True, False):
             module = scaled.from_pretrained(subject.values(), freeze=freeze, **options)
-            call = f"from_pretrained(table, freeze={freeze}{_written(options)}) of a subclass"
+            call = f"from_pretrained(table, freeze={freeze}{_written(options)}) of a subclass{own}"
             yield Must(isinstance(module, scaled), f"{call} makes a {type(module).__name__}")
+            yield Must(hasattr(module, "factor"), f"{call} lacks what its constructor sets")
             plainly = subject.filled(**options)(subject.ids())
             got = to_numpy(module(subject.ids()))
             yield SameBits(f"the output of {call}", got, to_numpy(plainly) * 2.0)
@@ -109,6 +118,22 @@ def shares(subject: Subject, make: Maker) -> Claims:
             yield Equal(what, found, 8.0)
             what = f"the given {kind} after module.weight changed to -8.0"
             yield Equal(what, float(given[3, 0]), -8.0)
+    if not subject.backend.compiled:
+        yield from _shares_with_options(subject, make)
+
+
+def _shares_with_options(subject: Subject, make: Maker) -> Claims:
+    """See the same with every set of options, each on one kind of tensor."""
+    for place, options in enumerate(combinations_of(subject.able)):
+        for freeze in (True, False) if takes(make, *options) else ():
+            kinds = list(tables(subject))
+            kind, given = kinds[(place + freeze) % len(kinds)]
+            module = make(given, freeze=freeze, **options)
+            module(subject.ids())
+            given[2] = 8.0
+            call = f"from_pretrained({kind}, freeze={freeze}{_written(options)})"
+            what = f"the table of {call}, after a call and a write to what was given,"
+            yield SameBits(what, table_of(module), to_numpy(given))
 
 
 @_where_offered

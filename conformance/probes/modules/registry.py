@@ -10,6 +10,7 @@ from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Record, judge_records
 from embconform.conformance.probes.modules import (
     around,
+    casts,
     contexts,
     copies,
     later,
@@ -54,7 +55,7 @@ CHECKS: Final[dict[str, Check]] = {
     "module.load-copies": loading.load_copies,
     "module.load-strict": loading.load_strict,
     "module.load-assign": loading.load_assign,
-    "module.cast": copies.cast,
+    "module.cast": casts.cast,
     "module.deepcopy": copies.deepcopy,
     "module.pickle": copies.pickled,
     "module.shallow-copy": copies.shallow,

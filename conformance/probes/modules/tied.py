@@ -34,14 +34,16 @@ def tied(subject: Subject) -> Claims:
             yield Must(weight is not module.weight, f"{what} shares its weight with the first")
             yield from _one_parameter(copied, weight, what)
             yield from _one_table(subject, copied, what, trainable=not frozen)
-    for name, _, pair in islice(_pairs(subject), 1, 3):  # a linear layer before, a table after
-        weight = pair[1].weight
-        for change, make in _changes(subject).items():
-            make(pair)
-            yield from _one_parameter(pair, weight, f"{name} after {change}")
-            if "share" in change:
-                yield Must(weight.is_shared(), f"{name} after {change} has memory of its own")
-        yield from _one_table(subject, pair, f"{name} after changes", trainable=True)
+    for trainable in subject.few((True, False)):
+        for name, _, pair in islice(_pairs(subject), 1, 3):  # a linear layer before, a table after
+            told = name if trainable else f"{name} frozen,"
+            weight = pair[1].weight.requires_grad_(trainable)
+            for change, make in _changes(subject).items():
+                make(pair)
+                yield from _one_parameter(pair, weight, f"{told} after {change}")
+                if "share" in change:
+                    yield Must(weight.is_shared(), f"{told} after {change} has memory of its own")
+            yield from _one_table(subject, pair, f"{told} after changes", trainable=trainable)
 
 
 def _pairs(subject: Subject) -> Iterator[tuple[str, int, Pair]]:

@@ -12,12 +12,20 @@ import numpy as np
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Equal, Must, Refused, SameBits, SameValues
-from embconform.conformance.probes.modules.claims import SameBehaviour
+from embconform.conformance.probes.modules import freezing as frozen
+from embconform.conformance.probes.modules.changes import (
+    PUTS,
+    Put,
+    ids_of,
+    made_of_height,
+    of_height,
+    replaced,
+)
+from embconform.conformance.probes.modules.claims import Behaviour, SameBehaviour
 from embconform.conformance.probes.modules.common import (
     IDS,
     PADDING,
     ROWS,
-    WIDTH,
     Claims,
     Subject,
     described,
@@ -26,7 +34,9 @@ from embconform.conformance.probes.modules.common import (
     table_of,
 )
 from embconform.conformance.probes.modules.layouts import on_tables
-from embconform.conformance.recording import plain
+from embconform.conformance.recording import attempt, plain
+
+Pass = Callable[[Any, "torch.Tensor"], Behaviour]
 
 
 def eval_mode(subject: Subject) -> Claims:
@@ -50,6 +60,52 @@ def eval_mode(subject: Subject) -> Claims:
         module.weight.data.copy_(subject.values())
         which = f"a module back in train mode{described(options)}"
         yield SameBehaviour(which, run(module.train(), ids), wanted)
+    yield from _of_another_height(subject)
+    yield from frozen.served(subject, (("no_grad", "eval", 1), ("no_grad", "eval", 50)))
+
+
+def _of_another_height(subject: Subject) -> Claims:
+    """Put a taller table and a lower one in the place of weight, and look up its last row."""
+    ways = [] if subject.backend.compiled else list(replaced(subject))
+    for place, options in enumerate(subject.option_sets()):
+        for told, put, rows in ways if not options else ways[place % 4 :: 4]:
+            for pass_ in (serve, run):
+                look_up = partial(_replaced, subject, put, rows, pass_, options)
+                try:
+                    wanted = look_up("train")
+                except Exception:  # module.padding-fixed tells
+                    continue
+                which = f"{told}{described(options)}, in eval mode{_UNDER[pass_]}"
+                yield SameBehaviour(which, look_up("eval"), wanted)
+    for told, put, rows in ways:
+        ids = subject.ids([rows])
+        if _refuses(made_of_height(subject, rows), ids):
+            module = subject.filled().eval()
+            put(module, of_height(subject, rows))
+            yield attempt(f"index {rows} of {told}, in eval mode", partial(serve, module, ids))
+
+
+_UNDER: Final = {run: "", serve: " under no_grad"}
+
+
+def _replaced(  # noqa: PLR0917
+    subject: Subject, put: Put, rows: int, pass_: Pass, options: dict[str, Any], mode: str
+) -> Behaviour:
+    """Make a module, put a table of another height in its place, and look up its last row."""
+    module = subject.filled(**options).train(mode == "train")
+    put(module, of_height(subject, rows))
+    return pass_(module, ids_of(subject, rows))
+
+
+def _refuses(module: Any, ids: torch.Tensor) -> bool:
+    """Tell whether a module raises; elsewhere than on a CPU that may cost the device."""
+    if module.weight.device.type != "cpu":
+        return False
+    try:
+        run(module, ids)
+    except Exception:
+        return True
+    return False
 
 
 def _frozen_in_eval(subject: Subject, ids: torch.Tensor, options: dict[str, Any]) -> SameBehaviour:
@@ -150,9 +206,10 @@ def freezing(subject: Subject) -> Claims:
         which = f"a module trainable again{described(options)}"
         yield SameBehaviour(which, run(module, ids), wanted)
     yield from _left_alone(subject)
+    yield from frozen.switched(subject)
+    yield from frozen.served(subject, (("frozen", "train", 50), ("frozen", "eval", 1)))
 
 
-Put = Callable[[Any, "torch.Tensor"], None]
 NO_WRITES: Final[dict[str, Callable[[Any], Any]]] = {
     "state_dict()": lambda module: module.state_dict(),
     "state_dict(keep_vars=True)": lambda module: module.state_dict(keep_vars=True),
@@ -223,39 +280,29 @@ def table_kept(subject: Subject) -> Claims:
 
 def padding_fixed(subject: Subject) -> Claims:
     """Put a table of twice as many rows in the place of a module's own, by either way."""
-    rows = subject.values()
-    taller = torch.cat([rows, -rows])
-    trials: tuple[tuple[int, Put, dict[str, Any]], ...] = (
-        (PADDING - ROWS, _put_parameter, {}),
-        (PADDING, _put_data, {}),
-        (PADDING - ROWS, _put_data, {"sparse": True}),
-        (PADDING - ROWS, _put_parameter, {"max_norm": 1.0, "scale_grad_by_freq": True}),
+    taken = {put for _, put, rows in replaced(subject) if rows > ROWS}
+    if not taken:
+        name = type(subject.make()).__name__
+        yield Refused(f"{name} takes no table of more rows in the place of weight")
+        return
+    trials: tuple[tuple[int, str, dict[str, Any]], ...] = (
+        (PADDING - ROWS, "weight", {}),
+        (PADDING, "weight.data", {}),
+        (PADDING - ROWS, "weight.data", {"sparse": True}),
+        (PADDING - ROWS, "weight", {"max_norm": 1.0, "scale_grad_by_freq": True}),
     )
-    for padding, put, options in subject.few(trials):
-        if options.keys() <= subject.able:
-            yield _grown(subject, taller, put, {"padding_idx": padding, **options})
+    for padding, place, options in subject.few(trials):
+        if options.keys() <= subject.able and PUTS[place] in taken:
+            yield from _grown(subject, place, {"padding_idx": padding, **options})
 
 
-def _grown(
-    subject: Subject, taller: torch.Tensor, put: Put, options: dict[str, Any]
-) -> SameBehaviour | Refused:
+def _grown(subject: Subject, place: str, options: dict[str, Any]) -> Claims:
     """Compare a module whose table was replaced with one that was made as tall."""
-    ids, module = subject.ids(), subject.filled(**options)
-    try:
-        put(module, taller.clone())
-        seen = run(module, ids)
-    except Exception as error:
-        return Refused(f"a table of more rows in the place of weight raises {error}")
-    same = {**options, "padding_idx": PADDING}
-    wanted = subject.make(2 * ROWS, WIDTH, dtype=subject.dtype, **same)
-    wanted.weight.data.copy_(taller)
-    which = f"a module of {ROWS} rows{described(options)}, once it was given {2 * ROWS} rows,"
-    return SameBehaviour(which, seen, run(wanted, ids))
-
-
-def _put_parameter(module: Any, table: torch.Tensor) -> None:
-    module.weight = torch.nn.Parameter(table)
-
-
-def _put_data(module: Any, table: torch.Tensor) -> None:
-    module.weight.data = table
+    rows = 2 * ROWS
+    for pass_ in subject.few((run, serve)):
+        wanted = pass_(made_of_height(subject, rows, **options), ids_of(subject, rows))
+        for mode in subject.few(("train", "eval")):
+            seen = _replaced(subject, PUTS[place], rows, pass_, options, mode)
+            which = f"a module of {ROWS} rows in {mode} mode{described(options)}, once {place} was "
+            which += f"given {rows} rows,{_UNDER[pass_]}"
+            yield SameBehaviour(which, seen, wanted)
