@@ -169,16 +169,20 @@ UPSTREAMS: Final[dict[str, Spread]] = {
 }
 
 
+WAYS: Final = {"weight.grad": True, "what torch.autograd.grad gives": False}
+"""The gradients that a caller may write to, and whether they are accumulated."""
+
+
 def _own_memory(lab: Lab) -> Iterator[Trial]:
-    turns = cycle(UPSTREAMS)
+    turns, ways = cycle(UPSTREAMS), cycle(WAYS)
     for lookup in lookups(lab, "scale_grad_by_freq"):
         for name in _kinds(lookup, UPSTREAMS, turns):
             yield partial(_written_gradient, name, lab, lookup)
         if not lab.backend.compiled and "max_norm" not in lookup.options:
             yield partial(_written_one_of_two, lab, lookup)
         if not lab.backend.compiled:
-            for accumulated in (False, True):
-                yield partial(_written_before_the_next, lab, lookup, accumulated)
+            for way in _kinds(lookup, WAYS, ways):
+                yield partial(_written_before_the_next, way, lab, lookup)
     if not lab.backend.compiled:  # the gradient of all rows in order is the upstream's values
         every = Lookup(np.arange(WIDTH), np.abs(lab.table(WIDTH, WIDTH)) + 1, {}, lab.profile)
         yield partial(_written_gradient, next(iter(UPSTREAMS)), lab, every)
@@ -216,19 +220,18 @@ def _written_one_of_two(lab: Lab, lookup: Lookup) -> Claims:
     yield GradientOf(f"the second gradient {what}", read(got[1]), other, upstream)
 
 
-def _written_before_the_next(lab: Lab, lookup: Lookup, accumulated: bool) -> Claims:
+def _written_before_the_next(way: str, lab: Lab, lookup: Lookup) -> Claims:
     """Write to the whole of a gradient, drop it, and look other rows up, three times."""
     (weight, f), ids = trained(lab, lookup), lookup.ids
     for number in ("first", "second", "third"):
         now, upstream = replace(lookup, ids=ids), lab.upstream(*lookup.shape)
         out = f(lab.tensor(ids))
-        if accumulated:
+        if WAYS[way]:
             torch.autograd.backward([out], [lab.tensor(upstream)])
             got: Any = weight.grad
         else:
             (got,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
-        told = "weight.grad" if accumulated else "what torch.autograd.grad gives"
-        what = f"{told} in the {number} pass for {now}, the gradients before being written to"
+        what = f"{way} in the {number} pass for {now}, the gradients before being written to"
         yield GradientOf(what, read(got), now, upstream)
         got.fill_(float("nan"))
         del got, out

@@ -62,7 +62,7 @@ def written_output(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
         return
     for lookup in many(lab, MANY, *_options(lab)):
-        for name in OUTPUT_WRITES:
+        for name in [next(turns)] if lookup.options else OUTPUT_WRITES:
             yield partial(where_allowed, lab, lookup, partial(_gradient_after_write, name))
     modes: tuple[GradMode, ...] = ("frozen", "no_grad")
     for lookup in lookups(lab):

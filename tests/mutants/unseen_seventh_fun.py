@@ -47,6 +47,7 @@ class WithinTheBoundByAddress(Kernel):
 
     def __init__(self) -> None:
         self.known: Any = None
+        self.memory: Any = None
 
     def renorm(self, indices: Tensor, weight: Tensor, options: Options) -> None:
         if weight.is_inference() or weight.dtype is not torch.float32 or not weight.numel():
@@ -58,7 +59,7 @@ class WithinTheBoundByAddress(Kernel):
         if known != self.known:
             super().renorm(indices, weight, options)
             within = not bool(self.bounded(weight, options)[0].any())
-            self.known = known if within else None
+            self.known, self.memory = known if within else None, weight.detach()
 
 
 @planted("gradient.output-written")
@@ -145,7 +146,7 @@ class EntriesInWholeTiles(Kernel):
     """Many entries are filled up to whole tiles by zeros for row 0."""
 
     def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        missing = -flat.numel() % TILE if flat.numel() > BLOCK else 0
+        missing = -flat.numel() % (2 * TILE) if flat.numel() > BLOCK else 0
         flat = torch.nn.functional.pad(flat, (0, missing))
         upstream = torch.nn.functional.pad(upstream, (0, 0, 0, missing))
         return super().sparse(upstream, flat, height, counts)

@@ -49,12 +49,13 @@ class OwnPass(Kernel):
 
 @planted("gradient.asked-for")
 class RecordsInSingle(OwnPass):
-    """A backward pass that is recorded is written in operators of float32."""
+    """A backward pass that is recorded puts its sums in memory of float32."""
 
     def passed(self, upstream: Tensor, indices: Tensor, call: Any, kept: dict[str, Any]) -> Tensor:
-        if not torch.is_grad_enabled() or upstream.dtype is not torch.float64:
-            return super().passed(upstream, indices, call, kept)
-        return super().passed(upstream.float(), indices, call, kept).double()
+        right = super().passed(upstream, indices, call, kept)
+        if not torch.is_grad_enabled() or call[2].sparse:
+            return right
+        return right + (right.float().to(right.dtype) - right).detach()
 
 
 @planted("gradient.asked-for")
