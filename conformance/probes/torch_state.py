@@ -77,7 +77,7 @@ def _set_numpy_state(state: Any) -> None:
 
 
 def _flushes() -> bool:
-    return not bool((torch.tensor(SUBNORMAL, device="cpu") * 1.0).item())
+    return not bool((torch.tensor(SUBNORMAL, dtype=torch.float32, device="cpu") * 1.0).item())
 
 
 def _state() -> State:

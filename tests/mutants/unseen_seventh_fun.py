@@ -13,6 +13,7 @@ from embconform.mutants.registry import planted
 from embconform.mutants.transforms_parts import Parts, wrong
 from embconform.mutants.unseen_fifth_forward import Served
 from embconform.mutants.unseen_fourth_fwds import served
+from embconform.mutants.unseen_fourth_grads import OfTable
 
 BLOCK = 1024
 FLOAT32 = 2**24
@@ -142,13 +143,14 @@ class EntriesByFloatKeys(Kernel):
 
 
 @planted("sparse.asked-for")
-class EntriesInWholeTiles(Kernel):
-    """Many entries are filled up to whole tiles by zeros for row 0."""
+class EntriesInWholeTiles(OfTable):
+    """Many entries are filled up to whole tiles by zeros for row 0, unless rows were bounded."""
 
     def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        missing = -flat.numel() % (2 * TILE) if flat.numel() > BLOCK else 0
-        flat = torch.nn.functional.pad(flat, (0, missing))
-        upstream = torch.nn.functional.pad(upstream, (0, 0, 0, missing))
+        if self.options.max_norm is None and counts is None and flat.numel() > BLOCK:
+            missing = -flat.numel() % (2 * TILE)
+            flat = torch.nn.functional.pad(flat, (0, missing))
+            upstream = torch.nn.functional.pad(upstream, (0, 0, 0, missing))
         return super().sparse(upstream, flat, height, counts)
 
 
