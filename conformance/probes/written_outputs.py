@@ -95,11 +95,11 @@ def _multiplied(lab: Lab, lookup: Lookup, mode: GradMode, parameter: bool) -> Cl
     out = _of_table(lab, lookup, mode, weight)
     before = to_numpy(out)
     factor = lab.leaf(np.ones(lookup.shape, np.float32))
-    torch.autograd.backward([(out * factor).sum()])
+    (gradient,) = torch.autograd.grad((out * factor).sum(), factor)
     kind = "a Parameter" if parameter else "a tensor"
     what = f"for {lookup} {MODE_WORDS[mode]}, the table being {kind}"
     told = f"the gradient of what the output is multiplied by {what}"
-    yield SameBits(told, to_numpy(factor.grad), before)
+    yield SameBits(told, to_numpy(gradient), before)
     out.mul_(FACTOR)
     twice = before * np.float32(FACTOR)
     yield SameBits(f"the output {what}, doubled in place", to_numpy(out), twice)
