@@ -12,7 +12,7 @@ import numpy as np
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Must, Refused
-from embconform.conformance.probes.trained import OfIndices, lookups, trained
+from embconform.conformance.probes.trained import WIDTH, OfIndices, lookups, trained, where_allowed
 from embconform.conformance.probes.transforms.claims import (
     Bounded,
     GradientOf,
@@ -28,17 +28,13 @@ from embconform.conformance.probes.transforms.common import (
     Trial,
     probe_of,
 )
+from embconform.conformance.probes.written_outputs import written_output
 from embconform.conformance.recording import read, read_dense
-from embconform.reference.dtypes import Array
 
 FACTOR: Final = 2.0
 """What tables and outputs are multiplied by: a power of two, so that nothing rounds."""
-FEW: Final = 5
 HIDDEN: Final = 4
 """Positions that a tied output layer sees."""
-
-
-LookupCheck: TypeAlias = Callable[[Lab, Lookup], Claims]
 
 
 # Computed tables
@@ -206,64 +202,6 @@ def _gradient_of_both(lab: Lab, lookup: Lookup, layer_first: bool) -> Claims:
 # Writes between the passes
 
 
-def _where_allowed(
-    lab: Lab, lookup: Lookup, check: LookupCheck, plain: LookupCheck | None = None
-) -> Claims:
-    """Check, unless autograd refuses the same to few indices without options, which is loud."""
-    few = lookup.ids[:FEW] if lookup.ids.ndim else lookup.ids
-    try:
-        for _ in (plain or check)(lab, replace(lookup, ids=few, options={})):
-            pass
-    except RuntimeError as error:
-        yield Refused(f"without options it raises {error}")
-    else:
-        yield from check(lab, lookup)
-
-
-def _double(out: torch.Tensor, upstream: Array) -> Array:
-    out.mul_(FACTOR)
-    return upstream * np.float32(FACTOR)
-
-
-def _shift(out: torch.Tensor, upstream: Array) -> Array:
-    out.add_(1.0)
-    return upstream
-
-
-def _rectify(out: torch.Tensor, upstream: Array) -> Array:
-    positive = np.asarray(out.detach().cpu().numpy() > 0)
-    out.relu_()
-    return upstream * positive
-
-
-def _drop(out: torch.Tensor, upstream: Array) -> Array:
-    """Write zeros to a column, and double the rest, as a dropout in place does."""
-    out[..., 0] = 0.0
-    kept = upstream.copy()
-    kept[..., 0] = 0.0
-    return _double(out, kept)
-
-
-OUTPUT_WRITES: Final = {"mul_": _double, "add_": _shift, "relu_": _rectify, "a dropout": _drop}
-
-
-def _written_output(lab: Lab) -> Iterator[Trial]:
-    turns = cycle(OUTPUT_WRITES)
-    for lookup in lookups(lab, "scale_grad_by_freq"):
-        for name in [next(turns)] if lab.backend.compiled else OUTPUT_WRITES:
-            yield partial(_where_allowed, lab, lookup, partial(_gradient_after_write, name))
-
-
-def _gradient_after_write(name: str, lab: Lab, lookup: Lookup) -> Claims:
-    """Change the output in place, then differentiate."""
-    (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
-    out = f(lab.tensor(lookup.ids))
-    through = OUTPUT_WRITES[name](out, upstream)
-    torch.autograd.backward([out], [lab.tensor(upstream)])
-    what = f"weight.grad for {lookup}, the output being changed by {name} before"
-    yield GradientOf(what, read_dense(weight.grad), lookup, through)
-
-
 def _step(weight: torch.Tensor) -> None:
     weight.sub_(torch.ones_like(weight))
 
@@ -285,19 +223,19 @@ def _written_table(lab: Lab) -> Iterator[Trial]:
         poisoned: list[bool] = []
         for write in lab.few(list(TABLE_WRITES)):
             check = partial(_gradient_of_the_past, write, poisoned)
-            yield partial(_where_allowed, lab, lookup, check)
+            yield partial(where_allowed, lab, lookup, check)
         if not lab.backend.compiled:
             check = partial(_gradient_without_the_table, poisoned)
-            yield partial(_where_allowed, lab, lookup, check)
+            yield partial(where_allowed, lab, lookup, check)
         if "max_norm" in lookup.options:
             plain = partial(_gradient_of_the_past, "a step", poisoned)
-            yield partial(_where_allowed, lab, lookup, _gradient_before_a_bound, plain)
+            yield partial(where_allowed, lab, lookup, _gradient_before_a_bound, plain)
     if "sparse" in lab.able and not lab.backend.compiled:
         for lookup in lookups(lab):
             sparse = replace(lookup, options=lookup.options | {"sparse": True})
             for write in TABLE_WRITES if lookup.ids.ndim else ():  # see sparse.scalar-index
                 check = partial(_gradient_of_the_past, write, [])
-                yield partial(_where_allowed, lab, sparse, check)
+                yield partial(where_allowed, lab, sparse, check)
 
 
 def _gradient_of_the_past(write: str, poisoned: list[bool], lab: Lab, lookup: Lookup) -> Claims:
@@ -356,6 +294,9 @@ def _gradient_before_a_bound(lab: Lab, lookup: Lookup) -> Claims:
 
 # Two tables
 
+OTHER_HEIGHTS: Final = {"a table as tall": 0, "a taller table": 100}
+"""Rows more than the first table has: enough for a table in parts."""
+
 
 def _two_tables(lab: Lab) -> Iterator[Trial]:
     for lookup in lookups(lab, "scale_grad_by_freq"):
@@ -363,6 +304,28 @@ def _two_tables(lab: Lab) -> Iterator[Trial]:
         if "max_norm" not in lookup.options and not lab.backend.compiled:
             yield partial(_gradients_of_sharing, lab, lookup)
             yield partial(_gradients_of_halves, lab, lookup)
+            for kind in OTHER_HEIGHTS:
+                yield partial(_gradient_beside_another, kind, lab, lookup)
+
+
+def _gradient_beside_another(kind: str, lab: Lab, lookup: Lookup) -> Claims:
+    """Look the same index tensor up in another table, without grad, between the two passes.
+
+    So an online network is trained beside its target network.
+    """
+    (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
+    height = len(lookup.table) + OTHER_HEIGHTS[kind]
+    other = Lookup(lookup.ids, np.abs(lab.table(height, WIDTH)) + 1, {}, lookup.profile)
+    _, g = trained(lab, other)
+    ids = lab.tensor(lookup.ids)
+    out, version = f(ids), ids._version
+    with torch.no_grad():
+        between = g(ids)
+    what = f"for {lookup}, the same indices looked up without grad in {kind} in between"
+    yield Must(ids._version == version, f"the indices have another version {what}")
+    yield Rows(f"the output of the call in between {what}", read(between), other)
+    torch.autograd.backward([out], [lab.tensor(upstream)])
+    yield GradientOf(f"weight.grad {what}", read_dense(weight.grad), lookup, upstream)
 
 
 def _gradients_of_two(lab: Lab, lookup: Lookup) -> Claims:
@@ -538,7 +501,7 @@ CHECKS: Final[dict[str, Check]] = {
     "sparse.beside-dense": _mixed,
     "gradient.non-leaf-table": _computed_table,
     "gradient.tied-table": _tied_table,
-    "gradient.output-written": _written_output,
+    "gradient.output-written": written_output,
     "gradient.table-written": _written_table,
 }
 

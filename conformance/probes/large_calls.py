@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.outcome import raised_from
-from embconform.conformance.probes.claims import Refused, SameBits
-from embconform.conformance.probes.transforms.claims import Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
+from embconform.conformance.probes.claims import Must, Refused, SameBits
+from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup, Rows
+from embconform.conformance.probes.transforms.common import MAX_NORM, Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read
 from embconform.reference.dtypes import Array
 
@@ -21,6 +22,10 @@ COUNT: Final = 2**20 + 9
 """Indices of the largest call: more than 20 bits count."""
 WIDTH: Final = 2**15 + 33
 """Columns of the widest row: more than a short counts."""
+FLOAT32: Final = 2**24
+"""The first row whose successor float32 rounds."""
+ROWS: Final = np.array([0, 1, *range(FLOAT32 - 2, FLOAT32 + 7)])
+"""Rows of a tall table that have values."""
 VOCABULARY: Final = 50_257
 TOKENS: Final = 40_000
 """GPT-2's rows and a batch of tokens: an index and its place take 32 bits together."""
@@ -36,6 +41,11 @@ def _large(lab: Lab) -> Iterator[Trial]:
         yield partial(_looked_up, lab, _many(lab, dtypes[0]), 1)
         text = lab.draw.integers(0, VOCABULARY, TOKENS).astype(dtypes[-1])
         yield partial(_looked_up, lab, text, 1, VOCABULARY)
+        if "huge_tables" in lab.able:
+            for dtype in dtypes:
+                yield partial(_tall, lab, dtype, {})
+                if "max_norm" in lab.able:
+                    yield partial(_tall, lab, dtype, {"max_norm": MAX_NORM})
 
 
 def _many(lab: Lab, dtype: str) -> Array:
@@ -61,6 +71,34 @@ def _looked_up(lab: Lab, ids: Array, width: int, height: int = 5) -> Claims:
         return
     yield Rows(f"the output for {told}", read(out), lookup)
     yield SameBits(f"the table after a call for {told}", to_numpy(weight), table)
+
+
+def _tall(lab: Lab, dtype: str, options: dict[str, Any]) -> Claims:
+    """Look up on both sides of what float32 counts; no more of the table is written.
+
+    What is claimed is a lookup in these rows alone: no row beside one may be read or written.
+    """
+    rows, ids = lab.tensor(ROWS), np.array([5, 1, 7, 5, 8])
+    table = np.abs(lab.table(len(ROWS), 1)) + 1
+    lookup = Lookup(ids, table, options, lab.profile)
+    weight = torch.empty(FLOAT32 + 16, 1, device=lab.device)
+    weight[rows] = lab.tensor(table)
+    trained = "gradient" in lab.able and not options and dtype == "int64"  # it is 64 MiB
+    weight.requires_grad_(trained)
+    out = lab.bind(lookup)(lab.tensor(ROWS[ids].astype(dtype)), weight)
+    told = f"a call for {dtype} indices {ROWS[ids].tolist()}, {options}, in {len(weight)} rows"
+    if options:
+        yield Bounded(told, read(out), read(weight[rows]), lookup)
+        return
+    yield Rows(f"the output of {told}", read(out), lookup)
+    if trained:
+        upstream = lab.upstream(*lookup.shape)
+        torch.autograd.backward([out], [lab.tensor(upstream)])
+        grad: Any = weight.grad
+        what = f"weight.grad of rows {ROWS.tolist()} after {told}"
+        yield GradientOf(what, read(grad[rows]), lookup, upstream)
+        some = int(torch.count_nonzero(grad)) == len({*ids.tolist()})
+        yield Must(some, f"other rows than those have a gradient after {told}")
 
 
 LARGE_CALLS_PROBE: Final = probe_of(_CLAUSE, _large, "functional")

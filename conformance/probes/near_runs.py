@@ -60,15 +60,20 @@ def _looked_up(lab: Lab, mode: GradMode, count: int) -> Claims:
     table = lab.table(count + 6, WIDTH)
     weight = lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
     for told, ids in batches.items():
-        batch = np.stack([batches["everything"], ids])
-        shapes = [ids] if lab.backend.sizes_compiled else [ids, batch]
-        for each in shapes:
+        for each in _shapes(lab, batches["everything"], ids):
             lookup = Lookup(each, table, {}, lab.profile)
             with grad_context(mode):
                 out = lab.bind(lookup)(lab.tensor(each), weight)
-            shape = "a row of a batch of two" if each.ndim == BATCH else f"{count} indices"
+            shape = f"a row of a batch of {len(each)}" if each.ndim == BATCH else f"{count} indices"
             what = f"{shape} with {told} as in a range of rows, {MODE_WORDS[mode]}"
             yield Rows(f"the output for {what}", read(out), lookup)
+
+
+def _shapes(lab: Lab, run: Array, ids: Array) -> list[Array]:
+    """Give indices by themselves, after a range, and between equal ranges, as packed ones are."""
+    shapes = [ids] if lab.backend.sizes_compiled else [ids, np.stack([run, ids])]
+    between = [np.stack([run, ids, run]), np.stack([run, run, ids, ids[::-1], run])]
+    return shapes if lab.backend.compiled else [*shapes, *between]
 
 
 NEAR_RUNS_PROBE: Final = probe_of(_CLAUSE, _near)

@@ -169,13 +169,20 @@ UPSTREAMS: Final[dict[str, Spread]] = {
 }
 
 
+WAYS: Final = {"weight.grad": True, "what torch.autograd.grad gives": False}
+"""The gradients that a caller may write to, and whether they are accumulated."""
+
+
 def _own_memory(lab: Lab) -> Iterator[Trial]:
-    turns = cycle(UPSTREAMS)
+    turns, ways = cycle(UPSTREAMS), cycle(WAYS)
     for lookup in lookups(lab, "scale_grad_by_freq"):
         for name in _kinds(lookup, UPSTREAMS, turns):
             yield partial(_written_gradient, name, lab, lookup)
         if not lab.backend.compiled and "max_norm" not in lookup.options:
             yield partial(_written_one_of_two, lab, lookup)
+        if not lab.backend.compiled:
+            for way in _kinds(lookup, WAYS, ways):
+                yield partial(_written_before_the_next, way, lab, lookup)
     if not lab.backend.compiled:  # the gradient of all rows in order is the upstream's values
         every = Lookup(np.arange(WIDTH), np.abs(lab.table(WIDTH, WIDTH)) + 1, {}, lab.profile)
         yield partial(_written_gradient, next(iter(UPSTREAMS)), lab, every)
@@ -211,6 +218,25 @@ def _written_one_of_two(lab: Lab, lookup: Lookup) -> Claims:
     whole = upstream * TWICE
     yield GradientOf(f"the first gradient, doubled in place, {what}", read(got[0]), lookup, whole)
     yield GradientOf(f"the second gradient {what}", read(got[1]), other, upstream)
+
+
+def _written_before_the_next(way: str, lab: Lab, lookup: Lookup) -> Claims:
+    """Write to the whole of a gradient, drop it, and look other rows up, three times."""
+    (weight, f), ids = trained(lab, lookup), lookup.ids
+    for number in ("first", "second", "third"):
+        now, upstream = replace(lookup, ids=ids), lab.upstream(*lookup.shape)
+        out = f(lab.tensor(ids))
+        if WAYS[way]:
+            torch.autograd.backward([out], [lab.tensor(upstream)])
+            got: Any = weight.grad
+        else:
+            (got,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
+        what = f"{way} in the {number} pass for {now}, the gradients before being written to"
+        yield GradientOf(what, read(got), now, upstream)
+        got.fill_(float("nan"))
+        del got, out
+        weight.grad = None
+        ids = np.asarray(lab.draw.permutation(ids.reshape(-1) // 2).reshape(ids.shape))
 
 
 # Views as upstream gradients
@@ -288,7 +314,7 @@ PACKED: Final = {"copies": _copied, "bfloat16 where it is of floating point": _s
 
 def _saved(lab: Lab) -> Iterator[Trial]:
     names = lab.few(list(PACKED))
-    for lookup in lookups(lab):
+    for lookup in lookups(lab, _SCALED):
         for name in names if "max_norm" not in lookup.options else names[:1]:
             yield partial(_gradient_of_packed, name, lab, lookup)
     if not lab.backend.compiled:
@@ -301,10 +327,14 @@ def _saved(lab: Lab) -> Iterator[Trial]:
 
 
 def _gradient_of_packed(name: str, lab: Lab, lookup: Lookup) -> Claims:
-    """Look up under hooks that keep what is saved in a form of their own."""
+    """Look up under hooks that keep what is saved in a form of their own.
+
+    The indices are a buffer that was written to: a copy has their values, and another version.
+    """
     (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
+    ids = torch.zeros_like(lab.tensor(lookup.ids)).copy_(lab.tensor(lookup.ids))
     with _packed(PACKED[name]):
-        out = f(lab.tensor(lookup.ids))
+        out = f(ids)
     torch.autograd.backward([out], [lab.tensor(upstream)])
     what = f"weight.grad for {lookup}, hooks keeping what it saved as {name}"
     yield GradientOf(what, read_dense(weight.grad), lookup, upstream)

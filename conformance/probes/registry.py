@@ -71,6 +71,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
     from embconform.conformance.probes.passes import PASS_PROBES
+    from embconform.conformance.probes.recorded_passes import RECORDED_PASSES_PROBE
     from embconform.conformance.probes.sparse_entries import SPARSE_ENTRIES_PROBE
     from embconform.conformance.probes.streams import STREAM_PROBES
     from embconform.conformance.probes.table_views import TABLE_VIEWS_PROBE
@@ -106,6 +107,7 @@ def probes() -> tuple[Probe, ...]:
         WHOLE_NUMBERS_PROBE,
         *GRAPH_PROBES,
         *PASS_PROBES,
+        RECORDED_PASSES_PROBE,
         NEAR_PERMUTATIONS_PROBE,
         NEAR_RUNS_PROBE,
         SPARSE_ENTRIES_PROBE,

@@ -12,12 +12,17 @@ import numpy as np
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
-from embconform.conformance.probes.claims import Equal, Must
+from embconform.conformance.probes.claims import Equal, Must, Returned
 from embconform.conformance.probes.trained import OfIndices, lookups, trained
-from embconform.conformance.probes.transforms.claims import Lookup
+from embconform.conformance.probes.transforms.claims import GradientOf, Lookup
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 
 _CLAUSE: Final = "sparse.asked-for"
+COUNTS: Final = (1025, 3073)
+"""More entries than blocks of 1,024 have, and no multiple of any tile."""
+HEIGHT: Final = 50
+FLOAT32: Final = 2**24
+"""The first row whose successor float32 rounds."""
 
 
 def _asked_for(lab: Lab) -> Iterator[Trial]:
@@ -27,17 +32,59 @@ def _asked_for(lab: Lab) -> Iterator[Trial]:
             rising = np.sort(lookup.ids, axis=None).reshape(lookup.ids.shape)
             for ids in (rising, lookup.ids):
                 yield partial(_given, lab, replace(lookup, ids=ids, options=options))
+            if not lab.backend.compiled:
+                given = replace(lookup, options=options)
+                yield partial(_given, lab, given, beside_dense=True)
+    if not lab.backend.compiled:
+        yield from _many(lab)
+        if "huge_tables" in lab.able and lab.backend.functional is not None:
+            for dtype in ("int32", "int64") if "int32" in lab.able else ("int64",):
+                yield partial(_tall, lab, dtype)
 
 
-def _given(lab: Lab, lookup: Lookup) -> Claims:
+def _many(lab: Lab) -> Iterator[Trial]:
+    """Leave the first and the last rows out, which a tail of entries may be filled up with."""
+    for count in COUNTS:
+        ids = lab.draw.integers(1, HEIGHT - 1, count)
+        for options in lab.choices(ids, HEIGHT, "padding_idx"):
+            sparse = options | {"sparse": True}
+            yield partial(_given, lab, Lookup(ids, lab.table(HEIGHT, 3), sparse, lab.profile))
+
+
+def _tall(lab: Lab, dtype: str) -> Claims:
+    """Name odd rows that float32 rounds, in a table that only these rows are written of."""
+    functional = lab.backend.functional
+    assert functional is not None
+    named = np.array([5, 0, 1, 3, 5, 3]) + FLOAT32
+    ids = lab.tensor(named.astype(dtype))
+    weight = torch.empty(FLOAT32 + HEIGHT, 1, device=lab.device)
+    weight[ids.long()] = 1.0
+    weight.requires_grad_()
+    upstream = lab.upstream(len(named), 1)
+    out: Any = functional(ids, weight, sparse=True)
+    (gradient,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
+    rows, values = (to_numpy(part) for part in (gradient._indices()[0], gradient._values()))
+    what = f"the gradient of {dtype} indices {named.tolist()}, sparse=True, in {len(weight)} rows"
+    yield Equal(f"the rows named by {what}", sorted({*rows.tolist()}), sorted({*named.tolist()}))
+    lookup = Lookup(named - FLOAT32, lab.table(HEIGHT, 1), {}, lab.profile)
+    summed = np.zeros((HEIGHT, 1), np.float32)
+    np.add.at(summed, rows - FLOAT32, values)
+    seen = Returned("Tensor", "float32", summed.shape, summed)
+    yield GradientOf(f"{what}, from row {FLOAT32} on", seen, lookup, upstream)
+
+
+def _given(lab: Lab, lookup: Lookup, *, beside_dense: bool = False) -> Claims:
     """Send zeros to half of the outputs, as a mask or a ReLU does; accumulating drops flags."""
     upstream = lab.upstream(*lookup.shape)
     upstream.reshape(lookup.ids.size, -1)[::2] = 0.0
     padding, wanted = (set(lookup.ids[at].tolist()) for at in (lookup.padded, ~lookup.padded))
-    given = _gradients(lab.tensor(lookup.ids), *trained(lab, lookup), lab.tensor(upstream))
-    for way, gradient in given:
+    weight, f = trained(lab, lookup)
+    weight.grad = torch.ones_like(weight) if beside_dense else None
+    told = "there is a dense .grad and " if beside_dense else ""
+    for way, gradient in _gradients(lab.tensor(lookup.ids), weight, f, lab.tensor(upstream)):
+        what = f"{way} for {lookup}, where {told}half of the upstream gradient is 0"
+        yield Must(gradient.is_sparse, f"{what}, is not sparse")
         rows: list[int] = to_numpy(gradient._indices())[0].tolist()
-        what = f"{way} for {lookup}, where half of the upstream gradient is 0"
         named = sorted({*rows} - padding)  # padding may have entries, of zeros
         yield Equal(f"the rows but padding that are named by {what}", named, sorted(wanted))
         rises = all(first < second for first, second in pairwise(rows))

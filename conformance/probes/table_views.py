@@ -12,9 +12,10 @@ from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy, to_torch
 from embconform.conformance.probes.claims import SameBits
-from embconform.conformance.probes.transforms.claims import Lookup, Rows
+from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup, Rows
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
-from embconform.conformance.recording import read
+from embconform.conformance.recording import read, read_dense
+from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
 _CLAUSE: Final = "lookup.views-apart"
@@ -47,13 +48,22 @@ def _tables(lab: Lab) -> Iterator[Trial]:
     for mode in lab.modes:
         for size in SIZES:
             yield partial(_one_after_the_other, lab, mode, size)
-    if lab.device == "cpu":
-        for told, borrow in _BORROWED.items():
-            for mode in lab.modes[:: len(lab.modes) - 1]:
-                yield partial(_borrowed, lab, mode, told, borrow)
+    yield from _of_others(lab)
+    if {"max_norm", "strided"} <= lab.able:
+        for mode in lab.modes:
+            yield partial(_bounded_by_turns, lab, mode)
     for mode in ("no_grad", "frozen"):
         for options in lab.choices(np.zeros(1, np.int64), ROWS, "padding_idx"):
             yield partial(_made_for_inference, lab, mode, options)
+
+
+def _of_others(lab: Lab) -> Iterator[Trial]:
+    if lab.device != "cpu":
+        return
+    for told, borrow in _BORROWED.items():
+        for mode in lab.modes[:: len(lab.modes) - 1]:
+            yield partial(_borrowed, lab, mode, told, borrow)
+            yield partial(_used, lab, mode, told, borrow)
 
 
 def _one_after_the_other(lab: Lab, mode: GradMode, size: int) -> Claims:
@@ -99,7 +109,17 @@ def _shared(array: Array) -> torch.Tensor:
     return shared[len(array) :]
 
 
-_BORROWED: Final[dict[str, Borrow]] = {"NumPy's": _foreign, "shared": _shared}
+def _behind_one(array: Array) -> torch.Tensor:
+    """Borrow an array of NumPy's past its first element: an aligned view of what is not."""
+    flat = array.reshape(-1)
+    return _foreign(np.concatenate([flat[:1], flat]))[1:].view(array.shape)
+
+
+_BORROWED: Final[dict[str, Borrow]] = {
+    "NumPy's": _foreign,
+    "NumPy's from an odd place on": _behind_one,
+    "shared": _shared,
+}
 
 
 def _borrowed(lab: Lab, mode: GradMode, told: str, borrow: Borrow) -> Claims:
@@ -112,6 +132,54 @@ def _borrowed(lab: Lab, mode: GradMode, told: str, borrow: Borrow) -> Claims:
             weight.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
             what = f"{size} indices, the memory of {which} being {told}, {MODE_WORDS[mode]}"
             yield from _called(lab, what, mode, ids, weight)
+
+
+def _used(lab: Lab, mode: GradMode, told: str, borrow: Borrow) -> Claims:
+    """Bound a borrowed table in its own memory, and differentiate where it is trained."""
+    for size in SIZES:
+        named, table = lab.draw.integers(0, ROWS, size), lab.table(ROWS, 4)
+        for options in lab.choices(named, ROWS, "padding_idx", "scale_grad_by_freq", "max_norm"):
+            memory = borrow(table)
+            weight = memory.detach()
+            weight.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+            lookup = Lookup(named, table, options, lab.profile)
+            ids, call = lab.tensor(named), lab.bind(lookup)
+            with grad_context(mode):
+                out: Any = call(ids, weight)
+            what = f"a call for {lookup} {MODE_WORDS[mode]}, the table's memory being {told}"
+            if "max_norm" in options:
+                yield Bounded(what, read(out), read(memory), lookup)
+            else:
+                yield Rows(f"the output of {what}", read(out), lookup)
+            straight = lab.profile is Profile.TORCH or "max_norm" not in options
+            if weight.requires_grad and mode == "grad" and straight:
+                upstream = lab.upstream(*lookup.shape)
+                torch.autograd.backward([out], [lab.tensor(upstream)])
+                seen = read_dense(weight.grad)
+                yield GradientOf(f"weight.grad after {what}", seen, lookup, upstream)
+
+
+def _bounded_by_turns(lab: Lab, mode: GradMode) -> Claims:
+    """Bound a square table and its transpose by turns, of which one is within the bound.
+
+    They have one address, shape, version and set of values.
+    """
+    table = lab.draw.uniform(-1, 1, (SIDE, SIDE)).astype(np.float32) / np.float32(4 * SIDE)
+    table[:, SIDE // 2] = 0.75  # each row is within a bound of 1, and this column is beyond it
+    for turned in (False, True):
+        base = lab.tensor(table)
+        views = {"w": base, "w.t()": base.t()}
+        for view in views.values():
+            view.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+        names = list(reversed(views)) if turned else list(views)
+        ids, before = lab.tensor(lab.draw.permutation(SIDE)), "nothing"
+        for name in names * 2:
+            lookup = Lookup(to_numpy(ids), to_numpy(views[name]), {"max_norm": 1.0}, lab.profile)
+            with grad_context(mode):
+                out: Any = lab.bind(lookup)(ids, views[name])
+            what = f"{lookup} {MODE_WORDS[mode]}, in {name} after {before}, w being {SIDE} x {SIDE}"
+            yield Bounded(f"a call for {what}", read(out), read(views[name]), lookup)
+            before = name
 
 
 def _made_for_inference(lab: Lab, mode: GradMode, options: dict[str, Any]) -> Claims:

@@ -12,14 +12,16 @@ from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Refused
 from embconform.conformance.probes.thrift import LAST
 from embconform.conformance.probes.torch_threads import torch_threads
-from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
+from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup, Rows
+from embconform.conformance.probes.transforms.common import MAX_NORM, Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.dtypes import Array
 
 _CLAUSE: Final = "state.thread-count"
 COUNTS: Final = (1, 2, 3)
 HEIGHT, WIDTH = 37, 5
+GRAIN: Final = 1024
+"""Rows that one thread bounds at least, in a loop as torch shares loops out."""
 
 
 def _shared_out(lab: Lab) -> Iterator[Trial]:
@@ -30,6 +32,8 @@ def _shared_out(lab: Lab) -> Iterator[Trial]:
         return
     for count in lab.few(counts, LAST):  # each is compiled anew
         yield partial(_with_threads, lab, count, _ids(lab))
+        if "max_norm" in lab.able and not lab.backend.compiled:
+            yield partial(_bounded, lab, count, "gradient" in lab.able and count % 2 > 0)
 
 
 def _refused(count: int) -> Claims:
@@ -57,6 +61,19 @@ def _with_threads(lab: Lab, count: int, ids: Array) -> Claims:
     yield Rows(f"the output for {told}", read(out), lookup)
     if trained:
         yield GradientOf(f"weight.grad for {told}", read_dense(weight.grad), lookup, upstream)
+
+
+def _bounded(lab: Lab, count: int, trained: bool) -> Claims:
+    """Bound distinct rows, more than two grains and a number that neither 2 nor 3 divides."""
+    size = 6 * (2 * GRAIN // 6 + int(lab.draw.integers(1, 30))) + int(lab.draw.choice([1, 5]))
+    table = lab.draw.standard_normal((size + 2, WIDTH)).astype(np.float32)
+    ids = lab.draw.permutation(size)
+    lookup = Lookup(ids, table, {"max_norm": MAX_NORM}, lab.profile)
+    weight = lab.tensor(table).requires_grad_(trained)
+    with torch_threads(count):
+        out = lab.bind(lookup)(lab.tensor(ids), weight)
+    what = f"{size} distinct indices, max_norm={MAX_NORM}, with torch.set_num_threads({count})"
+    yield Bounded(f"a call for {what}", read(out), read(weight), lookup)
 
 
 THREAD_COUNT_PROBE: Final = probe_of(_CLAUSE, _shared_out, "functional")

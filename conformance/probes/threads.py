@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Barrier
 from typing import Any, Final
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embconform.backends.backend import Backend, Described
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.finding import Finding
 from embconform.conformance.judging import Ruling
 from embconform.conformance.lazy_torch import torch
@@ -22,7 +23,7 @@ from embconform.conformance.outcome import Raised, raised_from
 from embconform.conformance.probes.claims import Claim
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.thrift import LAST, fewest
-from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
+from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
     MANY,
     Claims,
@@ -37,6 +38,9 @@ from embconform.reference.dtypes import Array
 
 _CLAUSE: Final = "state.threads"
 THREADS, ROUNDS = 4, 150
+FEW: Final = 7
+ENDED: Final = 3
+"""Threads that look up few indices, and as many that look up many, one after the other."""
 ROWS, WIDTH = 23, 5
 Run = Callable[[Callable[[], Any]], Any]
 """Does some work in one thread or another, and gives its result."""
@@ -188,6 +192,32 @@ def _handed_over(lab: Lab) -> Iterator[Trial]:
         if not lab.backend.compiled:
             for size in (len(ids), MANY):
                 yield partial(_held_by_each, lab, size, (_here, worker, other))
+                yield from _elsewhere(lab, size, worker)
+    if not lab.backend.compiled:
+        modes: tuple[GradMode, ...] = ("no_grad", "grad")
+        for mode in modes:
+            yield partial(_held_after_threads, lab, mode)
+
+
+def _elsewhere(lab: Lab, size: int, run: Run) -> Iterator[Trial]:
+    """Look up with every option in a thread that is not the first."""
+    ids = lab.draw.integers(0, ROWS, size)
+    for options in lab.choices(ids, ROWS, "padding_idx", "scale_grad_by_freq"):
+        lookup = Lookup(ids, _table(0), options, lab.profile)
+        yield partial(_passes, lab, lookup, "in a thread that is not the first", run, run)
+    for options in lab.choices(ids, ROWS, "padding_idx", "max_norm"):
+        if "max_norm" in options:
+            lookup = Lookup(ids, _table(0), options, lab.profile)
+            yield partial(_bounded, lab, lookup, run, "grad")
+            yield partial(_bounded, lab, lookup, run, "no_grad")
+
+
+def _bounded(lab: Lab, lookup: Lookup, run: Run, mode: GradMode) -> Claims:
+    """Bound rows in another thread."""
+    weight, ids = lab.leaf(lookup.table), lab.tensor(lookup.ids)
+    out = run(partial(_called, lab.bind(lookup), ids, weight, mode))
+    what = f"a call for {lookup} {MODE_WORDS[mode]}, in a thread that is not the first"
+    yield Bounded(what, read(out), read(weight), lookup)
 
 
 @contextmanager
@@ -234,16 +264,40 @@ def _held_by_each(lab: Lab, size: int, runs: Sequence[Run]) -> Iterator[Claim]:
     for run in (*runs, *runs):
         lookup = Lookup(lab.draw.integers(0, ROWS, size), table, {}, lab.profile)
         ids, call = lab.tensor(lookup.ids), lab.bind(lookup)
-        kept.append((lookup, run(partial(_served, call, ids, weight))))
+        kept.append((lookup, run(partial(_called, call, ids, weight, "no_grad"))))
     for number, (lookup, out) in enumerate(kept):
         what = f"output {number} of {len(kept)} that {len(runs)} threads hold, for {lookup}"
         yield Rows(what, read(out), lookup)
 
 
-def _served(call: Function, ids: torch.Tensor, weight: torch.Tensor) -> Any:
-    """Look up without grad; the mode is a thread's own."""
-    with grad_context("no_grad"):
+def _called(call: Function, ids: torch.Tensor, weight: torch.Tensor, mode: GradMode) -> Any:
+    """Look up in a grad mode, which is a thread's own."""
+    with grad_context(mode):
         return call(ids, weight)
+
+
+def _held_after_threads(lab: Lab, mode: GradMode) -> Iterator[Claim]:
+    """Look up in threads of which one begins when the one before has ended; read all at the end.
+
+    The system may give such a thread the identifier, and the memory, of the one before.
+    """
+    table, kept = _table(0), list[tuple[Lookup, Any]]()
+    weight = lab.leaf(table)
+    for size in (FEW, MANY) * ENDED:
+        lookup = Lookup(lab.draw.integers(0, ROWS, size), table, {}, lab.profile)
+        ids, call = lab.tensor(lookup.ids), lab.bind(lookup)
+        with _worker() as run:
+            kept.append((lookup, run(partial(_called, call, ids, weight, mode))))
+    for number, (lookup, out) in enumerate(kept):
+        what = f"output {number} of threads that have ended, {MODE_WORDS[mode]}, for {lookup}"
+        yield Rows(what, read(out), lookup)
+    if mode == "grad":
+        upstreams = [lab.upstream(*lookup.shape) for lookup, _ in kept]
+        given = [lab.tensor(upstream) for upstream in upstreams]
+        torch.autograd.backward([out for _, out in kept], given)
+        whole = replace(kept[0][0], ids=np.concatenate([lookup.ids for lookup, _ in kept]))
+        what = f"weight.grad of {len(kept)} calls in threads that have ended"
+        yield GradientOf(what, read_dense(weight.grad), whole, np.concatenate(upstreams))
 
 
 HANDED_OVER_PROBE = probe_of(

@@ -6,10 +6,12 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import product
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from embconform.backends.backend import TABLE_DTYPES
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Must
 from embconform.conformance.probes.torch_threads import torch_threads
@@ -75,7 +77,7 @@ def _set_numpy_state(state: Any) -> None:
 
 
 def _flushes() -> bool:
-    return not bool((torch.tensor(SUBNORMAL, device="cpu") * 1.0).item())
+    return not bool((torch.tensor(SUBNORMAL, dtype=torch.float32, device="cpu") * 1.0).item())
 
 
 def _state() -> State:
@@ -112,6 +114,7 @@ def _in_other_states(lab: Lab, ids: Array, width: int) -> Iterator[Trial]:
     """Let autocast be on and anomalies detected, or a call be refused."""
     if lab.device != "cpu" or lab.backend.compiled:
         return  # the settings are the CPU's, and a refused call may cost another device
+    yield from _while_flushed(lab, ids, width)
     choices = list(lab.choices(ids, 6, "max_norm"))
     if "sparse" in lab.able:
         choices.append({"sparse": True})
@@ -121,6 +124,18 @@ def _in_other_states(lab: Lab, ids: Array, width: int) -> Iterator[Trial]:
         for dtype in ("float32", "float64"):
             if dtype in lab.backend.known_dtypes:
                 yield partial(_refused, lab, lookup.into(lookup.table.astype(dtype)))
+
+
+def _while_flushed(lab: Lab, ids: Array, width: int) -> Iterator[Trial]:
+    """Let subnormal numbers be flushed to zero, as audio and old models ask for."""
+    names = [name for name in TABLE_DTYPES if name in lab.backend.known_dtypes]
+    choices = list(lab.choices(ids, 6, "padding_idx", "scale_grad_by_freq", "max_norm"))
+    if "sparse" in lab.able:
+        choices.append({"sparse": True})
+    for name, options in product(names, choices):
+        lookup = Lookup(ids, lab.table(6, width) * np.float32(2), options, lab.profile)
+        recorded = "gradient" in lab.able
+        yield partial(_passes, lab, lookup, recorded=recorded, flushed=True, dtype=name)
 
 
 def _warm_up(lab: Lab) -> None:
@@ -133,9 +148,17 @@ def _warm_up(lab: Lab) -> None:
     _restore(state)
 
 
-def _passes(lab: Lab, lookup: Lookup, *, recorded: bool, unusual: bool = False) -> Claims:
+def _passes(
+    lab: Lab,
+    lookup: Lookup,
+    *,
+    recorded: bool,
+    unusual: bool = False,
+    flushed: bool = False,
+    dtype: str = "float32",
+) -> Claims:
     """Compare torch before and after both passes."""
-    weight, ids = lab.tensor(lookup.table), lab.tensor(lookup.ids)
+    weight, ids = lab.tensor(lookup.table).to(getattr(torch, dtype)), lab.tensor(lookup.ids)
     weight.requires_grad_(recorded)
     upstream = lab.tensor(lab.upstream(*lookup.shape))
 
@@ -150,7 +173,10 @@ def _passes(lab: Lab, lookup: Lookup, *, recorded: bool, unusual: bool = False) 
             if unusual:
                 torch.set_autocast_enabled("cpu", True)
                 torch.autograd.set_detect_anomaly(True, check_nan=False)
+            if flushed:
+                torch.set_flush_denormal(True)
             told = f"{lookup}{', autocast on and anomalies detected,' * unusual}"
+            told += f", of {dtype}, subnormal numbers flushed to zero," * flushed
             claims = _unchanged(call, f"a call for {told}")
     finally:
         _restore(usual)

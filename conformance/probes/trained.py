@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from embconform.conformance.lazy_torch import torch
+from embconform.conformance.probes.claims import Refused
 from embconform.conformance.probes.transforms.claims import Lookup
-from embconform.conformance.probes.transforms.common import Lab
+from embconform.conformance.probes.transforms.common import Claims, Lab
 from embconform.reference.clause import Profile
 
 WIDTH: Final = 5
+FEW: Final = 5
+"""Indices of the call that tells what autograd allows."""
+TALL: Final = 61
+"""Rows of the table of many indices."""
 OfIndices: TypeAlias = "Callable[[torch.Tensor], Any]"
+LookupCheck: TypeAlias = Callable[[Lab, Lookup], Claims]
 
 
 def lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
@@ -32,6 +39,21 @@ def lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
         if rare.any():
             table[lookup.ids[rare][0]] = 0.0
         yield lookup.into(table)
+
+
+def many(lab: Lab, count: int, *names: str) -> Iterator[Lookup]:
+    """Make lookups of a number of indices that kernels cut into blocks or tiles.
+
+    Parameters
+    ----------
+    lab : Lab
+    count : int
+    *names : str
+        Options, as :meth:`Lab.choices` takes them.
+    """
+    ids = lab.draw.integers(0, TALL - 1, count)
+    for options in lab.choices(ids, TALL, *names):
+        yield Lookup(ids, np.abs(lab.table(TALL, WIDTH)) + 1, options, lab.profile)
 
 
 def trained(
@@ -54,3 +76,17 @@ def trained(
         return module.weight, module
     leaf = lab.leaf(lookup.table) if weight is None else weight.detach().requires_grad_()
     return leaf, lambda ids: functional(ids, leaf, **options)
+
+
+def where_allowed(
+    lab: Lab, lookup: Lookup, check: LookupCheck, plain: LookupCheck | None = None
+) -> Claims:
+    """Check, unless autograd refuses the same to few indices without options, which is loud."""
+    few = lookup.ids[:FEW] if lookup.ids.ndim else lookup.ids
+    try:
+        for _ in (plain or check)(lab, replace(lookup, ids=few, options={})):
+            pass
+    except RuntimeError as error:
+        yield Refused(f"without options it raises {error}")
+    else:
+        yield from check(lab, lookup)

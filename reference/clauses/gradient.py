@@ -37,7 +37,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Two tables of one shape in one graph each get the gradient of their own lookup, with "
-        "padding_idx and scale_grad_by_freq, also where they lie in one buffer or on one memory.",
+        "padding_idx and scale_grad_by_freq, also where they lie in one buffer or on one memory, "
+        "or where the same indices are looked up in the other, without grad, in between.",
         "forced: the derivative by one table does not depend on the other",
         "(embedding(users, a).sum() + embedding(items, b).sum()).backward()",
         _GRADIENT,
@@ -57,9 +58,10 @@ CLAUSES = (
         "gradient.asked-for",
         Level.MUST,
         BOTH,
-        "torch.autograd.grad returns the gradient, with create_graph=True too, and leaves .grad "
-        "alone; so does a pass that asks for the gradient of the output or of another tensor only. "
-        "An output that retains its gradient changes nothing.",
+        "torch.autograd.grad returns the gradient, recorded by create_graph=True too, and in a "
+        "second pass that of what the upstream gradient is then, and leaves .grad alone; so does a "
+        "pass that asks for another gradient only. An output that retains its gradient changes "
+        "nothing.",
         "torch.autograd.grad, torch.Tensor.backward(inputs=...) and retain_grad: documentation",
         "out = embedding(ids, weight)\n"
         "torch.autograd.grad(out.sum(), out)  # a saliency map; weight.grad stays None",
@@ -69,9 +71,9 @@ CLAUSES = (
         "gradient.own-memory",
         Level.MUST,
         BOTH,
-        "The gradient that torch.autograd.grad returns may be written to in place, whatever the "
-        "upstream gradient was expanded from, which keeps its values, as does the equal gradient "
-        "of another table.",
+        "The gradient that torch.autograd.grad returns, or .grad, may be written to in place, "
+        "whatever the upstream gradient was expanded from, which keeps its values, as does the "
+        "equal gradient of another table; none of it is in the gradient of a later pass.",
         "torch 2.13, observed; clipping and unscaling write to gradients in place",
         "out = embedding(ids, weight)\n"
         "(g,) = torch.autograd.grad(out.sum(-1).sum(), weight)\n"
@@ -383,7 +385,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Where the output of a lookup without options may be changed in place before the backward "
-        "pass, so may that with any option, and the gradient is that of the changed output.",
+        "pass, so may that with any option, and the gradient is that of the changed output; that "
+        "of a frozen table, a Parameter too, may be changed and multiplied by what is trained.",
         "forced: the derivative of a lookup depends on indices alone, so its output need not be "
         "saved; PyTorch, autograd mechanics: in-place correctness checks; torch 2.13, observed",
         "out = embedding(torch.tensor([1]), weight)\nout.mul_(2).sum().backward()  # twos in row 1",

@@ -28,8 +28,9 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Calls from several threads at once are each right, forward and backward, with options "
-        "too, and so are a backward pass in another thread than its forward pass, and an output "
-        "that is held while another thread calls.",
+        "too, max_norm included, and so are a backward pass in another thread than its forward "
+        "pass, and an output that is held while another thread calls, or the next one, its own "
+        "having ended.",
         "PyTorch, autograd mechanics: concurrent training on CPU",
         "with ThreadPoolExecutor(4) as pool:\n"
         "    list(pool.map(lambda ids: embedding(ids, weight), batches))",

@@ -16,9 +16,10 @@ _DERIVATIVES = (
         "transforms.forward-mode",
         Level.MAY,
         BOTH,
-        "The forward-mode derivative is the same lookup in the table's tangent, to the bit. At "
-        "padding_idx it is 0 in the textbook profile; in the torch profile it may be the "
-        "tangent's row, which is the derivative of the copy, or 0, which reverse mode defines.",
+        "The forward-mode derivative is the same lookup in the table's tangent, to the bit, under "
+        "no_grad too. At padding_idx it is 0 in the textbook profile; in the torch profile it may "
+        "be the tangent's row, which is the derivative of the copy, or 0, which reverse mode "
+        "defines.",
         f"{_LINEAR}; torch 2.13, observed: forward mode gives the row, reverse mode 0",
         "torch.func.jvp(lambda w: embedding(torch.tensor([2, 2]), w), (weight,), (tangent,))\n"
         "# the second result is tangent[[2, 2]]",

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from embconform.conformance.finding import Finding
+from embconform.conformance.finding import Finding, equal
 from embconform.conformance.probes.claims import Claim, Returned, compare
 from embconform.reference.bounds import gamma
 from embconform.reference.clause import Profile
@@ -147,6 +147,38 @@ class GradientOf(Claim):
         if self.shared:
             exact, bound = exact.sum(0), bound.sum(0) * 2  # twice, for the sum over the members
         return compare(self.what, self.got, exact, bound)
+
+
+@dataclass(frozen=True, eq=False)
+class WideGradient(Claim):
+    """The gradient of a table of any dtype, in which nothing rounds: sums and shares are exact.
+
+    Attributes
+    ----------
+    what : str
+    got : Returned
+    lookup : Lookup
+    upstream : ndarray of float64
+        Whole numbers, of the shape of the output; rows come as often as a power of two says.
+    dtype : str
+        Torch's name of the table's dtype without its prefix.
+    """
+
+    what: str
+    got: Returned
+    lookup: Lookup
+    upstream: Array
+    dtype: str
+
+    def judge(self) -> Finding | None:
+        """Compare dtype, shape and values."""
+        got, (exact, _) = self.got, self.lookup.gradient(self.upstream)
+        if got.dtype not in ("", self.dtype):
+            found = equal("dtype", got.dtype, self.dtype, f"the dtype of {self.what}")
+            return found and replace(found, check=None)
+        values = None if got.values is None else got.values.astype(np.float64)
+        got = replace(got, dtype=got.dtype and "float32", values=values)
+        return compare(self.what, got, exact, np.zeros(exact.shape))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,6 @@ from embconform.conformance.probes.transforms.claims import (
     Jacobian,
     Lookup,
     Rows,
-    Tangent,
 )
 from embconform.conformance.probes.transforms.common import (
     MANY,
@@ -29,6 +28,7 @@ from embconform.conformance.probes.transforms.common import (
     members,
     probe_of,
 )
+from embconform.conformance.probes.transforms.forward_mode import forward_mode, forward_over_reverse
 from embconform.conformance.recording import attempt, read
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
@@ -37,79 +37,6 @@ MEMBERS = np.array([[2, 2, 1], [2, 1, 1], [0, 3, 2]])
 """Indices of three members: unequal counts, and each index in several members."""
 
 # Derivatives
-
-
-def _forward_mode(lab: Lab) -> Iterator[Trial]:
-    for lookup in lab.lookups("padding_idx", "scale_grad_by_freq"):
-        for trained in (False, True):
-            yield partial(_tangent, lab, lookup, trained)
-            yield partial(_tangent_of_dual, lab, lookup, trained)
-        if lookup.ids.size == MANY and "float64" in lab.backend.known_dtypes:
-            wide = lookup.into(lab.table64(*lookup.table.shape))
-            yield partial(_tangent, lab, wide, False)
-            yield partial(_tangent_of_dual, lab, wide, False)
-
-
-def _direction(lab: Lab, lookup: Lookup) -> Array:
-    made = lab.table if lookup.table.dtype == np.float32 else lab.table64
-    return made(*lookup.table.shape)
-
-
-def _tangent(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
-    f, direction = lab.bind(lookup), _direction(lab, lookup)
-    weight = lab.tensor(lookup.table).requires_grad_(trained)
-    results: Any = torch.func.jvp(
-        lambda w: f(lab.tensor(lookup.ids), w), (weight,), (lab.tensor(direction),)
-    )
-    out, tangent = results
-    yield Rows(f"the primal output of jvp for {lookup}", read(out), lookup)
-    yield Tangent(f"the tangent of jvp for {lookup}", read(tangent), lookup, direction)
-
-
-def _tangent_of_dual(lab: Lab, lookup: Lookup, trained: bool) -> Claims:
-    """Look up in a dual tensor, without torch.func: the target sees it as a plain one."""
-    f, direction = lab.bind(lookup), _direction(lab, lookup)
-    weight = lab.tensor(lookup.table).requires_grad_(trained)
-    forward_ad: Any = torch.autograd.forward_ad  # not typed
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(weight, lab.tensor(direction))
-        out, tangent = forward_ad.unpack_dual(f(lab.tensor(lookup.ids), dual))
-        yield Rows(f"the primal output of a dual table for {lookup}", read(out), lookup)
-        what = f"the tangent of the output of a dual table for {lookup}"
-        yield Tangent(what, read(tangent), lookup, direction)
-
-
-def _forward_over_reverse(lab: Lab) -> Iterator[Trial]:
-    for lookup in lab.lookups("padding_idx", "scale_grad_by_freq"):
-        yield partial(_tangent_of_gradient, lab, lookup)
-        yield partial(_tangent_of_dual_upstream, lab, lookup)
-
-
-def _tangent_of_gradient(lab: Lab, lookup: Lookup) -> Claims:
-    f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.tensor(lookup.table)
-    upstream, direction = lab.upstream(*lookup.shape), lab.upstream(*lookup.shape)
-
-    def pull(u: torch.Tensor) -> Any:
-        return torch.func.vjp(lambda w: f(ids, w), weight)[1](u)[0]
-
-    both = torch.func.jvp(pull, (lab.tensor(upstream),), (lab.tensor(direction),))
-    yield GradientOf(f"the gradient for {lookup}", read(both[0]), lookup, upstream)
-    what = f"the tangent of the gradient for {lookup}"
-    yield GradientOf(what, read(both[1]), lookup, direction)
-
-
-def _tangent_of_dual_upstream(lab: Lab, lookup: Lookup) -> Claims:
-    """Hand a dual upstream gradient to a backward pass, without torch.func."""
-    f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.leaf(lookup.table)
-    upstream, direction = lab.upstream(*lookup.shape), lab.upstream(*lookup.shape)
-    forward_ad: Any = torch.autograd.forward_ad  # not typed
-    with forward_ad.dual_level():
-        f(ids, forward_ad.make_dual(weight, torch.ones_like(weight)))  # raises: no forward mode
-        dual = forward_ad.make_dual(lab.tensor(upstream), lab.tensor(direction))
-        (gradient,) = torch.autograd.grad(f(ids, weight), weight, dual, create_graph=True)
-        got = forward_ad.unpack_dual(gradient).tangent
-    what = f"the tangent of the gradient for {lookup}, the upstream gradient being dual"
-    yield GradientOf(what, read(got), lookup, direction)
 
 
 def _func_grad(lab: Lab) -> Iterator[Trial]:
@@ -380,8 +307,8 @@ def _bounded_under_autocast(lab: Lab, lookup: Lookup) -> Claims:
 
 
 CHECKS: dict[str, Check] = {
-    "transforms.forward-mode": _forward_mode,
-    "transforms.forward-over-reverse": _forward_over_reverse,
+    "transforms.forward-mode": forward_mode,
+    "transforms.forward-over-reverse": forward_over_reverse,
     "transforms.func-grad": _func_grad,
     "transforms.jacobian": _jacobian,
     "transforms.batched-gradient": _batched,

@@ -1,0 +1,104 @@
+"""Lookups and their gradients in forward mode: of torch.func, and of dual tensors without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from embconform.conformance.cases.case import GradMode
+from embconform.conformance.lazy_torch import torch
+from embconform.conformance.observe import grad_context
+from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows, Tangent
+from embconform.conformance.probes.transforms.common import MANY, Claims, Lab, Trial
+from embconform.conformance.recording import read
+from embconform.reference.dtypes import Array
+
+FORWARD_MODES: Final[dict[GradMode, str]] = {"grad": "", "no_grad": ", under no_grad"}
+"""Where forward mode is tried, in words: no_grad switches reverse mode off alone."""
+_WAYS: Final[tuple[tuple[bool, GradMode], ...]] = (
+    (False, "grad"),
+    (True, "grad"),
+    (True, "no_grad"),
+)
+"""Whether the table is trained, and where it is looked up."""
+
+
+def forward_mode(lab: Lab) -> Iterator[Trial]:
+    """Look up in tables that carry a tangent."""
+    for lookup in lab.lookups("padding_idx", "scale_grad_by_freq"):
+        for trained, mode in _WAYS:
+            yield partial(_tangent, lab, lookup, trained, mode)
+            yield partial(_tangent_of_dual, lab, lookup, trained, mode)
+        if lookup.ids.size == MANY and "float64" in lab.backend.known_dtypes:
+            wide = lookup.into(lab.table64(*lookup.table.shape))
+            yield partial(_tangent, lab, wide, False, "grad")
+            yield partial(_tangent_of_dual, lab, wide, False, "grad")
+
+
+def _direction(lab: Lab, lookup: Lookup) -> Array:
+    made = lab.table if lookup.table.dtype == np.float32 else lab.table64
+    return made(*lookup.table.shape)
+
+
+def _tangent(lab: Lab, lookup: Lookup, trained: bool, mode: GradMode) -> Claims:
+    f, direction = lab.bind(lookup), _direction(lab, lookup)
+    weight = lab.tensor(lookup.table).requires_grad_(trained)
+    with grad_context(mode):
+        results: Any = torch.func.jvp(
+            lambda w: f(lab.tensor(lookup.ids), w), (weight,), (lab.tensor(direction),)
+        )
+    out, tangent = results
+    what = f"of jvp for {lookup}{FORWARD_MODES[mode]}"
+    yield Rows(f"the primal output {what}", read(out), lookup)
+    yield Tangent(f"the tangent {what}", read(tangent), lookup, direction)
+
+
+def _tangent_of_dual(lab: Lab, lookup: Lookup, trained: bool, mode: GradMode) -> Claims:
+    """Look up in a dual tensor, without torch.func: the target sees it as a plain one."""
+    f, direction = lab.bind(lookup), _direction(lab, lookup)
+    weight = lab.tensor(lookup.table).requires_grad_(trained)
+    forward_ad: Any = torch.autograd.forward_ad  # not typed
+    told = f"of a dual table for {lookup}{FORWARD_MODES[mode]}"
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(weight, lab.tensor(direction))
+        with grad_context(mode):
+            out, tangent = forward_ad.unpack_dual(f(lab.tensor(lookup.ids), dual))
+        yield Rows(f"the primal output {told}", read(out), lookup)
+        yield Tangent(f"the tangent of the output {told}", read(tangent), lookup, direction)
+
+
+def forward_over_reverse(lab: Lab) -> Iterator[Trial]:
+    """Go backward from upstream gradients that carry a tangent."""
+    for lookup in lab.lookups("padding_idx", "scale_grad_by_freq"):
+        yield partial(_tangent_of_gradient, lab, lookup)
+        yield partial(_tangent_of_dual_upstream, lab, lookup)
+
+
+def _tangent_of_gradient(lab: Lab, lookup: Lookup) -> Claims:
+    f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.tensor(lookup.table)
+    upstream, direction = lab.upstream(*lookup.shape), lab.upstream(*lookup.shape)
+
+    def pull(u: torch.Tensor) -> Any:
+        return torch.func.vjp(lambda w: f(ids, w), weight)[1](u)[0]
+
+    both = torch.func.jvp(pull, (lab.tensor(upstream),), (lab.tensor(direction),))
+    yield GradientOf(f"the gradient for {lookup}", read(both[0]), lookup, upstream)
+    what = f"the tangent of the gradient for {lookup}"
+    yield GradientOf(what, read(both[1]), lookup, direction)
+
+
+def _tangent_of_dual_upstream(lab: Lab, lookup: Lookup) -> Claims:
+    """Hand a dual upstream gradient to a backward pass, without torch.func."""
+    f, ids, weight = lab.bind(lookup), lab.tensor(lookup.ids), lab.leaf(lookup.table)
+    upstream, direction = lab.upstream(*lookup.shape), lab.upstream(*lookup.shape)
+    forward_ad: Any = torch.autograd.forward_ad  # not typed
+    with forward_ad.dual_level():
+        f(ids, forward_ad.make_dual(weight, torch.ones_like(weight)))  # raises: no forward mode
+        dual = forward_ad.make_dual(lab.tensor(upstream), lab.tensor(direction))
+        (gradient,) = torch.autograd.grad(f(ids, weight), weight, dual, create_graph=True)
+        got = forward_ad.unpack_dual(gradient).tangent
+    what = f"the tangent of the gradient for {lookup}, the upstream gradient being dual"
+    yield GradientOf(what, read(got), lookup, direction)
