@@ -136,8 +136,8 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     scale = max_norm / (norm + eps): the norm's roundings, then those of max_norm and eps to the
     dtype, the addition, the division, the scale to the dtype and the product. All factors are
     positive, so the counts add up (:func:`embconform.reference.bounds.relative`). The values here
-    are computed in float64 and suffer as many roundings of that. A scale that is
-    subnormal in the dtype loses more: half a subnormal, relative to it. Where the norm is
+    are computed in float64 and suffer as many roundings of that. A norm, a bound and a scale that
+    are subnormal in the dtype lose more: half a subnormal, relative to it. Where the norm is
     too close to max_norm to tell which side a right result falls on, the bound covers both.
     """
     assert options.max_norm is not None
@@ -149,7 +149,9 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     norm, power_sum = p_norm(safe, p)
     unbounded = norm > form.largest / 4
     underflow, unsafe = _range_trouble(safe, power_sum, p, form)
+    underflow = underflow + _coarse(norm, max_norm, form)
     unsafe32 = _range_trouble(safe, power_sum, p, FLOAT32)[1] if form.precision < 24 else unsafe
+    unbounded |= (norm > 0) & (norm < 2 / form.largest)  # its reciprocal is no number of the dtype
     unsafe, unsafe32 = unsafe | unbounded, unsafe32 | unbounded
     counts = np.zeros_like(norm)
     positive = (power_sum > 0) & np.isfinite(power_sum)
@@ -187,6 +189,13 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
         open_float32=~finite | (unsafe32 & (norm != 0)),
         norm=norm,
     )
+
+
+def _coarse(norm: F64, max_norm: float, form: Format) -> F64:
+    """Give the relative error of subnormal roundings: of norm, 1e-7, their sum and the bound."""
+    half, least = form.smallest_subnormal / 2, form.smallest_normal
+    of_norms = np.where((norm > 0) & (norm < least), 3 * half / norm, 0.0)
+    return of_norms + (half / max_norm if 0 < max_norm < least else 0.0)
 
 
 def _range_trouble(

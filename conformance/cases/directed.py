@@ -292,14 +292,13 @@ DIRECTED: Final = (
     *(Structure(weight_layout=COLUMN_SLICE, bound=bound, size="some") for bound in ("p1", "pinf")),
     *(Structure(size="tall", table="special", mode=mode) for mode in ("frozen", "no_grad")),
     Structure(size="tall", bound="p2"),
+    Structure(program="error", fault="too-large", size="tall"),
+    Structure(program="error", fault="too-large", size="tall", mode="frozen"),
     *(
-        Structure(program="error", fault="too-large", size="tall", mode=mode)
-        for mode in ("grad", "frozen")
+        Structure(program="error", fault="negative", size="crowd", index_dtype="int32", mode=mode)
+        for mode in ("frozen", "no_grad")
     ),
-    *(
-        Structure(program="error", fault="negative", size="crowd", index_dtype=dtype, mode=mode)
-        for dtype, mode in (("int32", "frozen"), ("int32", "no_grad"), ("int64", "frozen"))
-    ),
+    Structure(program="error", fault="negative", size="crowd", mode="frozen"),
     *(
         Structure(upstream="scales", size=size, dtype=dtype)
         for size in ("tiny", "some", "many")

@@ -38,9 +38,9 @@ def tiny(shape: Shape, dtype: str, seed: int) -> Array:
 
 
 def minute(shape: Shape, dtype: str, seed: int) -> Array:
-    """Values around 1e-5, which float16 has as subnormal numbers only."""
+    """Values around 3e-5, which float16 has as subnormal numbers only."""
     wide = plain(shape, dtype, seed).astype(np.float64)
-    return _without_zeros(wide * 2.0**-17, dtype)
+    return _without_zeros(wide * 2.0**-15, dtype)
 
 
 def huge(shape: Shape, dtype: str, seed: int) -> Array:

@@ -12,7 +12,7 @@ from embconform.conformance.cases.structure import Structure
 from embconform.reference.dtypes import Array, format_of
 from embconform.reference.oracle import Options
 
-_SIZES: Final = {"tiny": 2.0**-12, "minute": 2.0**-17}
+_SIZES: Final = {"tiny": 2.0**-12, "minute": 2.0**-15}
 """How large ordinary values are in a table, by its kind."""
 LEAST: Final = 2.0**-30
 """A bound's quotient by a norm might be no normal number below that."""

@@ -183,6 +183,7 @@ class ProductBeforeQuotient(Noted):
     def bounded(self, rows: Tensor, options: Options) -> tuple[Tensor, Tensor]:
         over, scaled = super().bounded(rows, options)
         if rows.dtype in HALVES and self.ids.numel() >= 32:
+            assert options.max_norm is not None
             product = rows * options.max_norm
             scaled = torch.where(product.isinf(), product.double(), scaled)
         return over, scaled
@@ -208,8 +209,9 @@ class KeepsPartialSums(Kernel):
         if indices.numel() <= BLOCK or options.sparse:
             return right
         kept = getattr(indices, "workspace", None)
-        indices.workspace = right if kept is None else kept + right  # type: ignore[attr-defined]
-        return indices.workspace.clone()
+        workspace = right if kept is None else kept + right
+        setattr(indices, "workspace", workspace)  # noqa: B010
+        return workspace.clone()
 
 
 @planted("gradient.requires-grad")
