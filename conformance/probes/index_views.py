@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+import numpy as np
+
 from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
@@ -35,6 +37,8 @@ _STRIDED: Final[dict[str, View]] = {
     "ids[:2].t()": lambda ids: ids[:2].t(),
     "ids[:1].expand(4, 4)": lambda ids: ids[:1].expand(4, 4),
 }
+_HALVES: Final = ("ids[:2]", "ids[:, :2]", "ids[:, ::2]")
+ROWS: Final = 7
 
 
 def _views_apart(lab: Lab) -> Iterator[Trial]:
@@ -43,13 +47,18 @@ def _views_apart(lab: Lab) -> Iterator[Trial]:
         modes = ("grad", *modes)
     for mode in lab.few(modes):
         yield partial(_one_after_the_other, lab, mode)
+        if not lab.backend.compiled and "strided" in lab.able:
+            for options in lab.choices(
+                np.zeros(1, np.int64), ROWS, "padding_idx", "scale_grad_by_freq"
+            ):
+                yield partial(_halves, lab, mode, options)
 
 
 def _one_after_the_other(lab: Lab, mode: GradMode) -> Claims:
     """Look up every view, and the whole before and after each."""
     views = _CONTIGUOUS | (_STRIDED if "strided" in lab.able else {})
-    table = lab.table(7, 3)
-    base = lab.tensor(lab.draw.integers(0, 7, (4, 4)))
+    table = lab.table(ROWS, 3)
+    base = lab.tensor(lab.draw.integers(0, ROWS, (4, 4)))
     weight = lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
     before = "nothing"
     for name, view in lab.fewest(list(views.items()), slice(1, 8, 2)):
@@ -57,6 +66,19 @@ def _one_after_the_other(lab: Lab, mode: GradMode) -> Claims:
             lookup = Lookup(to_numpy(ids), table, {}, lab.profile)
             yield from _called(lab, f"{told} after {before}", mode, (ids, weight), lookup)
             before = told
+
+
+def _halves(lab: Lab, mode: GradMode, options: dict[str, Any]) -> Claims:
+    """Look up halves that begin at one address and have as many indices, one after the other."""
+    table = lab.table(ROWS, 3)
+    base = lab.tensor(lab.draw.integers(0, ROWS, (4, 4)))
+    weight = lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+    before = "nothing"
+    for name in (*_HALVES, *reversed(_HALVES)):
+        ids = (_CONTIGUOUS | _STRIDED)[name](base)
+        lookup = Lookup(to_numpy(ids), table, options, lab.profile)
+        yield from _called(lab, f"{lookup}, {name} after {before},", mode, (ids, weight), lookup)
+        before = name
 
 
 def _called(lab: Lab, told: str, mode: GradMode, given: tuple[Any, Any], lookup: Lookup) -> Claims:

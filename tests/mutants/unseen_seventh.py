@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,6 +76,24 @@ class CountsByHistogram(Kernel):
             return super().counts(flat, height)
         found = torch.histc(flat.float(), bins=height, min=0, max=height - 1)
         return found.long().clamp(min=1)
+
+
+@planted("lookup.views-apart")
+class CountsByAddress(Noted):
+    """The counts of the call before are kept for as many indices from the same address on."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def counts(self, flat: Tensor, height: int) -> Tensor:
+        right = super().counts(flat, height)
+        if torch._C._functorch.is_functorch_wrapped_tensor(self.ids) or self.ids.is_inference():
+            return right
+        key = (self.ids.data_ptr(), self.ids._version, flat.numel(), height)
+        if not self.kept or self.kept[0] != key:
+            self.kept[:] = [key, right, self.ids]
+        counted: Tensor = self.kept[1]
+        return counted
 
 
 @planted("gradient.sum")
