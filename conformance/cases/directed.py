@@ -321,6 +321,7 @@ DIRECTED: Final = (
         for gradient in ("dense", "scaled")
     ),
     *(Structure(program="double-backward", size=size) for size in ("many", "most")),
+    *(Structure(size=size, dtype="float64", upstream="plain") for size in ("many", "most", "hot")),
 )
 
 
