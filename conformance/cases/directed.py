@@ -322,6 +322,8 @@ DIRECTED: Final = (
     ),
     *(Structure(program="double-backward", size=size) for size in ("many", "most")),
     *(Structure(size=size, dtype="float64", upstream="plain") for size in ("many", "most", "hot")),
+    *(Structure(bound="p2", table="lone-nan", size=size) for size in MIXED),
+    *(Structure(size="most", padding=padding, upstream="plain") for padding in ("zero", "last")),
 )
 
 

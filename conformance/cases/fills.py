@@ -77,6 +77,15 @@ def zero_rows(shape: Shape, dtype: str, seed: int) -> Array:
     return values
 
 
+def lone_nan(shape: Shape, dtype: str, seed: int) -> Array:
+    """Ordinary rows, and a NaN in one of them."""
+    values = plain(shape, dtype, seed).copy()
+    flat = values.reshape(-1)
+    if flat.size:
+        flat[seed % flat.size] = np.nan
+    return values
+
+
 def near(shape: Shape, dtype: str, seed: int) -> Array:
     """Rows of one number but for one element, the same number in most rows: all nearly equal."""
     rng = np.random.default_rng(seed)
@@ -195,6 +204,7 @@ TABLE_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "spike": spike,
     "zero-rows": zero_rows,
     "near": near,
+    "lone-nan": lone_nan,
 }
 UPSTREAM_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "units": units,

@@ -195,9 +195,9 @@ def filled_up(ids: Ids, padding: int, rng: Rng) -> Ids:
     Returns
     -------
     ndarray of int64, shape (n,)
-        `ids` itself once in three times.
+        `ids` itself once in four times.
     """
-    kind = rng.integers(3)
+    kind = rng.integers(4)
     if kind == 0 or not len(ids):
         return ids
     filled, place = ids.copy(), rng.integers(1, len(ids) + 1)
