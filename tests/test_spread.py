@@ -45,7 +45,7 @@ ENOUGH = 400
 """Calls after which a run has counted cases, and is far from the end: there are 1,866."""
 LOOKUP = "lookup.[!h]*,lookup.half-precision"
 """All but the huge table, which is refused while others leave less than 12 GiB of memory."""
-EAGER = ("eager", "--budget", "quick", "--max-examples", "600", "--select",
+EAGER = ("eager", "--budget", "quick", "--max-examples", "700", "--select",
          f"{LOOKUP},padding.*,gradient.*")  # fmt: skip
 BROKEN = ("planted.py:embed", "--budget", "quick", "--max-examples", "200", "--select",
           f"{LOOKUP},padding.*,gradient.*,module.*")  # fmt: skip

@@ -323,6 +323,11 @@ DIRECTED: Final = (
     *(Structure(program="double-backward", size=size) for size in ("many", "most")),
     *(Structure(size=size, dtype="float64", upstream="plain") for size in ("many", "most", "hot")),
     *(Structure(bound="p2", table="lone-nan", size=size) for size in MIXED),
+    *(
+        Structure(program="repeat", bound="p2", weight_layout=layout)
+        for layout in ("sliced", "transposed")
+    ),
+    Structure(gradient="sparse", size="no-indices", bound="p2", weight_layout="transposed"),
     *(Structure(size="most", padding=padding, upstream="plain") for padding in ("zero", "last")),
 )
 

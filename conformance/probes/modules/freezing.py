@@ -85,7 +85,7 @@ def _usable(output: torch.Tensor, what: str, module: Any) -> Claims:
     """Multiply an output by something trained, go backward, and write to it in place."""
     yield Must(not output.is_inference(), f"{what} is an inference tensor")
     rows, table = to_numpy(output), table_of(module)
-    scale: Any = torch.ones_like(output, requires_grad=True)
+    scale: Any = torch.ones_like(output).detach().requires_grad_()
     scaled = output * scale
     scaled.backward(upstream_of(scaled))
     wanted = rows * to_numpy(upstream_of(output))
