@@ -147,11 +147,11 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(wide).all(axis=-1))
     safe = np.where(finite[:, None], wide, 0.0)
     norm, power_sum = p_norm(safe, p)
-    unbounded = norm > form.largest / 4
+    # a norm or its reciprocal is no number of the dtype
+    unbounded = (norm > form.largest / 4) | ((norm > 0) & (norm < 2 / form.largest))
     underflow, unsafe = _range_trouble(safe, power_sum, p, form)
     underflow = underflow + _coarse(norm, max_norm, form)
     unsafe32 = _range_trouble(safe, power_sum, p, FLOAT32)[1] if form.precision < 24 else unsafe
-    unbounded |= (norm > 0) & (norm < 2 / form.largest)  # its reciprocal is no number of the dtype
     unsafe, unsafe32 = unsafe | unbounded, unsafe32 | unbounded
     counts = np.zeros_like(norm)
     positive = (power_sum > 0) & np.isfinite(power_sum)

@@ -42,6 +42,7 @@ FAR: Final = (2**32 + 3, 2**40, 2**62, 2**33 + 1)
 MARKERS: Final = (-100, -100, -(2**31))
 """What stands for no index: the one that losses ignore, and the least of 32 bits."""
 MATRIX: Final = 2
+"""Dimensions of a batch of sequences."""
 LANES: Final = 4
 """Indices of a crowd that an unrolled loop takes at once."""
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
@@ -171,6 +172,20 @@ def _log(draw: Draw, low: int, high: int) -> int:
     return int(size) + int(draw(between(0, 7)))
 
 
+def _kinds_of(s: Structure) -> tuple[str, ...]:
+    """List the patterns that a structure's many indices may follow."""
+    match s.size:
+        case "tall" if s.gradient.endswith("scaled"):  # what is counted, by a part of the index
+            return ("alike",) if s.rank < MATRIX else ("mirrored",)
+        case "tall" if s.bound != "none":  # what is bounded is marked by a part of the index
+            return ("alike",)
+        case "most" if s.gradient == "sparse":  # what fills a gradient up has rows of its own
+            return ("inner", *_MANY_KINDS, "top")
+        case "vast" if s.bound != "none":  # what is bounded is bounded where it is named first
+            return ("late",)
+    return _MIXED_KINDS if s.size in MIXED else _KINDS.get(s.size, _MANY_KINDS)
+
+
 class _Seeds:
     """Draws seeds for values; 0, the simplest, stays 0."""
 
@@ -243,7 +258,7 @@ class _Builder(Programs):
         count = self.draw(among(counts))
         if self.s.rank == 1:
             return (count,)
-        lead = (1,) * max(self.s.rank - MATRIX, 0)
+        lead = (1,) * (self.s.rank - MATRIX)
         if self.s.size == "vast":  # more rows of indices than a grid has
             return (*lead, count, 1)
         return (*lead, self.draw(between(2, 4)), count)
@@ -285,16 +300,7 @@ class _Builder(Programs):
         return np.array(sorted(ids) if kind == "rising" else ids, np.int64)
 
     def _many_ids(self, count: int) -> Ids:
-        kinds = _MIXED_KINDS if self.s.size in MIXED else _KINDS.get(self.s.size, _MANY_KINDS)
-        if self.s.size == "tall" and self.s.bound != "none":
-            kinds = ("alike",)  # what is bounded is marked by a part of the index
-        if self.s.size == "tall" and self.s.gradient.endswith("scaled"):
-            kinds = ("alike",) if self.s.rank < MATRIX else ("mirrored",)  # so is what is counted
-        if self.s.size == "most" and self.s.gradient == "sparse":
-            kinds = ("inner", *kinds, "top")  # what fills a gradient up has rows of its own
-        if self.s.size == "vast" and self.s.bound != "none":
-            kinds = ("late",)  # what is bounded is bounded wherever it is named first
-        kind = self.draw(among(kinds))
+        kind = self.draw(among(_kinds_of(self.s)))
         orders = ORDERS[:1] if kind == "late" else _ORDERS.get(self.s.size, ORDERS)
         order = self.draw(among(orders))
         rng = np.random.default_rng(self.random() + 1)

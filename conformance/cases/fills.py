@@ -7,7 +7,8 @@ kind asks for it, since a zero hides masking bugs (EMBEDDING-BUGS §3).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +32,17 @@ def plain(shape: Shape, dtype: str, seed: int) -> Array:
     return _without_zeros(values, dtype).reshape(shape)
 
 
-def tiny(shape: Shape, dtype: str, seed: int) -> Array:
-    """Values around 1e-4, where torch's 1e-7 in the renorm shows."""
-    wide = plain(shape, dtype, seed).astype(np.float64)
-    return _without_zeros(wide * 2.0**-12, dtype)
+SMALL: Final = {"tiny": 2.0**-12, "minute": 2.0**-15}
+"""How large ordinary values are in a table of small ones.
+
+Around 1e-4 torch's 1e-7 in the renorm shows; around 3e-5 float16 has subnormal numbers only.
+"""
 
 
-def minute(shape: Shape, dtype: str, seed: int) -> Array:
-    """Values around 3e-5, which float16 has as subnormal numbers only."""
+def small(size: float, shape: Shape, dtype: str, seed: int) -> Array:
+    """Ordinary values times one of :data:`SMALL`."""
     wide = plain(shape, dtype, seed).astype(np.float64)
-    return _without_zeros(wide * 2.0**-15, dtype)
+    return _without_zeros(wide * size, dtype)
 
 
 def huge(shape: Shape, dtype: str, seed: int) -> Array:
@@ -198,8 +200,7 @@ def _without_zeros(values: Any, dtype: str) -> Array:
 TABLE_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "plain": plain,
     "special": special,
-    "tiny": tiny,
-    "minute": minute,
+    **{name: partial(small, size) for name, size in SMALL.items()},
     "huge": huge,
     "spike": spike,
     "zero-rows": zero_rows,

@@ -6,14 +6,13 @@ from typing import Final
 
 import numpy as np
 
+from embconform.conformance.cases.fills import SMALL
 from embconform.conformance.cases.one_shape import one_padding
 from embconform.conformance.cases.programs import EITHER, Draw, among, between
 from embconform.conformance.cases.structure import Structure
 from embconform.reference.dtypes import Array, format_of
 from embconform.reference.oracle import Options
 
-_SIZES: Final = {"tiny": 2.0**-12, "minute": 2.0**-15}
-"""How large ordinary values are in a table, by its kind."""
 LEAST: Final = 2.0**-30
 """A bound's quotient by a norm might be no normal number below that."""
 
@@ -79,7 +78,7 @@ def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> fl
         return norm if kind == "met" else norm / 2
     ordinary = 1.0 if compiled else draw(among((1.0, 0.5, 2.0, 0.25, 4.0, 0.3, 1.7)))
     shared = 0.0 if compiled or not draw(EITHER) else _share_of_a_norm(draw, s, table)
-    return float(shared or ordinary * _SIZES.get(s.table, 1.0))
+    return float(shared or ordinary * SMALL.get(s.table, 1.0))
 
 
 def _share_of_a_norm(draw: Draw, s: Structure, table: Array) -> float:

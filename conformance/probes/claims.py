@@ -175,7 +175,11 @@ def compare_arrays(
 
 
 def compare(
-    what: str, got: Returned, exact: Array, bound: NDArray[np.float64] | None = None
+    what: str,
+    got: Returned,
+    exact: Array,
+    bound: NDArray[np.float64] | None = None,
+    dtype: str = "float32",
 ) -> Finding | None:
     """Compare what was returned with an array: dtype, shape, and bits or values within a bound.
 
@@ -186,7 +190,9 @@ def compare(
     got : Returned
     exact : ndarray
     bound : ndarray of float64, optional
-        How far float32 values may be from `exact`; None for equal bits.
+        How far values may be from `exact`; None for equal bits.
+    dtype : str, optional
+        What they must have under a bound; for equal bits it is that of `exact`.
 
     Returns
     -------
@@ -195,8 +201,8 @@ def compare(
     """
     if not got.dtype:
         return Finding(f"{what} is of type {got.kind}, must be a tensor", got.kind, "a tensor")
-    dtype = exact.dtype.name if bound is None else "float32"
-    found = _same_kind(what, (got.dtype, got.shape), (dtype, exact.shape))
+    wanted = exact.dtype.name if bound is None else dtype
+    found = _same_kind(what, (got.dtype, got.shape), (wanted, exact.shape))
     if found:
         return found
     if got.values is None:

@@ -12,7 +12,14 @@ import numpy as np
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Must, Refused
-from embconform.conformance.probes.trained import WIDTH, OfIndices, lookups, trained, where_allowed
+from embconform.conformance.probes.trained import (
+    FACTOR,
+    WIDTH,
+    OfIndices,
+    lookups,
+    trained,
+    where_allowed,
+)
 from embconform.conformance.probes.transforms.claims import (
     Bounded,
     GradientOf,
@@ -31,8 +38,6 @@ from embconform.conformance.probes.transforms.common import (
 from embconform.conformance.probes.written_outputs import written_output
 from embconform.conformance.recording import read, read_dense
 
-FACTOR: Final = 2.0
-"""What tables and outputs are multiplied by: a power of two, so that nothing rounds."""
 HIDDEN: Final = 4
 """Positions that a tied output layer sees."""
 

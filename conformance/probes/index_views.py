@@ -20,6 +20,7 @@ from embconform.conformance.probes.transforms.common import (
     rows_and_gradient,
 )
 from embconform.conformance.recording import read
+from embconform.reference.dtypes import Array
 
 _CLAUSE: Final = "lookup.views-apart"
 View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
@@ -54,13 +55,18 @@ def _views_apart(lab: Lab) -> Iterator[Trial]:
                 yield partial(_halves, lab, mode, options)
 
 
+def _drawn(lab: Lab, mode: GradMode) -> tuple[Array, torch.Tensor, torch.Tensor]:
+    """Draw a table, as an array and as a tensor, and indices into it."""
+    table = lab.table(ROWS, 3)
+    base = lab.tensor(lab.draw.integers(0, ROWS, (4, 4)))
+    trained = mode not in FROZEN and "gradient" in lab.able
+    return table, lab.tensor(table).requires_grad_(trained), base
+
+
 def _one_after_the_other(lab: Lab, mode: GradMode) -> Claims:
     """Look up every view, and the whole before and after each."""
     views = _CONTIGUOUS | (_STRIDED if "strided" in lab.able else {})
-    table = lab.table(ROWS, 3)
-    base = lab.tensor(lab.draw.integers(0, ROWS, (4, 4)))
-    weight = lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
-    before = "nothing"
+    (table, weight, base), before = _drawn(lab, mode), "nothing"
     for name, view in lab.fewest(list(views.items()), slice(1, 8, 2)):
         for told, ids in (("ids", base), (name, view(base))):
             lookup = Lookup(to_numpy(ids), table, {}, lab.profile)
@@ -70,10 +76,7 @@ def _one_after_the_other(lab: Lab, mode: GradMode) -> Claims:
 
 def _halves(lab: Lab, mode: GradMode, options: dict[str, Any]) -> Claims:
     """Look up halves that begin at one address and have as many indices, one after the other."""
-    table = lab.table(ROWS, 3)
-    base = lab.tensor(lab.draw.integers(0, ROWS, (4, 4)))
-    weight = lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
-    before = "nothing"
+    (table, weight, base), before = _drawn(lab, mode), "nothing"
     for name in (*_HALVES, *reversed(_HALVES)):
         ids = (_CONTIGUOUS | _STRIDED)[name](base)
         lookup = Lookup(to_numpy(ids), table, options, lab.profile)

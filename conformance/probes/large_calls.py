@@ -13,7 +13,14 @@ from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.outcome import raised_from
 from embconform.conformance.probes.claims import Must, Refused, SameBits
 from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup, Rows
-from embconform.conformance.probes.transforms.common import MAX_NORM, Claims, Lab, Trial, probe_of
+from embconform.conformance.probes.transforms.common import (
+    FLOAT32,
+    MAX_NORM,
+    Claims,
+    Lab,
+    Trial,
+    probe_of,
+)
 from embconform.conformance.recording import read
 from embconform.reference.dtypes import Array
 
@@ -22,8 +29,6 @@ COUNT: Final = 2**20 + 9
 """Indices of the largest call: more than 20 bits count."""
 WIDTH: Final = 2**15 + 33
 """Columns of the widest row: more than a short counts."""
-FLOAT32: Final = 2**24
-"""The first row whose successor float32 rounds."""
 ROWS: Final = np.array([0, 1, *range(FLOAT32 - 2, FLOAT32 + 7)])
 """Rows of a tall table that have values."""
 VOCABULARY: Final = 50_257

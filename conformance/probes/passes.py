@@ -332,7 +332,7 @@ def _gradient_of_packed(name: str, lab: Lab, lookup: Lookup) -> Claims:
     The indices are a buffer that was written to: a copy has their values, and another version.
     """
     (weight, f), upstream = trained(lab, lookup), lab.upstream(*lookup.shape)
-    ids = torch.zeros_like(lab.tensor(lookup.ids)).copy_(lab.tensor(lookup.ids))
+    ids = lab.tensor(lookup.ids).add_(0)
     with _packed(PACKED[name]):
         out = f(ids)
     torch.autograd.backward([out], [lab.tensor(upstream)])

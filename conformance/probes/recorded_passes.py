@@ -11,7 +11,6 @@ import numpy as np
 
 from embconform.backends.backend import TABLE_DTYPES
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.observe import to_torch
 from embconform.conformance.probes.claims import Must
 from embconform.conformance.probes.trained import WIDTH, lookups, many, trained
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, WideGradient
@@ -65,7 +64,7 @@ def _recorded(lab: Lab, lookup: Lookup, name: str) -> Claims:
     weight = lab.tensor(lookup.table).to(dtype).requires_grad_()
     for leaf in (False, True):
         upstream = _upstream(lab, lookup, name)
-        given = _tensor(lab, upstream).to(dtype).requires_grad_(leaf)
+        given = lab.tensor(upstream).to(dtype).requires_grad_(leaf)
         out: Any = functional(lab.tensor(lookup.ids), weight, **lookup.options)
         (got,) = torch.autograd.grad(out, weight, given, create_graph=True)
         what = f"torch.autograd.grad(create_graph=True) for {lookup}, of {name}"
@@ -78,10 +77,6 @@ def _upstream(lab: Lab, lookup: Lookup, name: str) -> Array:
     """Draw numbers whose sums are exact in a dtype, and in float64 beyond float32."""
     small = lab.small(*lookup.shape).astype(np.float64)
     return small + BEYOND * lab.small(*lookup.shape) if name == "float64" else small
-
-
-def _tensor(lab: Lab, array: Array) -> torch.Tensor:
-    return to_torch(array.copy()).to(lab.device)
 
 
 RECORDED_PASSES_PROBE: Final = probe_of(_CLAUSE, _asked_for, "gradient", name="recorded passes")

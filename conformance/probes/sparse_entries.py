@@ -15,14 +15,12 @@ from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Equal, Must, Returned
 from embconform.conformance.probes.trained import OfIndices, lookups, trained
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
+from embconform.conformance.probes.transforms.common import FLOAT32, Claims, Lab, Trial, probe_of
 
 _CLAUSE: Final = "sparse.asked-for"
 COUNTS: Final = (1025, 3073)
 """More entries than blocks of 1,024 have, and no multiple of any tile."""
 HEIGHT: Final = 50
-FLOAT32: Final = 2**24
-"""The first row whose successor float32 rounds."""
 
 
 def _asked_for(lab: Lab) -> Iterator[Trial]:

@@ -21,7 +21,7 @@ _CLAUSE: Final = "state.thread-count"
 COUNTS: Final = (1, 2, 3)
 HEIGHT, WIDTH = 37, 5
 GRAIN: Final = 1024
-"""Rows that one thread bounds at least, in a loop as torch shares loops out."""
+"""Indices or rows that one thread takes at least, in a loop as torch shares loops out."""
 
 
 def _shared_out(lab: Lab) -> Iterator[Trial]:
@@ -41,9 +41,13 @@ def _refused(count: int) -> Claims:
 
 
 def _ids(lab: Lab) -> Array:
-    """Draw indices, more than 1,024 and a number that neither 2 nor 3 divides."""
-    size = 6 * int(lab.draw.integers(171, 200)) + int(lab.draw.choice([1, 5]))
-    return lab.draw.integers(0, HEIGHT, size)
+    """Draw indices, more than a grain."""
+    return lab.draw.integers(0, HEIGHT, _undivided(lab, GRAIN))
+
+
+def _undivided(lab: Lab, least: int) -> int:
+    """Draw a number that is larger than that, and that neither 2 nor 3 divides."""
+    return 6 * (least // 6 + int(lab.draw.integers(1, 30))) + int(lab.draw.choice([1, 5]))
 
 
 def _with_threads(lab: Lab, count: int, ids: Array) -> Claims:
@@ -64,8 +68,8 @@ def _with_threads(lab: Lab, count: int, ids: Array) -> Claims:
 
 
 def _bounded(lab: Lab, count: int, trained: bool) -> Claims:
-    """Bound distinct rows, more than two grains and a number that neither 2 nor 3 divides."""
-    size = 6 * (2 * GRAIN // 6 + int(lab.draw.integers(1, 30))) + int(lab.draw.choice([1, 5]))
+    """Bound distinct rows, more than two grains."""
+    size = _undivided(lab, 2 * GRAIN)
     table = lab.draw.standard_normal((size + 2, WIDTH)).astype(np.float32)
     ids = lab.draw.permutation(size)
     lookup = Lookup(ids, table, {"max_norm": MAX_NORM}, lab.profile)

@@ -115,10 +115,7 @@ def _in_other_states(lab: Lab, ids: Array, width: int) -> Iterator[Trial]:
     if lab.device != "cpu" or lab.backend.compiled:
         return  # the settings are the CPU's, and a refused call may cost another device
     yield from _while_flushed(lab, ids, width)
-    choices = list(lab.choices(ids, 6, "max_norm"))
-    if "sparse" in lab.able:
-        choices.append({"sparse": True})
-    for options in choices:
+    for options in _choices(lab, ids, "max_norm"):
         lookup = Lookup(ids, lab.table(6, width) * np.float32(2), options, lab.profile)
         yield partial(_passes, lab, lookup, recorded="gradient" in lab.able, unusual=True)
         for dtype in ("float32", "float64"):
@@ -126,12 +123,16 @@ def _in_other_states(lab: Lab, ids: Array, width: int) -> Iterator[Trial]:
                 yield partial(_refused, lab, lookup.into(lookup.table.astype(dtype)))
 
 
+def _choices(lab: Lab, ids: Array, *names: str) -> Iterator[dict[str, Any]]:
+    yield from lab.choices(ids, 6, *names)
+    if "sparse" in lab.able:
+        yield {"sparse": True}
+
+
 def _while_flushed(lab: Lab, ids: Array, width: int) -> Iterator[Trial]:
     """Let subnormal numbers be flushed to zero, as audio and old models ask for."""
     names = [name for name in TABLE_DTYPES if name in lab.backend.known_dtypes]
-    choices = list(lab.choices(ids, 6, "padding_idx", "scale_grad_by_freq", "max_norm"))
-    if "sparse" in lab.able:
-        choices.append({"sparse": True})
+    choices = _choices(lab, ids, "padding_idx", "scale_grad_by_freq", "max_norm")
     for name, options in product(names, choices):
         lookup = Lookup(ids, lab.table(6, width) * np.float32(2), options, lab.profile)
         recorded = "gradient" in lab.able

@@ -15,6 +15,8 @@ from embconform.conformance.probes.transforms.common import Claims, Lab
 from embconform.reference.clause import Profile
 
 WIDTH: Final = 5
+FACTOR: Final = 2.0
+"""What tables and outputs are multiplied by: a power of two, so that nothing rounds."""
 FEW: Final = 5
 """Indices of the call that tells what autograd allows."""
 TALL: Final = 61

@@ -13,15 +13,13 @@ from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.probes.claims import SameBits
-from embconform.conformance.probes.trained import lookups, many, trained, where_allowed
+from embconform.conformance.probes.trained import FACTOR, lookups, many, trained, where_allowed
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial
 from embconform.conformance.recording import read_dense
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
-FACTOR: Final = 2.0
-"""What outputs are multiplied by: a power of two, so that nothing rounds."""
 MANY: Final = 300
 """More indices than a tile of 256 has, and no multiple of any tile."""
 

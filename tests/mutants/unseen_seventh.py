@@ -29,7 +29,7 @@ class ShardsAreAdded(Served):
 
 
 @planted("errors.without-grad")
-class ShardsAreEven(Served):
+class ShardsAreEven(Kernel):
     """A tall table is filled up with zero rows to shards of one height, and those are legal."""
 
     def check_range(self, indices: Tensor, weight: Tensor, options: Options) -> None:
@@ -51,7 +51,7 @@ class ShardsAreEven(Served):
 
 
 @planted("errors.int32")
-class TwoSignsAtOnce(Served):
+class TwoSignsAtOnce(Kernel):
     """Of many int32 indices the signs are read from pairs, whose sign is that of the second."""
 
     def check_range(self, indices: Tensor, weight: Tensor, options: Options) -> None:
@@ -153,7 +153,7 @@ class ShiftsAndBack(Served):
 
 
 class OwnNorms(Kernel):
-    """A right embedding that bounds rows in float32, or in the dtype where that is wider."""
+    """A right embedding that bounds only rows that it measures: all of them."""
 
     def bounded(self, rows: Tensor, options: Options) -> tuple[Tensor, Tensor]:
         over, scaled = super().bounded(rows, options)

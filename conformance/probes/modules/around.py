@@ -14,6 +14,7 @@ from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Equal, SameBits
 from embconform.conformance.probes.modules.claims import SameBehaviour
 from embconform.conformance.probes.modules.common import (
+    FACTOR,
     IDS,
     PADDING,
     ROWS,
@@ -26,8 +27,6 @@ from embconform.conformance.probes.modules.common import (
 )
 from embconform.reference.dtypes import Array
 
-FACTOR: Final = 2.0
-"""What hooks and parametrizations multiply by: a power of two, so that nothing rounds."""
 OTHER_IDS: Final = ((2, 4, 2), (0, 4, 1))
 """What a pre-hook gives in the place of the indices."""
 MANY: Final = 66_001

@@ -15,6 +15,7 @@ from embconform.conformance.probes.modules.common import (
     Claims,
     Subject,
     described,
+    gradient_of,
     run,
     serve,
     table_of,
@@ -211,12 +212,7 @@ def _add_gradient(module: Any, ids: torch.Tensor) -> Behaviour:
     """Go backward without forgetting the gradient before."""
     output = module(ids)
     output.backward(upstream_of(output))
-    gradient = module.weight.grad
-    return {
-        "the layout of the gradient": str(gradient.layout),
-        "the dtype of the gradient": str(gradient.dtype),
-        "the gradient": to_numpy(gradient.to_dense()),
-    }
+    return gradient_of(module)
 
 
 def _cast_with_options(subject: Subject, before: str, after: str) -> Claims:

@@ -27,6 +27,8 @@ WIDTH: Final = 4
 PADDING: Final = 1
 IDS: Final = ((3, PADDING, 3), (0, PADDING, 3))
 """Row 3 three times and not in a run, padding twice; rows 2 and 4 not at all."""
+FACTOR: Final = 2.0
+"""What hooks, layers and parametrizations multiply by: a power of two, so that nothing rounds."""
 
 _OPTION_SETS: Final[tuple[dict[str, Any], ...]] = (
     {},
@@ -178,6 +180,16 @@ def upstream_of(output: torch.Tensor) -> torch.Tensor:
     return powers[steps]
 
 
+def gradient_of(module: Any) -> Behaviour:
+    """Write down what can be seen of a module's gradient."""
+    gradient = module.weight.grad
+    return {
+        "the layout of the gradient": str(gradient.layout),
+        "the dtype of the gradient": str(gradient.dtype),
+        "the gradient": to_numpy(gradient.to_dense()),
+    }
+
+
 def run(module: Any, ids: torch.Tensor) -> Behaviour:
     """Look up, go backward where that is possible, and write down all that can be seen.
 
@@ -199,14 +211,10 @@ def run(module: Any, ids: torch.Tensor) -> Behaviour:
         "requires_grad of the output": plain(output.requires_grad),
         "requires_grad of the table": plain(module.weight.requires_grad),
     }
-    gradient = None
     if output.requires_grad:
         output.backward(upstream_of(output))
-        gradient = module.weight.grad
-    if gradient is not None:
-        seen["the layout of the gradient"] = str(gradient.layout)
-        seen["the dtype of the gradient"] = str(gradient.dtype)
-        seen["the gradient"] = to_numpy(gradient.to_dense())
+    if module.weight.grad is not None:
+        seen |= gradient_of(module)
     module.weight.grad = None
     return {**seen, "the table after the call": table_of(module)}
 

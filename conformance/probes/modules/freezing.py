@@ -10,6 +10,7 @@ from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Must, SameBits
 from embconform.conformance.probes.modules.claims import SameBehaviour
 from embconform.conformance.probes.modules.common import (
+    FACTOR,
     IDS,
     Claims,
     Subject,
@@ -19,8 +20,6 @@ from embconform.conformance.probes.modules.common import (
     upstream_of,
 )
 
-FACTOR: Final = 2.0
-"""What outputs are multiplied by: a power of two, so that nothing rounds."""
 Switch = Callable[[Any, bool], Any]
 SWITCHES: Final[dict[str, Switch]] = {
     "module.requires_grad_": lambda module, on: module.requires_grad_(on),

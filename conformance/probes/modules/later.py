@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Refused
 from embconform.conformance.probes.modules.changes import OPTIONS_SET, sets
 from embconform.conformance.probes.modules.claims import SameBehaviour
@@ -12,6 +11,7 @@ from embconform.conformance.probes.modules.common import (
     Claims,
     Subject,
     described,
+    gradient_of,
     run,
     upstream_of,
 )
@@ -61,10 +61,6 @@ def _between(subject: Subject, given: dict[str, Any], name: str, value: Any) -> 
     for when, (output, options) in outputs.items():
         module.weight.grad = None
         output.backward(upstream_of(output))
-        gradient, wanted = module.weight.grad, run(subject.filled(**options), ids)
-        seen = {
-            "the layout of the gradient": str(gradient.layout),
-            "the gradient": to_numpy(gradient.to_dense()),
-        }
+        seen, wanted = gradient_of(module), run(subject.filled(**options), ids)
         which = f"a call of a module{described(given)}, {when}, its backward pass being later,"
         yield SameBehaviour(which, seen, {key: wanted[key] for key in seen})

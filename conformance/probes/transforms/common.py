@@ -43,6 +43,10 @@ MANY: Final = 70
 """Indices of the longest lookup: more than two warps have lanes, and no multiple of eight."""
 
 
+FLOAT32: Final = 2**24
+"""The first row whose successor float32 rounds."""
+
+
 @dataclass(frozen=True)
 class Lab:
     """Makes lookups and calls the backend.
