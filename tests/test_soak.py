@@ -20,12 +20,14 @@ import subprocess, sys
 subprocess.run([sys.executable, "-c", {server!r}], check=True)
 """
 GROWS = """
-import time
+import os, time
 kept = []
 for _ in range(60):
     kept.append(b'x' * 2**20)
     time.sleep(0.02)
+os._exit(0)
 """
+"""Ends with what it holds: Python would give it back first, and a sample might come after."""
 
 
 def samples(hourly: float, noise: float = 3.0, minutes: int = 20) -> list[Sample]:
