@@ -13,6 +13,7 @@ from performance_support import EAGER, cell, target, workload
 from scipy.stats import zipfian
 
 from embconform.performance import ids as streams
+from embconform.performance import passes
 from embconform.performance.floors import FOOTPRINTS, Bandwidth, Traffic, traffic
 from embconform.performance.measure import Status, measure
 from embconform.performance.passes import PASSES, make_inputs
@@ -106,6 +107,15 @@ def test_the_fit_of_zipfs_law_finds_the_exponent(exponent: float) -> None:
 
 def test_zipfs_law_fits_real_text() -> None:
     assert 0.6 < streams.zipf_exponent() < 1.3
+
+
+def test_values_of_a_large_table_come_again_elsewhere_in_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(passes, "_DRAWN", 97)
+    weight = make_inputs(workload(rows=97, width=8), "cpu", 0).weight
+    assert weight.unique().numel() == 97
+    assert len(weight.unique(dim=0)) == 97
 
 
 def test_the_bytes_that_must_move() -> None:
