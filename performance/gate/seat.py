@@ -45,6 +45,7 @@ class Seat:
         self.side = side
         self._path = [*side.roots, *(entry for entry in search_path if entry not in side.roots)]
         self._modules: dict[str, ModuleType] = {}
+        self._strangers: dict[str, ModuleType] = {}
         operators = _operators()
         with self.active():
             find = resolve_there if side.is_embconform else resolve
@@ -91,7 +92,15 @@ class Seat:
 
     def _own(self) -> list[str]:
         """Name the modules that came from the side's trees."""
-        return [name for name, module in list(sys.modules.items()) if self._is_own(module)]
+        own = []
+        for name, module in list(sys.modules.items()):
+            if self._strangers.get(name) is module:
+                continue
+            if self._is_own(module):
+                own.append(name)
+            elif _file(module):
+                self._strangers[name] = module
+        return own
 
     def _is_own(self, module: ModuleType) -> bool:
         places = [file] if (file := _file(module)) else _folders(module)
