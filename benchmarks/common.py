@@ -2,7 +2,7 @@
 
 import os
 from contextlib import suppress
-from importlib.util import find_spec
+from importlib import import_module
 
 ALL_BACKENDS = ("eager", "textbook", "compile")
 ALL_WORKLOADS = (
@@ -28,10 +28,40 @@ SECONDS = 0.1 if QUICK else 0.4
 """A backend and cell, at least; slow cells take longer for their fewest rounds."""
 
 
+USED = (
+    "backends.backend",
+    "backends.targets",
+    "conformance.quiet",
+    "performance.floors",
+    "performance.measure",
+    "performance.passes",
+    "performance.render.json",
+    "performance.workloads",
+)
+"""Modules of embconform that a measurement needs; older commits have some of them elsewhere."""
+
+
+def needs(*modules):
+    """Skip a benchmark of a commit that lacks a module of embconform.
+
+    Raises
+    ------
+    NotImplementedError
+        asv shows it as skipped where a ``setup`` raises it.
+    """
+    for module in modules:
+        try:
+            import_module(f"embconform.{module}")
+        except ModuleNotFoundError as error:
+            raise NotImplementedError(f"this commit has no {error.name}") from error
+
+
 def why_not(device):
     """Say why a device can't be measured here, or nothing."""
-    if find_spec("embconform.performance") is None:
-        return "this commit has no embconform.performance"
+    try:
+        needs(*USED)
+    except NotImplementedError as error:
+        return str(error)
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():

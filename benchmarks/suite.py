@@ -3,10 +3,11 @@
 import subprocess
 import sys
 
-from benchmarks.common import PROFILE
+from benchmarks.common import PROFILE, needs
 
 CASES = {"quick": 100, "regular": 1_000}
 REPEATS = 5
+ENGINE = "conformance.running.engine"
 
 
 def _import_seconds(*modules):
@@ -24,6 +25,10 @@ class Suite:
     """Cases a second of ``embconform validate eager``."""
 
     timeout = 300
+
+    def setup(self):
+        """Skip commits that have the engine elsewhere."""
+        needs("backends.deviations", "backends.targets", "conformance.options", ENGINE)
 
     def track_cases_per_second(self):
         """Track judged cases over the seconds of the run, once everything is imported."""
@@ -57,13 +62,17 @@ class Import:
 
     timeout = 120
 
+    def setup(self):
+        """Skip commits that have the engine elsewhere."""
+        needs(ENGINE)
+
     def track_import_embconform(self):
         """Track ``import embconform``, which must not import torch."""
         return _import_seconds("embconform")
 
     def track_import_engine(self):
         """Track the import of everything that a run needs, torch included."""
-        return _import_seconds("embconform.conformance.running.engine")
+        return _import_seconds(f"embconform.{ENGINE}")
 
     track_import_embconform.unit = "seconds"
     track_import_engine.unit = "seconds"
