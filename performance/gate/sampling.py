@@ -16,10 +16,12 @@ from embconform.performance.gate.workers import Crew
 from embconform.performance.memory import Memory
 
 BATCH_SECONDS: Final = 0.01
-PAIRS: Final = 12
-"""Rounds of a restart; each gives a batch of every arm, in an order drawn anew."""
+PAIRS: Final = 8
+"""Rounds of a restart; each gives a batch of every arm."""
 GRAIN: Final = 10
 """Calls of a batch come in multiples of this, so that a tenth more is a whole number."""
+SLICES: Final = 10
+"""Turns that a batch is cut into, in an order drawn anew: a burst of other work meets all arms."""
 PLANTED_SLOWDOWN: Final = 0.1
 WEIGHED: Final = 2
 """Restarts in which memory is measured: a finding has to recur."""
@@ -103,18 +105,27 @@ class Sampler:
     def _rounds(self, crew: Crew, benchmark: Benchmark) -> dict[str, F64]:
         """Let the arms take turns; give seconds a call, one a round."""
         number = self._number(crew, benchmark)
-        times: dict[str, list[float]] = {arm.name: [] for arm in self.arms}
-        for turn in range(-1, self.pairs):  # the first round warms up
-            for k in self.rng.permutation(len(self.arms)):
-                arm = self.arms[k]
-                extra = round(number * arm.slowdown)
-                batch = Batch(arm.side, benchmark, number, extra, turn + 1)
-                times[arm.name].append(crew.ask(batch, arm.side))
-        kept = {name: np.array(values[1:]) for name, values in times.items()}
+        rounds = [
+            self._round(crew, benchmark, number, turn)
+            for turn in range(self.pairs + 1)  # the first warms up
+        ]
+        kept = {arm.name: np.array([times[arm.name] for times in rounds[1:]]) for arm in self.arms}
         mine = self.seconds.setdefault(benchmark.name, {})
         for name, values in kept.items():
             mine.setdefault(name, []).append(float(np.median(values)))
         return kept
+
+    def _round(self, crew: Crew, benchmark: Benchmark, number: int, turn: int) -> dict[str, float]:
+        """Let each arm have a batch, in slices that take turns; give seconds a call."""
+        total = {arm.name: 0.0 for arm in self.arms}
+        for part in range(SLICES):
+            for k in self.rng.permutation(len(self.arms)):
+                arm = self.arms[k]
+                more, left = divmod(round(number * arm.slowdown), SLICES)
+                extra = more + (part < left)
+                batch = Batch(arm.side, benchmark, number // SLICES, extra, turn + part)
+                total[arm.name] += crew.ask(batch, arm.side) / SLICES
+        return total
 
     def _number(self, crew: Crew, benchmark: Benchmark) -> int:
         """Find once how many calls make a batch, in whole grains."""
