@@ -171,8 +171,8 @@ def within(
     Finding or None
         The element that exceeds its bound by most.
     """
-    seen = got.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
+        seen = got.astype(np.float64)
         error = np.abs(seen - exact)
         wrong = where & ~(error <= bound)
     if not wrong.any():

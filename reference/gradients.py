@@ -167,7 +167,7 @@ def _summed(
         divisor = np.maximum(counts, 1)[:, None].astype(np.float64)
         values, magnitudes, errors = values / divisor, magnitudes / divisor, errors / divisor
     roundings = np.where(counts > 1, SCALE_ROUNDINGS, 0.0)[:, None] if scaled else 0.0
-    u, n = form.unit_roundoff, counts[:, None]
+    u, n = form.unit_roundoff, _added(terms.values, ids, counts)
     rounded = np.where((n > 1) | (errors > 0), u * np.abs(values), 0.0)
     # the last addition rounds the sum; what went through a scale or a norm is rounded once more
     again = rounded if scaled else np.where(errors > 0, rounded, 0.0)
@@ -188,6 +188,14 @@ def _summed(
         beyond = (np.abs(values) == magnitudes) & (magnitudes >= 2 * form.largest) & (errors == 0)
         special[beyond] = np.copysign(np.inf, values[beyond])
     return Gradient(values, own, wide, opened | overflow, counts, magnitudes, special)
+
+
+def _added(terms: F64, ids: NDArray[np.int64], counts: NDArray[np.int64]) -> F64:
+    """Count the terms that a sum may be rounded for: all but zeros, shape (V, d) or (V, 1)."""
+    nonzero = terms != 0
+    if nonzero.all():
+        return counts[:, None].astype(np.float64)
+    return segment_sums(ids, nonzero.astype(np.float64), len(counts), exact=False)
 
 
 @np.errstate(invalid="ignore")  # infinities of both signs

@@ -24,6 +24,7 @@ from embconform.conformance.cases.structure import (
     PAIRED,
     POOLED,
     ROW_SLICE,
+    UNEVEN,
     UPSTREAM_LAYOUTS,
 )
 from embconform.conformance.observe import to_numpy, to_torch
@@ -91,7 +92,7 @@ class TestEveryLayout:
 
     def test_views_have_guards_on_both_sides(self, layout: Layout, shape: tuple[int, ...]) -> None:
         laid = lay_out(placed(layout, shape))
-        if layout in ("contiguous", "columns", "paired"):
+        if layout in ("contiguous", "columns", "paired", "uneven"):
             assert laid.offset == 0
         elif addresses(laid):
             assert min(addresses(laid)) > 0
@@ -119,6 +120,7 @@ class TestWhatTheyAre:
             "columns": (8, 1),
             "pooled": (0, 1),
             "paired": (8, 2),
+            "uneven": (5, 1),
         }
 
     def test_only_the_last_two_axes_are_swapped(self) -> None:
@@ -134,7 +136,8 @@ class TestWhatTheyAre:
         assert strides("pooled", (2, 3, 4)) == (4, 0, 1)
 
     def test_every_layout_is_listed(self) -> None:
-        sides = {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, ROW_SLICE, COLUMN_SLICE, POOLED, PAIRED}
+        alone = {ROW_SLICE, COLUMN_SLICE, POOLED, PAIRED, UNEVEN}
+        sides = {*INDEX_LAYOUTS, *UPSTREAM_LAYOUTS, *alone}
         assert set(LAYOUTS) == sides
 
     @pytest.mark.parametrize("layout", SHARING)

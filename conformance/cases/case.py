@@ -27,6 +27,7 @@ Layout = Literal[
     "columns",
     "pooled",
     "paired",
+    "uneven",
 ]
 GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
 """What the table requires and the context of the calls; served: frozen, in inference mode."""

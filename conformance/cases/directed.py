@@ -18,6 +18,7 @@ from embconform.conformance.cases.structure import (
     PLAIN,
     POOLED,
     ROW_SLICE,
+    UNEVEN,
     UPSTREAM_LAYOUTS,
     WEIGHT_LAYOUTS,
     Structure,
@@ -329,6 +330,42 @@ DIRECTED: Final = (
     ),
     Structure(gradient="sparse", size="no-indices", bound="p2", weight_layout="transposed"),
     *(Structure(size="most", padding=padding, upstream="plain") for padding in ("zero", "last")),
+    *(
+        Structure(weight_layout=UNEVEN, size=size, dtype=dtype, mode=mode)
+        for size, mode in (("some", "grad"), ("tiles", "no_grad"))
+        for dtype in ("float16", "bfloat16", "float32")
+    ),
+    Structure(weight_layout=UNEVEN, size="tiles", dtype="bfloat16", bound="p2"),
+    *(
+        Structure(size="tiles", table="special", dtype=dtype, mode=mode)
+        for dtype in ("float16", "bfloat16", "float32")
+        for mode in ("grad", "no_grad")
+    ),
+    Structure(size="towering"),
+    *(Structure(size="longest", bound="p2", table=table) for table in ("spike", "plain")),
+    Structure(size="longest", bound="p2", table="spike", dtype="float16"),
+    *(Structure(bound=bound, table="dust") for bound in ("p2", "p1", "pinf")),
+    *(
+        Structure(upstream="gaps", size=size, gradient=gradient)
+        for size in ("wide", "block", "many")
+        for gradient in ("dense", "sparse")
+    ),
+    *(Structure(upstream="gaps", size="block", dtype=d) for d in ("float64", "bfloat16")),
+    *(
+        Structure(upstream="few", size=size, gradient="scaled", dtype=dtype)
+        for size in ("hot", "most")
+        for dtype in ("float16", "bfloat16", "float32")
+    ),
+    *(
+        Structure(upstream="large", size=size, gradient="scaled", dtype=dtype)
+        for size in ("tiny", "some")
+        for dtype in ("float16", "float32")
+    ),
+    *(
+        Structure(upstream="nonfinite", upstream_layout=layout, size=size, padding=padding)
+        for layout in ("expanded", "broadcast")
+        for size, padding in (("tiny", "zero"), ("some", "none"))
+    ),
 )
 
 

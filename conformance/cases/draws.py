@@ -33,7 +33,12 @@ COUNTS: Final = (31, 32, 33, 64, 128, 255, 256, 257, 768, 769, 1000, 1001, 1024,
 WIDTHS: Final = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1023, 1024, 1025)
 WIDEST: Final = (1025, 1024, 2500, 4101)
 MOST: Final = (3073, 1025)
-HEIGHTS: Final = (70_001, 65_537, 32_769, 70_001)
+HEIGHTS: Final = (70_001, 65_537, 40_001, 65_536)
+LONGEST: Final = (12_300, 24_601)
+"""More columns than 48 KiB hold, of four bytes and of two."""
+TOWERING: Final = (600_001,)
+"""More rows than 32 bits number beside the places of 4,096 indices."""
+TILE: Final = (16, 32, 64)
 APART: Final = (400, 1_200, 70_001)
 HOT: Final = (5_000, 5_000, 5_000, 100_000)
 CROWD: Final = (5_000,)
@@ -47,7 +52,17 @@ LANES: Final = 4
 """Indices of a crowd that an unrolled loop takes at once."""
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
 VECTORS: Final = (4, 8, 12, 16, 20, 24)
-_LARGE: Final = {"wide": WIDTHS, "widest": WIDEST, "tall": HEIGHTS, "apart": APART}
+_WIDE: Final = {"wide": WIDTHS, "widest": WIDEST, "longest": LONGEST, "tiles": TILE}
+_HIGH: Final = {"tall": HEIGHTS, "towering": TOWERING, "apart": APART}
+_COUNTS: Final = {
+    "many": COUNTS,
+    "most": MOST,
+    "vast": VAST,
+    "hot": HOT,
+    "crowd": CROWD,
+    "tiles": TILE,
+    "towering": (3_100,),
+}
 _MANY_KINDS: Final = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top", "edges")
 _MIXED_KINDS: Final = (
     *("uniform", "distinct", "lone", "runs", "swapped", "few"),
@@ -56,6 +71,8 @@ _MIXED_KINDS: Final = (
 _KINDS: Final = {
     "tall": ("top", "uniform", "edges", "alike"),
     "hot": ("hot",),
+    "tiles": ("uniform", "cyclic", "distinct"),
+    "towering": ("uniform", "top"),
     "apart": ("apart",),
     "paced": ("falling", "paced", "mirrored", "doubled"),
 }
@@ -131,11 +148,11 @@ def draw_case(
 
 
 def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
+    if s.size in _WIDE:
+        return draw(between(least, 4)), draw(among(_WIDE[s.size]))
+    if s.size in _HIGH:
+        return draw(among(_HIGH[s.size])), draw(between(least, 2))
     match s.size:
-        case "wide" | "widest":
-            return draw(between(least, 4)), draw(among(_LARGE[s.size]))
-        case "tall" | "apart":
-            return draw(among(_LARGE[s.size])), draw(between(least, 2))
         case "paced":
             return draw(between(12, 60)), draw(between(8, 24))
         case "no-columns" | "one-column":
@@ -254,8 +271,7 @@ class _Builder(Programs):
         return tuple(draw(between(self.least, 3)) for _ in range(s.rank))
 
     def _counted_shape(self) -> tuple[int, ...]:
-        counts = {"many": COUNTS, "most": MOST, "vast": VAST, "hot": HOT}.get(self.s.size, CROWD)
-        count = self.draw(among(counts))
+        count = self.draw(among(_COUNTS[self.s.size]))
         if self.s.rank == 1:
             return (count,)
         lead = (1,) * (self.s.rank - MATRIX)

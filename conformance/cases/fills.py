@@ -32,10 +32,11 @@ def plain(shape: Shape, dtype: str, seed: int) -> Array:
     return _without_zeros(values, dtype).reshape(shape)
 
 
-SMALL: Final = {"tiny": 2.0**-12, "minute": 2.0**-15}
+SMALL: Final = {"tiny": 2.0**-12, "minute": 2.0**-15, "dust": 2.0**-26}
 """How large ordinary values are in a table of small ones.
 
-Around 1e-4 torch's 1e-7 in the renorm shows; around 3e-5 float16 has subnormal numbers only.
+Around 1e-4 torch's 1e-7 in the renorm shows; around 3e-5 float16 has subnormal numbers only; around
+1e-8 a norm is less than the 1e-7.
 """
 
 
@@ -80,11 +81,11 @@ def zero_rows(shape: Shape, dtype: str, seed: int) -> Array:
 
 
 def lone_nan(shape: Shape, dtype: str, seed: int) -> Array:
-    """Ordinary rows, and a NaN in one of them."""
+    """Ordinary rows, and a NaN in one of them, which signals: arithmetic of any kind quiets it."""
     values = plain(shape, dtype, seed).copy()
-    flat = values.reshape(-1)
-    if flat.size:
-        flat[seed % flat.size] = np.nan
+    words = values.reshape(-1).view(f"u{values.itemsize}")
+    if words.size:
+        words[seed % words.size] = np.array([np.inf], values.dtype).view(words.dtype)[0] + 5
     return values
 
 
@@ -163,6 +164,29 @@ def wild(shape: Shape, dtype: str, seed: int) -> Array:
     return rows.reshape(shape)
 
 
+def gaps(shape: Shape, dtype: str, seed: int) -> Array:
+    """Ordinary values, but runs of rows are 0, and rows up to some column or from one on."""
+    rng = np.random.default_rng(seed)
+    values = plain(shape, dtype, seed).copy()
+    rows = values.reshape(-1, shape[-1]) if values.size else values
+    for _ in range(1 + len(rows) // 200 if values.size else 0):
+        first = rng.integers(len(rows))
+        rows[first : first + rng.integers(1, 100)] = 0
+        cut, column = rng.integers(len(rows), size=2), rng.integers(shape[-1])
+        rows[cut[0], :column] = 0
+        rows[cut[1], column:] = 0
+    return rows.reshape(shape)
+
+
+def few(shape: Shape, dtype: str, seed: int) -> Array:
+    """Small whole numbers in at most three rows, 0 in all others: sums that lose nothing."""
+    values = np.zeros(shape, format_of(dtype).dtype)
+    rows = values.reshape(-1, shape[-1]) if values.size else values
+    for place in np.random.default_rng(seed).integers(0, max(len(rows), 1), 3 * bool(len(rows))):
+        rows[place] = 1 + place % 3
+    return values
+
+
 def scales(shape: Shape, dtype: str, seed: int) -> Array:
     """Rows of one size each, from 2**-60 to 2**60, or from 2**-12 to 2**4 in float16."""
     rng = np.random.default_rng(seed)
@@ -213,6 +237,8 @@ UPSTREAM_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "ones": ones,
     "wild": wild,
     "scales": scales,
+    "gaps": gaps,
+    "few": few,
     "subnormal": subnormal,
     "large": large,
     "nonfinite": nonfinite,

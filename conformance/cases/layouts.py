@@ -131,6 +131,8 @@ def _strides(layout: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]
         padded[-1] += 2
     if layout == "columns" and shape:
         padded[-1] += ALIGNED - padded[-1] % ALIGNED
+    if layout == "uneven" and shape:
+        padded[-1] += 1 + padded[-1] % 2
     if layout in ("stepped", "paired"):
         factor = 2
     strides: list[int] = []
@@ -154,7 +156,7 @@ def lay_out(placed: Placed) -> Laid:
         all: values along them must be equal); windows (rows that each start one element after the
         row before, as torch.Tensor.unfold gives); rows (contiguous, two rows into the buffer);
         columns (from the first element of the buffer, rows a multiple of eight elements apart: the
-        first columns of an array, which are aligned);
+        first columns of an array, which are aligned); uneven (the same, rows an odd number apart);
         pooled (stride 0 on the last axis but one, as a sum over the tokens of a text gives);
         paired (stepped, but from the first element of the buffer: the first of each pair).
 
@@ -165,7 +167,11 @@ def lay_out(placed: Placed) -> Laid:
     values = placed.values
     strides, span = _strides(placed.layout, values.shape)
     rows = 2 * values.shape[-1] if values.ndim and values.shape[-1] else GUARD
-    guard = {"contiguous": 0, "columns": 0, "paired": 0, "rows": rows}.get(placed.layout, GUARD)
+    guard = GUARD
+    if placed.layout in ("contiguous", "columns", "paired", "uneven"):
+        guard = 0
+    elif placed.layout == "rows":
+        guard = rows
     base: Any = np.empty(span + 2 * guard, values.dtype)
     base[...] = GUARD_VALUE
     laid = Laid(base, values.shape, strides, guard)

@@ -59,7 +59,7 @@ class Structure:
 
 
 PLAIN: Final = Structure()
-_IN_NO_PAIRS: Final = ("swapped", "windows", "rows", "columns", "pooled", "paired")
+_IN_NO_PAIRS: Final = ("swapped", "windows", "rows", "columns", "pooled", "paired", "uneven")
 WEIGHT_LAYOUTS: Final[tuple[Layout, ...]] = tuple(
     one for one in get_args(Layout) if one not in _IN_NO_PAIRS
 )
@@ -67,6 +67,8 @@ ROW_SLICE: Final[Layout] = "rows"
 """A layout of tables that takes no part in the pairs: it differs from offset by where it starts."""
 COLUMN_SLICE: Final[Layout] = "columns"
 """Another one: the first columns of a wider table, which is sliced, but at its base's start."""
+UNEVEN: Final[Layout] = "uneven"
+"""Another one: like columns, but with rows an odd number of elements apart."""
 OVERLAPPING: Final[Layout] = "windows"
 """Another one: each row of a table starts within the row before."""
 POOLED: Final[Layout] = "pooled"
@@ -92,6 +94,6 @@ BACKWARD_ONLY: Final = (
 )
 OUT_OF_RANGE: Final = ("too-large", "negative", "far-positive", "far-negative", "far-offset")
 """Faults of the indices' values, which a device may find only when it is too late."""
-COUNTED: Final = ("many", "most", "hot", "crowd", "vast")
+COUNTED: Final = ("many", "most", "hot", "crowd", "vast", "tiles", "towering")
 MIXED: Final = ("some", "block")
 """Sizes that lie anywhere between the thresholds, indices, rows and columns at once."""

@@ -217,7 +217,7 @@ def table_untouched(view: CallView) -> Finding | None:
 
 
 def _holds_nan(view: CallView) -> Mask:
-    return np.asarray(np.isnan(view.expected_copy.astype(np.float64)).any(axis=-1))
+    return np.asarray(np.isnan(view.expected_copy).any(axis=-1))
 
 
 @judge(
@@ -258,7 +258,7 @@ def float32_accumulation(view: CallView) -> Finding | None:
 
 
 def _overflowing(view: CallView) -> Mask:
-    finite = np.isfinite(view.expected_copy.astype(np.float64)).all(axis=-1)
+    finite = np.isfinite(view.expected_copy).all(axis=-1)
     mask = view.limit.open & finite & (view.limit.norm > 1)
     return mask if view.torch else mask & ~view.padded
 

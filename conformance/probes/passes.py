@@ -29,8 +29,6 @@ from embconform.reference.dtypes import Array
 TWICE: Final = np.float32(2)
 TALL: Final = np.array([257, 771, 257, 4, 799])
 """Indices that bfloat16 rounds, into a table of 800 rows."""
-OFTEN: Final = np.array([2] * 267 + [1, 3, 1])
-"""Indices of which one occurs so often that bfloat16 rounds the number, and one over it."""
 _SCALED: Final = "scale_grad_by_freq"
 
 
@@ -315,15 +313,12 @@ PACKED: Final = {"copies": _copied, "bfloat16 where it is of floating point": _s
 def _saved(lab: Lab) -> Iterator[Trial]:
     names = lab.few(list(PACKED))
     for lookup in lookups(lab, _SCALED):
-        for name in names if "max_norm" not in lookup.options else names[:1]:
+        for name in names[:1] if {"max_norm", _SCALED} & lookup.options.keys() else names:
             yield partial(_gradient_of_packed, name, lab, lookup)
     if not lab.backend.compiled:
         tall = Lookup(TALL, np.abs(lab.table(800, WIDTH)) + 1, {}, lab.profile)
-        often = Lookup(OFTEN, np.abs(lab.table(5, WIDTH)) + 1, {_SCALED: True}, lab.profile)
         for name in names:
             yield partial(_gradient_of_packed, name, lab, tall)
-            if _SCALED in lab.able:
-                yield partial(_gradient_of_packed, name, lab, often)
 
 
 def _gradient_of_packed(name: str, lab: Lab, lookup: Lookup) -> Claims:

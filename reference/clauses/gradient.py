@@ -111,8 +111,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Hooks on saved tensors that keep copies, as torch.autograd.graph.save_on_cpu does, or "
-        "that shorten floating-point ones, leave the gradient of a lookup as it is: neither "
-        "indices nor counts are saved as floats.",
+        "that shorten floating-point ones, leave the gradient of a lookup as it is: no indices are "
+        "saved as floats. A scaled one may save what it multiplies by.",
         "torch.autograd.graph.saved_tensors_hooks; forced: the gradient depends on indices alone",
         "with torch.autograd.graph.saved_tensors_hooks(shorten_floats, restore):\n"
         "    out = embedding(torch.tensor([257]), weight)\n"
