@@ -21,7 +21,7 @@ from embconform.conformance.outcome import Outcome
 from embconform.conformance.running.runner import Runner
 from embconform.conformance.views import BackwardView, CallView, views
 from embconform.reference.clause import Level, registry
-from embconform.reference.dtypes import Array, format_of, ulp
+from embconform.reference.dtypes import Array, format_of, in_float64, ulp
 from embconform.reference.oracle import Options, p_norm
 
 DTYPES: Final = ("float64", "float32", "float16", "bfloat16")
@@ -197,7 +197,7 @@ def _norm(case: Case, outcome: Outcome) -> Sample:
             limit, p = view.limit, view.options.norm_type
             rows = (limit.values, limit.bound, limit.bound_float32)
             limits = _Limits(*(p_norm(each, p)[0] for each in rows))
-            got, _ = p_norm(view.output.astype(np.float64), p)
+            got, _ = p_norm(in_float64(view.output), p)
             return _worst(case, outcome, "max-norm.", got, limits)
     return Sample("", "", 0, why=_why(outcome))
 

@@ -22,7 +22,7 @@ from embconform.conformance.cases.case import (
 from embconform.conformance.outcome import GradientSeen, Outcome, StepSeen
 from embconform.reference.bounds import relative
 from embconform.reference.clause import Profile
-from embconform.reference.dtypes import Array, Format, bits, format_of
+from embconform.reference.dtypes import Array, Format, bits, format_of, in_float64
 from embconform.reference.gradients import Gradient, double_backward, gradient, segment_sums
 from embconform.reference.oracle import Bounded, Options, bound_rows
 
@@ -189,7 +189,7 @@ class CallView(View):
     @cached_property
     def special(self) -> bool:
         """Whether the table holds signed zeros, subnormals, infinities or NaN."""
-        wide = self.before.astype(np.float64)
+        wide = in_float64(self.before)
         with np.errstate(invalid="ignore"):
             odd = ~np.isfinite(wide) | (np.abs(wide) < self.form.smallest_normal)
         return bool(odd.any())

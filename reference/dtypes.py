@@ -65,6 +65,21 @@ def format_of(name: str) -> Format:
     )
 
 
+def in_float64(array: Array) -> NDArray[np.float64]:
+    """Convert to float64; NumPy warns of signalling NaNs, which become quiet.
+
+    Parameters
+    ----------
+    array : ndarray of any floating-point dtype
+
+    Returns
+    -------
+    ndarray of float64, of the same shape
+    """
+    with np.errstate(invalid="ignore"):
+        return array.astype(np.float64)
+
+
 def bits(array: Array) -> Array:
     """View an array as unsigned integers of the same width.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embconform.reference.bounds import exponent_roundings, norm_roundings, relative
 from embconform.reference.clause import Profile
-from embconform.reference.dtypes import Array, Format, format_of
+from embconform.reference.dtypes import Array, Format, format_of, in_float64
 
 F64 = NDArray[np.float64]
 FLOAT32: Final = format_of("float32")
@@ -142,7 +142,7 @@ def bound_rows(rows: Array, options: Options, profile: Profile, form: Format) ->
     """
     assert options.max_norm is not None
     max_norm, p = options.max_norm, options.norm_type
-    wide = rows.astype(np.float64)
+    wide = in_float64(rows)
     width = rows.shape[-1]
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(wide).all(axis=-1))
     safe = np.where(finite[:, None], wide, 0.0)

@@ -357,9 +357,8 @@ DIRECTED: Final = (
         for dtype in ("float16", "bfloat16", "float32")
     ),
     *(
-        Structure(upstream="large", size=size, gradient="scaled", dtype=dtype)
-        for size in ("tiny", "some")
-        for dtype in ("float16", "float32")
+        Structure(upstream="sizeable", size=size, gradient="scaled", dtype="float16")
+        for size in ("tiny", "some", "many")
     ),
     *(
         Structure(upstream="nonfinite", upstream_layout=layout, size=size, padding=padding)

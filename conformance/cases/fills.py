@@ -202,10 +202,13 @@ def subnormal(shape: Shape, dtype: str, seed: int) -> Array:
     return (units(shape, dtype, seed).astype(np.float64) * smallest).astype(format_of(dtype).dtype)
 
 
-def large(shape: Shape, dtype: str, seed: int) -> Array:
-    """Positive values near the largest number: three of them add up to infinity in any order."""
+def large(least: float, shape: Shape, dtype: str, seed: int) -> Array:
+    """Positive values of at least a part of the largest number, and at most a third more.
+
+    Of nearly the largest number three add up to infinity in any order.
+    """
     form = format_of(dtype)
-    share = np.random.default_rng(seed).uniform(0.75, 1.0, shape)
+    share = np.random.default_rng(seed).uniform(least, least * 4 / 3, shape)
     return (share * form.largest).astype(form.dtype)
 
 
@@ -240,7 +243,8 @@ UPSTREAM_FILLS: dict[str, Callable[[Shape, str, int], Array]] = {
     "gaps": gaps,
     "few": few,
     "subnormal": subnormal,
-    "large": large,
+    "large": partial(large, 0.75),
+    "sizeable": partial(large, 0.36),
     "nonfinite": nonfinite,
     "nonfinite-padding": units,
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embconform.reference.dtypes import Array, bits
+from embconform.reference.dtypes import Array, bits, in_float64
 
 READABLE = 64
 """Arrays of more elements than this are written as compressed bytes."""
@@ -74,7 +74,7 @@ def _shortest(value: object, dtype: np.dtype[Any]) -> object:
 
 
 def _has_payload(array: Array) -> bool:
-    return array.dtype.kind not in "biu" and bool(np.isnan(array.astype(np.float64)).any())
+    return array.dtype.kind not in "biu" and bool(np.isnan(in_float64(array)).any())
 
 
 def _pattern_code(array: Array, dtype: str) -> str:

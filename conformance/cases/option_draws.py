@@ -10,7 +10,7 @@ from embconform.conformance.cases.fills import SMALL
 from embconform.conformance.cases.one_shape import one_padding
 from embconform.conformance.cases.programs import EITHER, Draw, among, between
 from embconform.conformance.cases.structure import Structure
-from embconform.reference.dtypes import Array, format_of
+from embconform.reference.dtypes import Array, format_of, in_float64
 from embconform.reference.oracle import Options
 
 LEAST: Final = 2.0**-30
@@ -83,7 +83,7 @@ def _draw_bound(draw: Draw, s: Structure, table: Array, *, compiled: bool) -> fl
 
 def _share_of_a_norm(draw: Draw, s: Structure, table: Array) -> float:
     """Give nine tenths or half of a row's norm, which a shortcut may take for small; else 0."""
-    row = table[draw(between(0, len(table) - 1))].astype(np.float64) if len(table) else table
+    row = in_float64(table[draw(between(0, len(table) - 1))]) if len(table) else table
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.linalg.norm(row, float(s.bound[1:]))) if row.size else 0.0
     share = norm * draw(among((0.5, 0.9)))

@@ -72,7 +72,7 @@ def _gradient_rules(s: Structure) -> bool:
 def _upstream_rules(s: Structure) -> bool:
     if s.upstream == "subnormal" and (s.bound, s.gradient, s.padding) != ("none", "dense", "none"):
         return False  # a clause of its own judges the sum, and products would be rounded there
-    if s.upstream == "large" and (s.bound != "none" or s.gradient not in ("dense", "scaled")):
+    if s.upstream == "large" and (s.bound, s.gradient) != ("none", "dense"):
         return False
     if s.upstream == "scales" and s.table == "huge":
         return False  # their product is beyond the largest number

@@ -13,6 +13,7 @@ from embconform.conformance.judges.lookup import outside
 from embconform.conformance.judges.padding import compare_gradient
 from embconform.conformance.judging import judge
 from embconform.conformance.views import BackwardView, CallView
+from embconform.reference.dtypes import in_float64
 from embconform.reference.oracle import EPSILON, p_norm
 
 Mask = NDArray[np.bool_]
@@ -272,7 +273,7 @@ def _overflowing(view: CallView) -> Mask:
 def finite(view: CallView) -> Finding | None:
     """Demand that rows whose norm overflows come out finite, bounded and not all 0."""
     assert view.options.max_norm is not None
-    out = view.output.astype(np.float64)
+    out = in_float64(view.output)
     norms, _ = p_norm(np.where(np.isfinite(out), out, 0.0), view.options.norm_type)
     slack = 1 + 2.0**-4
     good = np.isfinite(out).all(axis=-1) & (norms > 0) & (norms <= view.options.max_norm * slack)

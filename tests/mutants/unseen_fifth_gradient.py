@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from copy import copy
-from dataclasses import replace
 from typing import Any
 from weakref import ref
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from embconform.mutants.kernel import Kernel, Options, _Gradient
+from embconform.mutants.kernel import Kernel, Options
 from embconform.mutants.percall import PerCall, in_memory_order
 from embconform.mutants.registry import planted
 from embconform.mutants.unseen_fourth_grads import OfTable
@@ -157,34 +156,6 @@ class EqualsAreStoredOnce(PerCall):
             return self.kept[1]
         self.kept[:] = [key, right]
         return right
-
-
-class _SavesShares(torch.autograd.Function):
-    """A lookup that saves one over the count of each index."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, indices: Tensor, kernel: Kernel, options: Options) -> Any:
-        counts = kernel.counts(kernel.flat(indices), len(weight))
-        ctx.save_for_backward(indices, 1.0 / counts[indices].unsqueeze(-1).to(weight.dtype))
-        ctx.call = kernel, len(weight), replace(options, scale_grad_by_freq=False)
-        return kernel.lookup(indices, weight, options)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Any) -> Any:
-        indices, shares = ctx.saved_tensors
-        return _Gradient.apply(upstream[0] * shares, indices, ctx.call), None, None, None
-
-
-@planted("gradient.saved-tensors")
-class SharesAmongFloats(Kernel):
-    """What a share is divided by is saved as a float, the division being done already."""
-
-    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
-        self.check_range(indices, weight, options)
-        plain = options.max_norm is None and options.padding_idx is None and not options.sparse
-        if not (plain and options.scale_grad_by_freq and weight.dtype is torch.float32):
-            return super().forward(indices, weight, options)
-        return _SavesShares.apply(weight, indices, self, options)
 
 
 @planted("gradient.asked-for")
