@@ -12,14 +12,14 @@ import numpy as np
 
 from embconform.conformance.finding import Finding
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Claim, Returned, compare
+from embconform.conformance.probes.claims import Claim, Must, Returned, compare
 from embconform.conformance.probes.trained import WIDTH, trained
 from embconform.conformance.probes.transforms.claims import Lookup
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read
 from embconform.reference.dtypes import Array
 
-_CLAUSE: Final = "gradient.asked-for"
+_CLAUSE: Final = "gradient.third-derivative"
 ROWS: Final = 7
 WIDE: Final = 2**11 + 5
 """Columns of wide rows: more than two blocks of 1,024 threads have."""
@@ -52,7 +52,7 @@ class Second(Claim):
 
 
 def _seconds(lab: Lab) -> Iterator[Trial]:
-    if lab.backend.compiled or "double_backward" not in lab.able:
+    if lab.backend.compiled:
         return  # no compiler sees a second pass
     dtypes = ("int32", "int64") if "int32" in lab.able else ("int64",)
     turns = cycle(dtypes)
@@ -78,9 +78,14 @@ def _second(lab: Lab, lookup: Lookup, dtype: str, layout: str) -> Claims:
     weight, f = trained(lab, seen)
     direction, given = lab.small(*seen.table.shape), lab.leaf(lab.upstream(*seen.shape))
     (gradient,) = torch.autograd.grad(f(ids), weight, given, create_graph=True)
+    told = f"{seen} of {dtype}, {layout}, in {seen.table.shape[1]} columns"
+    recorded = gradient.requires_grad
+    yield Must(recorded, f"the gradient, recorded by create_graph=True, has no graph for {told}")
     (got,) = torch.autograd.grad((gradient * lab.tensor(direction)).sum(), given)
-    what = f"the derivative of a gradient by its upstream gradient for {seen} of {dtype}, {layout}"
-    yield Second(f"{what}, in {seen.table.shape[1]} columns", read(got), seen, direction)
+    what = f"the derivative of a gradient by its upstream gradient for {told}"
+    yield Second(what, read(got), seen, direction)
 
 
-SECOND_PASSES_PROBE: Final = probe_of(_CLAUSE, _seconds, "gradient", name="second passes")
+SECOND_PASSES_PROBE: Final = probe_of(
+    _CLAUSE, _seconds, "gradient", "double_backward", name="second passes", may_refuse=True
+)

@@ -58,8 +58,7 @@ CLAUSES = (
         "gradient.asked-for",
         Level.MUST,
         BOTH,
-        "torch.autograd.grad returns the gradient, recorded by create_graph=True too, whose "
-        "derivative by the upstream gradient looks a direction up and is 0 at padding, and in a "
+        "torch.autograd.grad returns the gradient, recorded by create_graph=True too, and in a "
         "second pass that of what the upstream gradient is then, and leaves .grad alone; so does a "
         "pass that asks for another gradient only. An output that retains its gradient changes "
         "nothing, and one that is sent none counts as one that is sent zeros.",
@@ -489,8 +488,9 @@ CLAUSES = (
         "gradient.third-derivative",
         Level.MAY,
         BOTH,
-        "The derivative of the gradient can be differentiated again, by the table and by the "
-        "upstream gradient, with padding_idx as without.",
+        "The gradient is recorded by create_graph=True and can be differentiated, and again, by "
+        "the table and by the upstream gradient, with padding_idx as without, for indices of each "
+        "dtype and layout.",
         "forced: the backward pass is linear, and its derivative a lookup; gradient penalties in "
         "meta-learning",
         "g = torch.func.grad(lambda w: embedding(ids, w).pow(3).sum())\n"
