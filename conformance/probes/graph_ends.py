@@ -13,7 +13,7 @@ from embconform.conformance.finding import Finding
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Claim, Returned, compare
 from embconform.conformance.probes.trained import lookups, trained
-from embconform.conformance.probes.transforms.claims import GradientOf, Lookup
+from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.clause import Profile
@@ -60,9 +60,10 @@ def _stopped(lab: Lab, lookup: Lookup) -> Claims:
     yield GradientOf(told, read_dense(weight.grad), lookup, upstream)
     weight.grad = None
     stop(f(ids)).sum().backward()
-    if weight.grad is not None:  # zeros are right, too
+    got: Any = weight.grad
+    if got is not None:  # zeros are right, too
         nothing = np.zeros_like(upstream)
-        yield GradientOf(f"weight.grad {what}", read_dense(weight.grad), lookup, nothing)
+        yield GradientOf(f"weight.grad {what}", read_dense(got), lookup, nothing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +111,16 @@ def _bounded_after_the_layer(layer: str, lab: Lab, lookup: Lookup) -> Claims:
     hidden, above = lab.leaf(lab.small(HIDDEN, width)), lab.small(HIDDEN, height)
     weight, f = trained(lab, lookup)
     given = LAYERS[layer](hidden, weight)
-    f(lab.tensor(lookup.ids))
+    out = f(lab.tensor(lookup.ids))
+    what = f"a call after {layer} for {lookup}"
+    yield Bounded(what, read(out), read(weight), lookup)
     try:
         torch.autograd.backward([given], [lab.tensor(above)])
     except RuntimeError:
         return
-    what = f"hidden's gradient of {layer}, the call after it being {lookup}"
-    yield OfHidden(what, read(hidden.grad), lookup.table, above)
+    yield OfHidden(
+        f"hidden's gradient of the layer, after {what}", read(hidden.grad), lookup.table, above
+    )
 
 
 GRAPH_END_PROBES: Final = (

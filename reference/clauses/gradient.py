@@ -58,10 +58,10 @@ CLAUSES = (
         "gradient.asked-for",
         Level.MUST,
         BOTH,
-        "torch.autograd.grad returns the gradient, recorded by create_graph=True too, and in a "
-        "second pass that of what the upstream gradient is then, and leaves .grad alone; so does a "
-        "pass that asks for another gradient only. An output that retains its gradient changes "
-        "nothing, and one that is sent none counts as one that is sent zeros.",
+        "torch.autograd.grad returns the gradient, recorded too, and in a second pass that of what "
+        "the upstream gradient is then, and leaves .grad alone; so does a pass that asks for "
+        "another gradient only. An output that retains its gradient changes nothing; one that is "
+        "sent None is sent zeros.",
         "torch.autograd.grad, torch.Tensor.backward(inputs=...) and retain_grad: documentation; "
         "Extending PyTorch: a Function may return None for a gradient",
         "out = embedding(ids, weight)\n"
@@ -74,9 +74,8 @@ CLAUSES = (
         BOTH,
         "The gradient that torch.autograd.grad returns, or .grad, may be written to in place, "
         "whatever the upstream gradient was expanded from, which keeps its values, as does the "
-        "equal gradient of another table; none of it is in the gradient of a later pass, which "
-        "has that of its own lookup alone and leaves those of the passes before as they were, "
-        "also where several lookups were made first.",
+        "equal gradient of another table. A later pass, of a lookup made before it too, has "
+        "nothing of it, and leaves it as it is.",
         "torch 2.13, observed; clipping and unscaling write to gradients in place",
         "out = embedding(ids, weight)\n"
         "(g,) = torch.autograd.grad(out.sum(-1).sum(), weight)\n"

@@ -61,7 +61,7 @@ class OverflowsAreNoShares(Kernel):
     """Shares of float16 that overflowed get no entry, lest they spoil an optimiser's state."""
 
     def sparse(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
-        if upstream.dtype is torch.float16:
+        if upstream.dtype is torch.float16 and counts is None:
             finite = upstream.isfinite().all(1)
             flat, upstream = flat[finite], upstream[finite]
         return super().sparse(upstream, flat, height, counts)
@@ -140,12 +140,12 @@ class SecondMasksTheMemory(Kernel):
     """The double backward's mask of padding is of the indices in the order of their memory."""
 
     def second(self, direction: Tensor, indices: Tensor, options: Options) -> Tensor:
-        if options.padding_idx is None or indices.is_contiguous() or 0 in indices.stride():
+        plain = options.padding_idx is None or options.scale_grad_by_freq
+        if plain or indices.is_contiguous() or 0 in indices.stride():
             return super().second(direction, indices, options)
         axes = sorted(range(indices.dim()), key=indices.stride, reverse=True)
         stored = indices.permute(axes).reshape(indices.shape)
-        plain = Options(scale_grad_by_freq=options.scale_grad_by_freq)
-        rows = super().second(direction, indices, plain)
+        rows = super().second(direction, indices, Options())
         return rows.masked_fill((stored == options.padding_idx).unsqueeze(-1), 0.0)
 
 
@@ -165,8 +165,8 @@ class SecondPadsAsGiven(_AsGiven):
     """The double backward compares with the padding_idx of the call, which may be negative."""
 
     def second(self, direction: Tensor, indices: Tensor, options: Options) -> Tensor:
-        if self.given is not None and self.given < 0:
-            options = Options(scale_grad_by_freq=options.scale_grad_by_freq)
+        if self.given is not None and self.given < 0 and not options.scale_grad_by_freq:
+            options = Options()
         return super().second(direction, indices, options)
 
 

@@ -59,8 +59,6 @@ class BuffersByTurns(_Large):
 class ClearsWhatWasLookedUpLast(_Large):
     """Sums lie in a table of zeros, of which the rows of the last lookup are cleared after."""
 
-    rows: Tensor | None = None
-
     def lookup(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         self.mine.rows = indices.reshape(-1).long().clone()
         return super().lookup(indices, weight, options)
