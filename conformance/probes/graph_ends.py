@@ -44,6 +44,8 @@ def _halves(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
         return  # no compiler sees what follows
     for lookup in lookups(lab, "scale_grad_by_freq"):
+        if lab.backend.interpreter and lookup.options:
+            continue  # many indices cost seconds there
         yield partial(_stopped, lab, lookup)
         if "sparse" in lab.able and lookup.ids.ndim and lookup.options.keys() <= {"padding_idx"}:
             yield partial(_stopped, lab, replace(lookup, options=lookup.options | {"sparse": True}))

@@ -30,10 +30,12 @@ FEW: Final = 12
 def _held(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
         return  # no compiler sees what is kept between passes
-    large = () if lab.backend.interpreter else _large(lab)
-    for lookup, reverse in zip(
-        (*large, *lookups(lab, "scale_grad_by_freq")), cycle((False, True)), strict=False
-    ):
+    small = lookups(lab, "scale_grad_by_freq")
+    if lab.backend.interpreter:  # each pass costs a tenth of a second there
+        every = [lookup for lookup in small if not lookup.options]
+    else:
+        every = [*_large(lab), *small]
+    for lookup, reverse in zip(every, cycle((False, True)), strict=False):
         yield partial(_passes_apart, lab, lookup, reverse)
 
 

@@ -55,10 +55,13 @@ def _laid_out(lab: Lab) -> Iterator[Trial]:
     if lab.backend.compiled:
         return  # each layout costs seconds there
     turns = cycle(AXES)
-    for lookup in _sequences(lab):
+    every = _sequences(lab)
+    for lookup in islice(every, 1) if lab.backend.interpreter else every:
         for axes in islice(turns, 2) if lookup.options else AXES:
             yield partial(_gradient_of_order, axes, lab, lookup)
     for lookup in lookups(lab, "scale_grad_by_freq"):
+        if lab.backend.interpreter and lookup.options:
+            continue
         for spread, value in SPREADS.items():
             if lookup.options.keys() <= {"padding_idx"} or value == "inf":
                 yield partial(_gradient_of_expanded, spread, lab, lookup)
