@@ -140,13 +140,15 @@ class SecondMasksTheMemory(Kernel):
     """The double backward's mask of padding is of the indices in the order of their memory."""
 
     def second(self, direction: Tensor, indices: Tensor, options: Options) -> Tensor:
-        plain = options.padding_idx is None or options.scale_grad_by_freq
-        if plain or indices.is_contiguous() or 0 in indices.stride():
+        padding = options.padding_idx
+        if padding is None or options.scale_grad_by_freq:
+            return super().second(direction, indices, options)
+        if indices.is_contiguous() or 0 in indices.stride():
             return super().second(direction, indices, options)
         axes = sorted(range(indices.dim()), key=indices.stride, reverse=True)
         stored = indices.permute(axes).reshape(indices.shape)
         rows = super().second(direction, indices, Options())
-        return rows.masked_fill((stored == options.padding_idx).unsqueeze(-1), 0.0)
+        return rows.masked_fill((stored == padding).unsqueeze(-1), 0.0)
 
 
 class _AsGiven(PerCall):
