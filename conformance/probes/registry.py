@@ -60,7 +60,9 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.aftermath import AFTERMATH_PROBE
     from embconform.conformance.probes.default_device import DEFAULT_DEVICE_PROBE
     from embconform.conformance.probes.default_dtype import DEFAULT_DTYPE_PROBE
+    from embconform.conformance.probes.graph_ends import GRAPH_END_PROBES
     from embconform.conformance.probes.graph_uses import GRAPH_PROBES
+    from embconform.conformance.probes.held_gradients import HELD_GRADIENTS_PROBE
     from embconform.conformance.probes.index_views import VIEWS_PROBE
     from embconform.conformance.probes.large_calls import LARGE_CALLS_PROBE
     from embconform.conformance.probes.many_calls import MANY_CALLS_PROBE
@@ -72,6 +74,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
     from embconform.conformance.probes.passes import PASS_PROBES
     from embconform.conformance.probes.recorded_passes import RECORDED_PASSES_PROBE
+    from embconform.conformance.probes.second_passes import SECOND_PASSES_PROBE
     from embconform.conformance.probes.sparse_entries import SPARSE_ENTRIES_PROBE
     from embconform.conformance.probes.streams import STREAM_PROBES
     from embconform.conformance.probes.table_views import TABLE_VIEWS_PROBE
@@ -84,6 +87,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.transforms.eager import TRANSFORM_PROBES
     from embconform.conformance.probes.transforms.programs import PROGRAM_PROBES
     from embconform.conformance.probes.transforms.recorded import RECORDED_PROBES
+    from embconform.conformance.probes.upstream_layouts import UPSTREAM_LAYOUTS_PROBE
 
     # PROGRAM_PROBES
     from embconform.conformance.probes.whole_numbers import WHOLE_NUMBERS_PROBE
@@ -108,6 +112,10 @@ def probes() -> tuple[Probe, ...]:
         *GRAPH_PROBES,
         *PASS_PROBES,
         RECORDED_PASSES_PROBE,
+        SECOND_PASSES_PROBE,
+        HELD_GRADIENTS_PROBE,
+        UPSTREAM_LAYOUTS_PROBE,
+        *GRAPH_END_PROBES,
         NEAR_PERMUTATIONS_PROBE,
         NEAR_RUNS_PROBE,
         SPARSE_ENTRIES_PROBE,

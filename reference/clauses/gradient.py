@@ -58,11 +58,12 @@ CLAUSES = (
         "gradient.asked-for",
         Level.MUST,
         BOTH,
-        "torch.autograd.grad returns the gradient, recorded by create_graph=True too, and in a "
-        "second pass that of what the upstream gradient is then, and leaves .grad alone; so does a "
-        "pass that asks for another gradient only. An output that retains its gradient changes "
-        "nothing.",
-        "torch.autograd.grad, torch.Tensor.backward(inputs=...) and retain_grad: documentation",
+        "torch.autograd.grad returns the gradient, recorded too, and in a second pass that of what "
+        "the upstream gradient is then, and leaves .grad alone; so does a pass that asks for "
+        "another gradient only. An output that retains its gradient changes nothing; one that is "
+        "sent None is sent zeros.",
+        "torch.autograd.grad, torch.Tensor.backward(inputs=...) and retain_grad: documentation; "
+        "Extending PyTorch: a Function may return None for a gradient",
         "out = embedding(ids, weight)\n"
         "torch.autograd.grad(out.sum(), out)  # a saliency map; weight.grad stays None",
         _GRADIENT,
@@ -73,7 +74,8 @@ CLAUSES = (
         BOTH,
         "The gradient that torch.autograd.grad returns, or .grad, may be written to in place, "
         "whatever the upstream gradient was expanded from, which keeps its values, as does the "
-        "equal gradient of another table; none of it is in the gradient of a later pass.",
+        "equal gradient of another table. A later pass, of a lookup made before it too, has "
+        "nothing of it, and leaves it as it is.",
         "torch 2.13, observed; clipping and unscaling write to gradients in place",
         "out = embedding(ids, weight)\n"
         "(g,) = torch.autograd.grad(out.sum(-1).sum(), weight)\n"
@@ -86,8 +88,9 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "An upstream gradient counts as what it reads as also where it is negated only when it is "
-        "read, interleaved with other numbers, laid out by columns, or off the start of its "
-        "memory, with padding_idx, scale_grad_by_freq and sparse as without.",
+        "read, interleaved with other numbers, laid out with its axes in any order, off the start "
+        "of its memory, or expanded, infinities too, with padding_idx, scale_grad_by_freq and "
+        "sparse as without.",
         "forced: a view is a tensor; torch.resolve_neg, documentation; complex models hand such to "
         "their embeddings",
         "z = torch.complex(torch.zeros(1, d), -torch.ones(1, d)).conj()\n"
@@ -373,9 +376,11 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "A table that a linear layer uses in the same graph has the sum of both gradients; that of "
-        "the layer stays whole, in the padding row too.",
+        "the layer stays whole, in the padding row too. Where max_norm scales rows after the layer "
+        "has saved them, the layer's backward pass raises or is that of the rows as they were.",
         "forced: gradients of several uses add up; padding_idx is an argument of the lookup; "
-        "Press and Wolf, Using the Output Embedding to Improve Language Models (2017)",
+        "Press and Wolf, Using the Output Embedding to Improve Language Models (2017); PyTorch, "
+        "autograd mechanics: in-place correctness checks",
         "out = embedding(torch.tensor([0]), weight, padding_idx=0)\n"
         "(out.sum() + (hidden @ weight.t()).sum()).backward()  # row 0: what the layer gives",
         _GRADIENT,
@@ -482,8 +487,9 @@ CLAUSES = (
         "gradient.third-derivative",
         Level.MAY,
         BOTH,
-        "The derivative of the gradient can be differentiated again, by the table and by the "
-        "upstream gradient, with padding_idx as without.",
+        "The gradient is recorded by create_graph=True and can be differentiated, and again, by "
+        "the table and by the upstream gradient, with padding_idx as without, for indices of each "
+        "dtype and layout.",
         "forced: the backward pass is linear, and its derivative a lookup; gradient penalties in "
         "meta-learning",
         "g = torch.func.grad(lambda w: embedding(ids, w).pow(3).sum())\n"

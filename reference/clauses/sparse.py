@@ -119,7 +119,8 @@ CLAUSES = (
         TORCH,
         "What torch.autograd.grad gives with sparse=True, and what a hook of the table sees, names "
         "every row that is looked up and is not padding, and none that is not looked up, also "
-        "where half of the upstream gradient is 0, and says rightly whether it is coalesced.",
+        "where half of the upstream gradient is 0 or some of it is not finite, which shows, and "
+        "says rightly whether it is coalesced.",
         "pytorch/pytorch#4666: the flag was ignored; accumulating into .grad drops it; torch 2.13, "
         "observed",
         "out = embedding(torch.tensor([1, 1]), weight, sparse=True)\n"

@@ -17,10 +17,11 @@ _DERIVATIVES = (
         Level.MAY,
         BOTH,
         "The forward-mode derivative is the same lookup in the table's tangent, to the bit, under "
-        "no_grad too. At padding_idx it is 0 in the textbook profile; in the torch profile it may "
-        "be the tangent's row, which is the derivative of the copy, or 0, which reverse mode "
-        "defines.",
-        f"{_LINEAR}; torch 2.13, observed: forward mode gives the row, reverse mode 0",
+        "no_grad too, and in the torch profile under max_norm. At padding_idx it is 0; in the "
+        "torch profile it may be the tangent's row, which is the derivative of the copy, or 0, "
+        "which reverse mode defines.",
+        f"{_LINEAR}; torch 2.13, observed: forward mode gives the row, reverse mode 0; the bound "
+        "is straight-through",
         "torch.func.jvp(lambda w: embedding(torch.tensor([2, 2]), w), (weight,), (tangent,))\n"
         "# the second result is tangent[[2, 2]]",
         _GRADIENT,
@@ -181,8 +182,9 @@ _PROGRAMS = (
         "transforms.autocast",
         Level.MAY,
         BOTH,
-        "Under torch.autocast the output has the table's dtype and bits, and so has the gradient; "
-        "max_norm bounds rows as exactly as without.",
+        "Under torch.autocast the output has the table's dtype and bits, and so has the gradient, "
+        "with padding_idx, scale_grad_by_freq and sparse as without; max_norm bounds rows as "
+        "exactly as without.",
         "torch.amp, op reference: embedding is in no list of casts, nor embedding_renorm_",
         'with torch.autocast("cpu", torch.bfloat16):\n'
         "    embedding(ids, weight).dtype  # torch.float32",

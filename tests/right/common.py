@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -29,6 +30,7 @@ def renormed(indices: Tensor, weight: Tensor, max_norm: float | None, norm_type:
     """Renorm the rows that are looked up, in place and each once."""
     if max_norm is None or not indices.numel() or not weight.shape[1]:
         return
+    weight = forward_ad.unpack_dual(weight).primal  # a tangent passes by the bound
     named = indices.long().unique()
     rows = weight[named].double()
     peaks = rows.abs().amax(1, keepdim=True)

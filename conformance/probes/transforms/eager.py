@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from embconform.conformance.probes.transforms.common import (
     probe_of,
 )
 from embconform.conformance.probes.transforms.forward_mode import forward_mode, forward_over_reverse
-from embconform.conformance.recording import attempt, read
+from embconform.conformance.recording import attempt, read, read_dense
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
@@ -267,9 +268,14 @@ def _other_weights(lab: Lab, lookup: Lookup, mode: str) -> Claims:
 
 
 def _autocast(lab: Lab) -> Iterator[Trial]:
-    for lookup in lab.lookups("padding_idx"):
+    names = ("padding_idx",) if lab.backend.compiled else ("padding_idx", "scale_grad_by_freq")
+    for lookup in lab.lookups(*names):
         for dtype in (torch.bfloat16, torch.float16):
             yield partial(_cast, lab, lookup, dtype)
+            plain = lookup.ids.ndim and lookup.options.keys() <= {"padding_idx"}
+            if "sparse" in lab.able and not lab.backend.compiled and plain:
+                sparse = replace(lookup, options=lookup.options | {"sparse": True})
+                yield partial(_cast, lab, sparse, dtype)
     ids = np.array([[2049, 257], [2051, 4]])  # beyond what halves count to
     tall = Lookup(ids, lab.table(2052, 2), {}, lab.profile)
     yield partial(_cast, lab, tall, torch.bfloat16)
@@ -291,7 +297,7 @@ def _cast(lab: Lab, lookup: Lookup, dtype: torch.dtype) -> Claims:
     if weight.requires_grad:
         upstream = lab.upstream(*lookup.shape)
         out.backward(lab.tensor(upstream))
-        yield GradientOf(f"the gradient {what}", read(weight.grad), lookup, upstream)
+        yield GradientOf(f"the gradient {what}", read_dense(weight.grad), lookup, upstream)
     with torch.no_grad():
         after = f(lab.tensor(lookup.ids), weight)
     yield Rows(f"the output after a call {what}", read(after), lookup)

@@ -10,10 +10,18 @@ import numpy as np
 
 from embconform.conformance.cases.case import GradMode
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.observe import grad_context
-from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows, Tangent
+from embconform.conformance.observe import grad_context, to_numpy
+from embconform.conformance.probes.claims import SameBits
+from embconform.conformance.probes.transforms.claims import (
+    Bounded,
+    GradientOf,
+    Lookup,
+    Rows,
+    Tangent,
+)
 from embconform.conformance.probes.transforms.common import MANY, Claims, Lab, Trial
 from embconform.conformance.recording import read
+from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
 FORWARD_MODES: Final[dict[GradMode, str]] = {"grad": "", "no_grad": ", under no_grad"}
@@ -36,6 +44,12 @@ def forward_mode(lab: Lab) -> Iterator[Trial]:
             wide = lookup.into(lab.table64(*lookup.table.shape))
             yield partial(_tangent, lab, wide, False, "grad")
             yield partial(_tangent_of_dual, lab, wide, False, "grad")
+    if lab.profile is Profile.TORCH and "max_norm" in lab.able and not lab.backend.compiled:
+        for lookup in lab.lookups("padding_idx", "max_norm"):
+            if "max_norm" in lookup.options:
+                large = lookup.into(lookup.table * np.float32(3))
+                for trained, mode in _WAYS:
+                    yield partial(_tangent_under_bound, lab, large, trained, mode)
 
 
 def _direction(lab: Lab, lookup: Lookup) -> Array:
@@ -68,6 +82,22 @@ def _tangent_of_dual(lab: Lab, lookup: Lookup, trained: bool, mode: GradMode) ->
             out, tangent = forward_ad.unpack_dual(f(lab.tensor(lookup.ids), dual))
         yield Rows(f"the primal output {told}", read(out), lookup)
         yield Tangent(f"the tangent of the output {told}", read(tangent), lookup, direction)
+
+
+def _tangent_under_bound(lab: Lab, lookup: Lookup, trained: bool, mode: GradMode) -> Claims:
+    """Bound rows of a dual table: torch scales its values alone, as it does in reverse mode."""
+    f, direction = lab.bind(lookup), _direction(lab, lookup)
+    weight = lab.tensor(lookup.table).requires_grad_(trained)
+    forward_ad: Any = torch.autograd.forward_ad  # not typed
+    told = f"a dual table for {lookup}{FORWARD_MODES[mode]}"
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(weight, lab.tensor(direction))
+        with grad_context(mode):
+            out, tangent = forward_ad.unpack_dual(f(lab.tensor(lookup.ids), dual))
+            whole, kept = forward_ad.unpack_dual(dual)
+        yield Bounded(f"a call of {told}", read(out), read(whole), lookup)
+        yield Tangent(f"the tangent of the output of {told}", read(tangent), lookup, direction)
+        yield SameBits(f"the tangent, after the call, of {told}", to_numpy(kept), direction)
 
 
 def forward_over_reverse(lab: Lab) -> Iterator[Trial]:
