@@ -157,7 +157,7 @@ def _normal(rows: int, width: int, dtype: torch.dtype, generator: torch.Generato
     No two of its first :data:`_DRAWN` rows are the same, because that is a prime.
     """
     table = torch.empty((rows, width), dtype=dtype, device=generator.device)
-    drawn, *others = table.view(-1).split(_DRAWN)
+    drawn, *others = torch.split(table.view(-1), _DRAWN)
     drawn.normal_(generator=generator)
     for part in others:
         part.copy_(drawn[: len(part)])

@@ -331,8 +331,11 @@ DIRECTED: Final = (
     Structure(gradient="sparse", size="no-indices", bound="p2", weight_layout="transposed"),
     *(Structure(size="most", padding=padding, upstream="plain") for padding in ("zero", "last")),
     *(
-        Structure(weight_layout=UNEVEN, size=size, dtype=dtype, mode=mode)
-        for size, mode in (("some", "grad"), ("tiles", "no_grad"))
+        Structure(weight_layout=UNEVEN, size="some", dtype=dtype)
+        for dtype in ("float16", "bfloat16", "float32")
+    ),
+    *(
+        Structure(weight_layout=UNEVEN, size="tiles", dtype=dtype, mode="no_grad")
         for dtype in ("float16", "bfloat16", "float32")
     ),
     Structure(weight_layout=UNEVEN, size="tiles", dtype="bfloat16", bound="p2"),
