@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
@@ -18,6 +18,8 @@ from embconform.conformance.probes.modules.common import (
 )
 
 Duplicate = Callable[[Any], Any]
+_KINDS: Final = (("Parameter", True), ("tensor", False), ("result", True))
+"""What takes the table's place, and whether it is trained."""
 
 
 def options_of_one(subject: Subject, duplicate: Duplicate, which: str) -> Claims:
@@ -49,7 +51,7 @@ def tables_of_copies(subject: Subject, duplicate: Duplicate, which: str) -> Clai
         module = subject.filled(**options).train(place % 2 == 0)
         run(module, subject.ids())  # something to be bound to it
         for told, made in _copies(module, duplicate, which):
-            for kind, trained in (("Parameter", True), ("tensor", False), ("result", True)):
+            for kind, trained in _KINDS if not options else _KINDS[place % 3 :][:1]:
                 told_of = f"{told}{described(options)}, its weight another {kind},"
                 yield from _own_table(subject, made(), kind, trained, told_of, options)
                 module.weight.data.copy_(subject.values())
