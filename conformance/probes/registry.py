@@ -81,6 +81,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.threads import HANDED_OVER_PROBE, THREAD_PROBE
     from embconform.conformance.probes.torch_state import TORCH_STATE_PROBE
     from embconform.conformance.probes.training import TRAINING_PROBE
+    from embconform.conformance.probes.transforms.at_once import AT_ONCE_PROBES
     from embconform.conformance.probes.transforms.eager import TRANSFORM_PROBES
     from embconform.conformance.probes.transforms.programs import PROGRAM_PROBES
     from embconform.conformance.probes.transforms.recorded import RECORDED_PROBES
@@ -120,6 +121,7 @@ def probes() -> tuple[Probe, ...]:
         *TRANSFORM_PROBES,
         *RECORDED_PROBES,
         *PROGRAM_PROBES,
+        *AT_ONCE_PROBES,
     )
 
 
