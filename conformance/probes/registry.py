@@ -67,6 +67,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
     from embconform.conformance.probes.near_permutations import NEAR_PERMUTATIONS_PROBE
     from embconform.conformance.probes.near_runs import NEAR_RUNS_PROBE
+    from embconform.conformance.probes.number_kinds import NUMBER_KINDS_PROBE
     from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
@@ -106,6 +107,7 @@ def probes() -> tuple[Probe, ...]:
         TORCH_STATE_PROBE,
         WRITES_PROBE,
         WHOLE_NUMBERS_PROBE,
+        NUMBER_KINDS_PROBE,
         *GRAPH_PROBES,
         *PASS_PROBES,
         RECORDED_PASSES_PROBE,

@@ -32,7 +32,8 @@ CLAUSES = (
         "padding.gradient-is-zero",
         Level.MUST,
         BOTH,
-        "The gradient of row padding_idx is exactly 0.",
+        "The gradient of row padding_idx is exactly 0, also where it is given as an integer of "
+        "NumPy or a tensor, which may be refused.",
         f"{_FUNCTIONAL}: entries at padding_idx do not contribute to the gradient",
         "embedding(torch.tensor([1, 2]), weight, padding_idx=1).sum().backward()\n"
         "weight.grad[1]  # zeros",
