@@ -439,8 +439,8 @@ CLAUSES = (
         "Forward and full backward hooks, and what runs before either, run once a call, however "
         "many its indices, in train and eval mode and by functional_call, those of all modules "
         "too, and what they return takes the place of indices, of which they may map any into "
-        "range, of output and upstream gradient; removed, they are gone. Those with always_call run where "
-        "the lookup raises. A deepcopy has them too.",
+        "range, of output and upstream gradient; removed, they are gone. Those with always_call "
+        "run where the lookup raises. A deepcopy has them too.",
         "torch.nn.Module.register_forward_hook and register_full_backward_hook, documentation",
         "module.eval().register_forward_hook(lambda module, args, out: out * 2)\n"
         "module(ids)  # twice the rows",
