@@ -5,11 +5,11 @@ Replicas and their options, hooks of all modules, positions, modules that had no
 
 from __future__ import annotations
 
+import copy
 import weakref
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from embconform.mutants.module import Layer
@@ -55,9 +55,7 @@ class OneBoxOfCopies(OneBoxOfOptions):
         nn.Module.__init__(made)
         memo[id(self)] = made
         held = {name: value for name, value in self.__dict__.items() if name != "box"}
-        from copy import deepcopy
-
-        made.__dict__.update(deepcopy(held, memo), box=self.box)
+        made.__dict__.update(copy.deepcopy(held, memo), box=self.box)
         return made
 
 
@@ -74,11 +72,9 @@ class BoundToItself(Layer):
         return found
 
     def __deepcopy__(self, memo: Any) -> Any:
-        from copy import deepcopy
-
         made = type(self).__new__(type(self))
         memo[id(self)] = made
-        made.__dict__.update(deepcopy({**self.__dict__, "way": None}, memo))
+        made.__dict__.update(copy.deepcopy({**self.__dict__, "way": None}, memo))
         return made
 
 
@@ -89,7 +85,7 @@ class RefusesBeforeHooks(Layer):
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         ids = arguments[0] if arguments else named["input"]
         if not self._forward_pre_hooks and outside(ids, len(self.weight)):
-            raise IndexError(f"index {int(ids.max())} is outside {len(self.weight)} rows")
+            return self.forward(ids)  # which refuses them
         return super().__call__(*arguments, **named)
 
 
@@ -175,7 +171,8 @@ class RoundsTheCheckpoint(Layer):
 
     def _load_from_state_dict(self, state: Any, prefix: str, local: Any, *rest: Any) -> None:
         held = state.get(prefix + "weight")
-        if held is not None and held.dtype.itemsize > self.weight.dtype.itemsize:
+        wide = held is not None and held.dtype.itemsize > self.weight.dtype.itemsize
+        if wide and not local.get("assign_to_params_buffers"):
             held.data = held.data.to(self.weight.dtype)
         super()._load_from_state_dict(state, prefix, local, *rest)
 
@@ -228,16 +225,6 @@ class ClampsWhatHadNoMemory(HadNoMemory):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         return super().forward(input.clamp(max=len(self.weight) - 1) if self.bare else input)
-
-
-@planted("module.meta")
-class PadsNothingOnMeta(HadNoMemory):
-    """Made without memory it has no row to be zero, and so no padding."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        if not self.bare or torch.is_inference_mode_enabled():
-            return super().forward(input)
-        return self.kernel(input, self.weight, None, *self.options[1:])
 
 
 @planted("module.meta")
