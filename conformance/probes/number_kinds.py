@@ -20,7 +20,7 @@ from embconform.conformance.probes.transforms.common import (
 )
 from embconform.conformance.recording import read, read_dense
 
-_CLAUSE: Final = "padding.gradient-is-zero"
+_CLAUSE: Final = "padding.whole-number"
 _IDS: Final = np.array([[3, 1, 3], [0, 1, 3]])
 _KINDS: Final[dict[str, Callable[[int], Any]]] = {
     "numpy.int64": np.int64,
@@ -71,6 +71,5 @@ NUMBER_KINDS_PROBE: Final = probe_of(
     _as_found,
     "gradient",
     "padding_idx",
-    name="padding_idx of other kinds",
     may_refuse=True,
 )

@@ -337,8 +337,8 @@ CLAUSES = (
         BOTH,
         "to(dtype) rounds every row to nearest in the same Parameter, frozen or not, and a "
         "gradient that is there; from then on the module looks up the new table and its gradients "
-        "have the new dtype; a cast back starts from what is there. By torch.__future__'s new "
-        "Parameters it is so, too, and by those that it swaps, after calls as before.",
+        "have the new dtype; a cast back starts from what is there. So it is by torch.__future__'s "
+        "new Parameters and by swapped ones.",
         "torch.nn.Module.to, documentation: casts in place; torch.__future__, documentation of "
         "set_overwrite_module_params_on_conversion; IEEE 754",
         "module.to(torch.float64)\nmodule(ids).dtype  # float64",
@@ -436,11 +436,10 @@ CLAUSES = (
         "module.hooks",
         Level.MUST,
         BOTH,
-        "Forward and full backward hooks, and what runs before either, run once a call, however "
-        "many its indices, in train and eval mode and by functional_call, those of all modules "
-        "too, and what they return takes the place of indices, of which they may map any into "
-        "range, of output and upstream gradient; removed, they are gone. Those with always_call "
-        "run where the lookup raises. A deepcopy has them too.",
+        "Forward and full backward hooks, and what runs before either, of the module and of all, "
+        "run once a call, in either mode and by functional_call, and what they return takes the "
+        "place of indices, output and upstream gradient; always_call runs them at errors; removed, "
+        "they go. A deepcopy has them too.",
         "torch.nn.Module.register_forward_hook and register_full_backward_hook, documentation",
         "module.eval().register_forward_hook(lambda module, args, out: out * 2)\n"
         "module(ids)  # twice the rows",

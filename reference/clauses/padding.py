@@ -32,8 +32,7 @@ CLAUSES = (
         "padding.gradient-is-zero",
         Level.MUST,
         BOTH,
-        "The gradient of row padding_idx is exactly 0, also where it is given as an integer of "
-        "NumPy or a tensor, which may be refused.",
+        "The gradient of row padding_idx is exactly 0.",
         f"{_FUNCTIONAL}: entries at padding_idx do not contribute to the gradient",
         "embedding(torch.tensor([1, 2]), weight, padding_idx=1).sum().backward()\n"
         "weight.grad[1]  # zeros",
@@ -68,6 +67,16 @@ CLAUSES = (
         "torch/nn/functional.py::embedding; pytorch/pytorch#3233",
         "embedding(torch.tensor([3]), weight, padding_idx=-1).sum().backward()\n"
         "weight.grad[3]  # zeros, for a table of 4 rows",
+        _PADDING_GRADIENT,
+    ),
+    Clause(
+        "padding.whole-number",
+        Level.MAY,
+        BOTH,
+        "padding_idx given as an integer of NumPy, or as a tensor of one, means what it means as "
+        "int, or is refused.",
+        "torch.nn.Embedding: padding_idx (int, optional); torch 2.13, observed: these are taken",
+        "embedding(ids, weight, padding_idx=numpy.int64(3))  # as padding_idx=3",
         _PADDING_GRADIENT,
     ),
     Clause(

@@ -209,7 +209,7 @@ class HadNoMemory(Layer):
         self.bare = table.is_meta
 
 
-@planted("errors.negative")
+@planted("module.meta")
 class WrapsWhatHadNoMemory(HadNoMemory):
     """A table without memory is indexed, so that shapes propagate, and goes on so."""
 
@@ -219,7 +219,7 @@ class WrapsWhatHadNoMemory(HadNoMemory):
         return super().forward(input)
 
 
-@planted("errors.too-large")
+@planted("module.meta")
 class ClampsWhatHadNoMemory(HadNoMemory):
     """Of a table without memory no index is compared, and then none of the table that it gets."""
 

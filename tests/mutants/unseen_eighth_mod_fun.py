@@ -58,7 +58,7 @@ def scripted_by_places(  # noqa: PLR0917
     )
 
 
-@planted("padding.gradient-is-zero")
+@planted("padding.whole-number")
 class PadsByPlainIntegers(Kernel):
     """What is no int is taken for no padding, as False and "none" in configurations are."""
 

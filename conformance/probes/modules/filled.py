@@ -26,39 +26,23 @@ Fill = Callable[[Any, "torch.Tensor"], Any]
 
 
 def in_every_way(subject: Subject) -> Claims:
-    """Compare with modules made in memory: lookups and gradients."""
+    """Compare with modules made in memory: lookups, gradients, and indices that are refused."""
     ids = subject.ids()
     for which, options, make in _filled(subject):
         for pass_ in (run, serve):
             wanted = pass_(subject.filled(**options), ids)
             yield SameBehaviour(which, pass_(make(), ids), wanted)
+        yield from _refused(subject, which, options, make())
 
 
-def negative(subject: Subject) -> Claims:
-    """Look up what lies before the table."""
-    yield from _refused(subject, (-1, -ROWS))
-
-
-def too_large(subject: Subject) -> Claims:
-    """Look up what lies behind the table."""
-    yield from _refused(subject, (ROWS, ROWS + 7))
-
-
-def _refused(subject: Subject, outside: tuple[int, ...]) -> Claims:
-    """See that they refuse what a module made in memory does."""
-    if subject.backend.compiled:
-        return
-    for which, options, make in _filled(subject):
-        try:
-            module = make()
-        except Exception:  # module.meta tells
-            continue
-        for index in outside:
-            ids = subject.ids([0, index])
-            if refuses(subject.filled(**options), ids):
-                for manager in (torch.enable_grad, torch.no_grad):
-                    told = f"index {index} of {which} under {manager.__name__}"
-                    yield attempt(told, partial(_within, manager, module, ids))
+def _refused(subject: Subject, which: str, options: dict[str, Any], module: Any) -> Claims:
+    """See that it refuses what a module made in memory does."""
+    for index in (-1, -ROWS, ROWS, ROWS + 7):
+        ids = subject.ids([0, index])
+        if refuses(subject.filled(**options), ids):
+            for manager in (torch.enable_grad, torch.no_grad):
+                told = f"index {index} of {which} under {manager.__name__}"
+                yield attempt(told, partial(_within, manager, module, ids))
 
 
 def _within(manager: Callable[[], Any], module: Any, ids: torch.Tensor) -> Any:

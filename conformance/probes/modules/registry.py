@@ -13,7 +13,6 @@ from embconform.conformance.probes.modules import (
     casts,
     contexts,
     copies,
-    filled,
     hooked,
     later,
     loading,
@@ -74,8 +73,6 @@ CHECKS: Final[dict[str, Check]] = {
 WITHOUT_MEMORY: Final[dict[str, Check]] = {
     "module.device-context": contexts.device_by_context,
     "module.meta": contexts.meta,
-    "errors.negative": filled.negative,
-    "errors.too-large": filled.too_large,
     "module.reset-parameters": contexts.redrawn,
 }
 """Checks on the meta device: together, since the first draw there imports torch's compiler, which
