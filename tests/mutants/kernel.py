@@ -81,7 +81,9 @@ class Kernel:
             rows = weight.index_select(0, named)
             over, bounded = self.bounded(rows, options)
             named = named[over]
-            if named.numel() or torch.jit.is_tracing():  # a trace is of rows that others are not
+            if (
+                named.numel() or torch._C._get_tracing_state()
+            ):  # a trace is of rows that others are not
                 weight.index_copy_(0, named.long(), bounded[over].to(weight.dtype))
 
     def distinct(self, flat: Tensor) -> Tensor:

@@ -161,8 +161,9 @@ class PretrainedBoundFirst(Layer):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
     ) -> Any:
+        rows, width = embeddings.shape
         options = (padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
-        return cls(*embeddings.shape, *options, _weight=embeddings, _freeze=freeze)
+        return cls(rows, width, *options, _weight=embeddings, _freeze=freeze)
 
 
 @planted("module.load-copies")

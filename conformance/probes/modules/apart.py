@@ -91,7 +91,7 @@ def _own_table(  # noqa: PLR0917
     yield SameBehaviour(what, _passed(subject, made, table), _passed(subject, fresh, fresh.weight))
 
 
-def _passed(subject: Subject, module: Any, leaf: torch.Tensor) -> Behaviour:
+def _passed(subject: Subject, module: Any, leaf: Any) -> Behaviour:
     """Look up, and go back to the tensor that the table was made of."""
     leaf.grad = None
     output = module(subject.ids())

@@ -120,7 +120,7 @@ def _into_range(subject: Subject, mode: str) -> Claims:
 
 def _mappings(known: torch.Tensor) -> Iterator[tuple[str, Register, Callable[[Any], Any]]]:
     """List hooks that put known indices in the place of others, and how the module is called."""
-    everywhere = torch.nn.modules.module
+    everywhere: Any = torch.nn.modules.module
 
     def by_name(_module: Any, _arguments: Any, _named: Any) -> Any:
         return (), {"input": known}
