@@ -69,6 +69,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
     from embconform.conformance.probes.near_permutations import NEAR_PERMUTATIONS_PROBE
     from embconform.conformance.probes.near_runs import NEAR_RUNS_PROBE
+    from embconform.conformance.probes.number_kinds import NUMBER_KINDS_PROBE
     from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
@@ -84,6 +85,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.threads import HANDED_OVER_PROBE, THREAD_PROBE
     from embconform.conformance.probes.torch_state import TORCH_STATE_PROBE
     from embconform.conformance.probes.training import TRAINING_PROBE
+    from embconform.conformance.probes.transforms.at_once import AT_ONCE_PROBES
     from embconform.conformance.probes.transforms.eager import TRANSFORM_PROBES
     from embconform.conformance.probes.transforms.programs import PROGRAM_PROBES
     from embconform.conformance.probes.transforms.recorded import RECORDED_PROBES
@@ -109,6 +111,7 @@ def probes() -> tuple[Probe, ...]:
         TORCH_STATE_PROBE,
         WRITES_PROBE,
         WHOLE_NUMBERS_PROBE,
+        NUMBER_KINDS_PROBE,
         *GRAPH_PROBES,
         *PASS_PROBES,
         RECORDED_PASSES_PROBE,
@@ -128,6 +131,7 @@ def probes() -> tuple[Probe, ...]:
         *TRANSFORM_PROBES,
         *RECORDED_PROBES,
         *PROGRAM_PROBES,
+        *AT_ONCE_PROBES,
     )
 
 

@@ -1,4 +1,4 @@
-"""max_norm and norm_type given as int, as people write them: max_norm=1."""
+"""max_norm and norm_type given as int, as people write them: max_norm=1; and by NumPy."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ _OPTIONS: Final[tuple[dict[str, Any], ...]] = (
     {"max_norm": 2, "norm_type": 1},
     {"max_norm": 1, "norm_type": 2},
     {"max_norm": 1.5, "norm_type": 3},
+    {"max_norm": np.float32(1.5)},
+    {"max_norm": np.int64(2), "norm_type": np.float64(1.0)},
+    {"max_norm": np.float64(1.5), "norm_type": np.int64(3)},
 )
 
 

@@ -25,6 +25,8 @@ COSTLY: Final = frozenset(
         "gradient.recomputed",
         "huge table",
         "modules without memory",
+        "compiled at once",
+        "scripted at once",
         "streams.current",
         "streams.concurrent",
         "streams.capture",
@@ -36,7 +38,7 @@ COSTLY: Final = frozenset(
     }
 )
 """Names of probes that take tenths of a second or more; the others take hundredths."""
-IMPORTING: Final = frozenset({"gradient.recomputed", "modules without memory"})
+IMPORTING: Final = frozenset({"gradient.recomputed", "modules without memory", "compiled at once"})
 """Those whose first call makes torch import its compiler: a second, in one process or in each."""
 
 

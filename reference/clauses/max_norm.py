@@ -220,7 +220,8 @@ CLAUSES = (
         "max-norm.whole-number",
         Level.MAY,
         BOTH,
-        "max_norm and norm_type given as int mean what they mean as float, or are refused.",
+        "max_norm and norm_type given as int, or as a number of NumPy, mean what they mean as "
+        "float, or are refused.",
         "torch.nn.Embedding: max_norm (float, optional); an int is taken, torch 2.13, observed",
         "embedding(ids, weight, max_norm=1)  # as max_norm=1.0",
         _MAX_NORM | {"functional"},

@@ -116,7 +116,8 @@ CLAUSES = (
         Level.SHOULD,
         BOTH,
         "A module can be made on the meta device, by torch.device as a context or by the argument "
-        "device, and is like any other once to_empty and load_state_dict have given it a table.",
+        "device, and is like any other once it was given a table: by to_empty and "
+        "load_state_dict, by assign=True, as another Parameter.",
         "torch.device and torch.nn.utils.skip_init, documentation: how large models are loaded",
         'with torch.device("meta"): module = Embedding(4, 3)\n'
         'module.to_empty(device="cpu").load_state_dict({"weight": table})\n'
@@ -150,7 +151,8 @@ CLAUSES = (
         Level.SHOULD,
         TORCH,
         "The constructor takes num_embeddings and embedding_dim by name, a call takes input, and "
-        "from_pretrained, where there is one, embeddings.",
+        "from_pretrained, where there is one, embeddings; options that can be given by position "
+        "come in torch's order.",
         f"{_MODULE}: signatures; torch 2.13, observed: forward(input)",
         "module = Embedding(num_embeddings=4, embedding_dim=3)\nmodule(input=ids)  # module(ids)",
         _NEEDS,
@@ -290,7 +292,7 @@ CLAUSES = (
         BOTH,
         "state_dict holds weight alone, under the name that a model gives it, with whatever "
         "options: the table itself and no copy, however it lies in memory; loading it makes "
-        "another module look up the same rows.",
+        "another module look up the same rows. Hooks on saving and loading run.",
         "torch.nn.Module.state_dict, documentation: references to the parameters; torch 2.13, "
         "observed",
         "b.load_state_dict(a.state_dict())\nb(ids) == a(ids)",
@@ -302,7 +304,7 @@ CLAUSES = (
         BOTH,
         "load_state_dict writes the values, rounded to the table's dtype, into the table as it "
         "stands, frozen or not and however it lies in memory: the same Parameter, the same memory, "
-        "which does not follow the checkpoint later.",
+        "which does not follow the checkpoint later. The checkpoint stays as it was.",
         "torch.nn.Module.load_state_dict, documentation: copies; an optimiser holds the Parameter",
         "before = module.weight\nmodule.load_state_dict(state)\nmodule.weight is before  # True",
         _NEEDS,
@@ -335,8 +337,8 @@ CLAUSES = (
         BOTH,
         "to(dtype) rounds every row to nearest in the same Parameter, frozen or not, and a "
         "gradient that is there; from then on the module looks up the new table and its gradients "
-        "have the new dtype; a cast back starts from what is there. By torch.__future__'s new "
-        "Parameters it is so, too.",
+        "have the new dtype; a cast back starts from what is there. So it is by torch.__future__'s "
+        "new Parameters and by swapped ones.",
         "torch.nn.Module.to, documentation: casts in place; torch.__future__, documentation of "
         "set_overwrite_module_params_on_conversion; IEEE 754",
         "module.to(torch.float64)\nmodule(ids).dtype  # float64",
@@ -367,7 +369,8 @@ CLAUSES = (
         "module.shallow-copy",
         Level.MUST,
         BOTH,
-        "copy.copy gives another module on the same Parameter.",
+        "copy.copy gives another module on the same Parameter: an option set on either, or another "
+        "table given to it, as to a replica of torch.nn.DataParallel, is no matter of the other.",
         "copy.copy, documentation: references to what the original holds",
         "other = copy.copy(module)\nother.weight is module.weight  # True",
         _NEEDS,
@@ -433,10 +436,10 @@ CLAUSES = (
         "module.hooks",
         Level.MUST,
         BOTH,
-        "Forward and full backward hooks, and what runs before either, run once a call, however "
-        "many its indices, in train and eval mode and by functional_call, and what they return "
-        "takes the place of indices, output and upstream gradient; removed, they are gone. A "
-        "deepcopy has them too.",
+        "Forward and full backward hooks, and what runs before either, of the module and of all, "
+        "run once a call, in either mode and by functional_call, and what they return takes the "
+        "place of indices, output and upstream gradient; always_call runs them at errors; removed, "
+        "they go. A deepcopy has them too.",
         "torch.nn.Module.register_forward_hook and register_full_backward_hook, documentation",
         "module.eval().register_forward_hook(lambda module, args, out: out * 2)\n"
         "module(ids)  # twice the rows",

@@ -205,7 +205,8 @@ _PROGRAMS = (
         Level.SHOULD,
         BOTH,
         "A function from torch.jit.trace looks other indices up, of the example's shape, also in "
-        "another table: nothing of the example's values stays in it.",
+        "another table, and bounds their rows by max_norm: nothing of the example's values stays "
+        "in it.",
         "torch.jit.trace: the operators of the example's call, values that Python read among them; "
         "torch warns of those",
         "traced = torch.jit.trace(embedding, (ids, weight))\n"
@@ -216,8 +217,8 @@ _PROGRAMS = (
         "transforms.compile",
         Level.MAY,
         BOTH,
-        "torch.compile without graph breaks keeps the output's bits, the gradient and the errors "
-        "of indices out of range.",
+        "torch.compile without graph breaks keeps the output's bits, the gradient, max_norm, which "
+        "bounds the table itself, and the errors of indices out of range.",
         "torch.compile: the same program, faster; pytorch/pytorch#151918, #95182",
         "compiled = torch.compile(embedding, fullgraph=True, dynamic=True)\n"
         "compiled(ids, weight)  # weight[ids]",
@@ -248,7 +249,8 @@ _PROGRAMS = (
         "transforms.script",
         Level.MAY,
         BOTH,
-        "torch.jit.script keeps the output's bits and the gradient, padding_idx included.",
+        "torch.jit.script keeps the output's bits and the gradient, with padding_idx, "
+        "scale_grad_by_freq and sparse as without.",
         "torch.jit.script: the same program",
         "torch.jit.script(embedding)(ids, weight)  # weight[ids]",
     ),

@@ -81,7 +81,8 @@ class Kernel:
             rows = weight.index_select(0, named)
             over, bounded = self.bounded(rows, options)
             named = named[over]
-            if named.numel():
+            traced: Any = torch._C._get_tracing_state()  # of rows that other calls do not have
+            if named.numel() or traced is not None:
                 weight.index_copy_(0, named.long(), bounded[over].to(weight.dtype))
 
     def distinct(self, flat: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def hooks(subject: Subject) -> Claims:
     own, new = (to_numpy(plain(subject.ids(ids))) for ids in (IDS, OTHER_IDS))
     for mode in ("train", "eval"):
         yield from _copied(subject, mode, own)
-        for way, call in _calls(subject):
+        for way, call in ways_to_call(subject):
             module = subject.filled().train(mode == "train")
             yield from _forward(subject, module, f"{way} in {mode} mode", call, own, new)
         if "gradient" in subject.able:
@@ -93,7 +93,7 @@ def _copied(subject: Subject, mode: str, own: Array) -> Claims:
     yield SameBits(what, to_numpy(module(subject.ids())), own)
 
 
-def _calls(subject: Subject) -> Iterator[tuple[str, Call]]:
+def ways_to_call(subject: Subject) -> Iterator[tuple[str, Call]]:
     """List ways to call a module; each may cost a compiled one seconds."""
     yield "a call", lambda module, ids: module(ids)
     yield "functional_call", _with_another_table

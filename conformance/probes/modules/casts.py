@@ -127,12 +127,17 @@ def _cast_by(subject: Subject, way: str, trainable: bool) -> Claims:
     for options in ({}, subject.richest()):
         module = subject.filled(dtype=torch.float32, **options)
         module.weight.requires_grad_(trainable)
-        run(module, subject.ids())  # something to cache
+        put(True)
         try:
-            put(True)
+            if not subject.backend.compiled and not _casts(subject.filled(**options)):
+                return
+            run(module, subject.ids())  # something to cache
+            if not subject.backend.compiled:
+                serve(module.eval(), subject.ids())
+                module.train().load_state_dict({"weight": subject.values() * 2})
+                what = f"the table that was loaded by {put.__name__}, after calls"
+                yield SameBits(what, table_of(module), to_numpy(subject.values() * 2))
             module.double()
-        except RuntimeError:  # torch swaps no Parameter that anybody else holds
-            return
         finally:
             put(before)
         fresh = subject.filled(dtype=torch.float64, **options)
@@ -148,6 +153,15 @@ def _cast_by(subject: Subject, way: str, trainable: bool) -> Claims:
             each.weight.data.fill_(0.25)
         got, wanted = (serve(each.eval(), subject.ids()) for each in (module, fresh))
         yield SameBehaviour(f"{which}, in eval mode", got, wanted)
+
+
+def _casts(unused: Any) -> bool:
+    """Tell whether a module can be cast before its first call: torch swaps no Parameter then."""
+    try:
+        unused.double()
+    except RuntimeError:  # its class holds the Parameter in a way that torch does not swap
+        return False
+    return True
 
 
 _BY_NAME: Final = {"float64": "double", "float32": "float", "float16": "half"}

@@ -223,3 +223,14 @@ def serve(module: Any, ids: torch.Tensor) -> Behaviour:
     """Look up as a trained model does."""
     with torch.no_grad():
         return run(module, ids)
+
+
+def refuses(module: Any, ids: torch.Tensor) -> bool:
+    """Tell whether a module raises; elsewhere than on a CPU that may cost the device."""
+    if module.weight.device.type != "cpu":
+        return False
+    try:
+        run(module, ids)
+    except Exception:
+        return True
+    return False

@@ -9,6 +9,7 @@ from typing import Any, Final
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Equal, Refused
 from embconform.conformance.probes.default_dtype import OFTEN, default_dtype
+from embconform.conformance.probes.modules import filled
 from embconform.conformance.probes.modules.claims import PaddingRow, SameBehaviour
 from embconform.conformance.probes.modules.common import (
     PADDING,
@@ -80,6 +81,8 @@ def meta(subject: Subject) -> Claims:
     if "device" in inspect.signature(type(module)).parameters:  # as skip_init asks
         module = subject.make(device="meta", dtype=subject.dtype, **options)
         yield from _filled_later(subject, module, "made with device='meta'", options)
+    if not subject.backend.compiled:
+        yield from filled.in_every_way(subject)
 
 
 def _filled_later(subject: Subject, module: Any, how: str, options: dict[str, Any]) -> Claims:

@@ -11,6 +11,7 @@ from typing import Any
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Must, Refused, SameBits
+from embconform.conformance.probes.modules.apart import options_of_one, tables_of_copies
 from embconform.conformance.probes.modules.changes import after_changes
 from embconform.conformance.probes.modules.claims import SameBehaviour
 from embconform.conformance.probes.modules.common import (
@@ -28,6 +29,7 @@ def deepcopy(subject: Subject) -> Claims:
     """See copy.deepcopy."""
     yield from _same_but_apart(subject, copy.deepcopy, "a deepcopy")
     yield from after_changes(subject, copy.deepcopy, "a deepcopy of")
+    yield from options_of_one(subject, copy.deepcopy, "a deepcopy")
 
 
 def shallow(subject: Subject) -> Claims:
@@ -44,6 +46,8 @@ def shallow(subject: Subject) -> Claims:
             wanted = subject.constant(0.125, trainable=trainable, **options)
             yield SameBehaviour(which, run(made, subject.ids()), wanted)
     yield from after_changes(subject, copy.copy, "a shallow copy of")
+    yield from options_of_one(subject, copy.copy, "a shallow copy")
+    yield from tables_of_copies(subject, copy.copy, "a shallow copy")
 
 
 def pickled(subject: Subject) -> Claims:

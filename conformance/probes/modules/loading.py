@@ -9,6 +9,7 @@ from typing import Any, Final
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.claims import Equal, Must, SameBits, SameValues
+from embconform.conformance.probes.modules import checkpoints
 from embconform.conformance.probes.modules.changes import after_changes
 from embconform.conformance.probes.modules.claims import CastOf, SameBehaviour
 from embconform.conformance.probes.modules.common import (
@@ -46,6 +47,8 @@ def state(subject: Subject) -> Claims:
             module(subject.ids())  # what it keeps of calls is no state
         yield from _holds_references(module, described(options))
         module.load_state_dict({"weight": subject.values()})
+    if not subject.backend.compiled:
+        yield from checkpoints.hooked(subject)
     for options in ({}, subject.richest()):
         for trainable in (True, False):
             for kind, module, given in on_tables(subject, trainable=trainable, **options):
@@ -101,6 +104,8 @@ def load_copies(subject: Subject) -> Claims:
                 seen = to_numpy(taken)
                 yield SameBits(f"what was {kind}{told}, once loaded,", seen, table_of(module))
     yield from after_changes(subject, _reloaded, "what a checkpoint makes of", _negated)
+    if not subject.backend.compiled:
+        yield from checkpoints.left_alone(subject)
 
 
 def _reloaded(module: Any) -> Any:

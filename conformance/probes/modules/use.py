@@ -29,6 +29,7 @@ from embconform.conformance.probes.modules.common import (
     Claims,
     Subject,
     described,
+    refuses,
     run,
     serve,
     table_of,
@@ -79,7 +80,7 @@ def _of_another_height(subject: Subject) -> Claims:
                 yield SameBehaviour(which, look_up("eval"), wanted)
     for told, put, rows in ways:
         ids = subject.ids([rows])
-        if _refuses(made_of_height(subject, rows), ids):
+        if refuses(made_of_height(subject, rows), ids):
             module = subject.filled().eval()
             put(module, of_height(subject, rows))
             yield attempt(f"index {rows} of {told}, in eval mode", partial(serve, module, ids))
@@ -95,17 +96,6 @@ def _replaced(  # noqa: PLR0917
     module = subject.filled(**options).train(mode == "train")
     put(module, of_height(subject, rows))
     return pass_(module, ids_of(subject, rows))
-
-
-def _refuses(module: Any, ids: torch.Tensor) -> bool:
-    """Tell whether a module raises; elsewhere than on a CPU that may cost the device."""
-    if module.weight.device.type != "cpu":
-        return False
-    try:
-        run(module, ids)
-    except Exception:
-        return True
-    return False
 
 
 def _frozen_in_eval(subject: Subject, ids: torch.Tensor, options: dict[str, Any]) -> SameBehaviour:

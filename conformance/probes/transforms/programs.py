@@ -14,11 +14,18 @@ import numpy as np
 
 from embconform.backends.backend import Backend
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Must, Record, Refused, Unfinished, judge_refusable
+from embconform.conformance.probes.claims import (
+    Equal,
+    Must,
+    Record,
+    Refused,
+    Unfinished,
+    judge_refusable,
+)
 from embconform.conformance.probes.registry import Probe
 from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup, Rows
 from embconform.conformance.probes.transforms.common import Check, Claims, Lab, Trial, observe_check
-from embconform.conformance.recording import attempt, read
+from embconform.conformance.recording import attempt, read, read_dense
 from embconform.reference.clause import Profile
 
 FIRST, LATER = np.array([1, 0, 3, 1, 1, 2, 3]), np.array([3, 0, 0, 2])
@@ -31,11 +38,12 @@ def _lookups(lab: Lab, *names: str) -> Iterator[Lookup]:
         yield Lookup(FIRST, lab.table(HEIGHT, WIDTH), options, lab.profile)
 
 
-def _forms(lab: Lab) -> list[str]:
+def forms(lab: Lab) -> list[str]:
+    """Name the forms that the backend has."""
     return [form for form in ("functional", "module") if form in lab.able]
 
 
-def _made(lab: Lab, lookup: Lookup, form: str) -> Any:
+def made_of(lab: Lab, lookup: Lookup, form: str) -> Any:
     """Make a module that holds the lookup's table."""
     functional = lab.backend.functional
     if form == "module" or functional is None:
@@ -75,7 +83,10 @@ def _called(
         if trained and "gradient" in lab.able:
             upstream = lab.upstream(*now.shape)
             (gradient,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
-            yield GradientOf(f"the gradient of {told}", read(gradient), now, upstream)
+            if now.options.get("sparse"):
+                layout = str(gradient.layout)
+                yield Equal(f"the layout of the gradient of {told}", layout, "torch.sparse_coo")
+            yield GradientOf(f"the gradient of {told}", read_dense(gradient), now, upstream)
 
 
 def _called_with_max_norm(
@@ -112,7 +123,7 @@ def _compiled(function: Callable[..., Any], counting: Counting | None = None) ->
 
 
 def _compile(lab: Lab) -> Iterator[Trial]:
-    for form in _forms(lab):
+    for form in forms(lab):
         for lookup in _lookups(lab, "padding_idx", "scale_grad_by_freq"):
             yield partial(_compiled_rows, lab, lookup, form)
         for lookup in _lookups(lab, "max_norm"):
@@ -121,7 +132,7 @@ def _compile(lab: Lab) -> Iterator[Trial]:
 
 
 def _compiled_rows(lab: Lab, lookup: Lookup, form: str) -> Claims:
-    module = _made(lab, lookup, form)
+    module = made_of(lab, lookup, form)
     program = _compiled(module)
     what = f"the compiled {form}"
     yield from _called(lab, what, lookup, program, module.weight)
@@ -133,7 +144,7 @@ def _compiled_rows(lab: Lab, lookup: Lookup, form: str) -> Claims:
 
 
 def _compiled_bound(lab: Lab, lookup: Lookup, form: str) -> Claims:
-    module = _made(lab, lookup, form)
+    module = made_of(lab, lookup, form)
     program = _compiled(module)
     return _called_with_max_norm(lab, f"the compiled {form}", lookup, program, module.weight)
 
@@ -150,7 +161,7 @@ def _counted(lab: Lab, lookup: Lookup) -> Claims:
         alone = _compiled(lab.module(lookup), counting)
         sizes = [(number, HEIGHT, WIDTH) for number in (7, 4, 11, 2)]
     else:
-        both = _compiled(partial(_apply, functional, lookup.options), counting)
+        both = _compiled(partial(applied, functional, lookup.options), counting)
         sizes = [(7, 5, 3), (4, 9, 6), (11, 8, 2), (2, 13, 17)]
     first = 0
     for number, height, width in sizes:
@@ -169,9 +180,10 @@ def _counted(lab: Lab, lookup: Lookup) -> Claims:
         )
 
 
-def _apply(
+def applied(
     functional: Callable[..., Any], options: dict[str, Any], ids: torch.Tensor, weight: torch.Tensor
 ) -> Any:
+    """Call a function with options."""
     return functional(ids, weight, **options)
 
 
@@ -179,7 +191,7 @@ def _apply(
 
 
 def _export(lab: Lab) -> Iterator[Trial]:
-    for form in _forms(lab):
+    for form in forms(lab):
         for lookup in _lookups(lab, "padding_idx"):
             yield partial(_exported, lab, lookup, form, _called_for_rows)
         for lookup in _lookups(lab, "max_norm"):
@@ -189,7 +201,7 @@ def _export(lab: Lab) -> Iterator[Trial]:
 
 def _exported(lab: Lab, lookup: Lookup, form: str, called: Called) -> Claims:
     sizes = ({0: torch.export.Dim.AUTO},)
-    made = _made(lab, lookup, form)
+    made = made_of(lab, lookup, form)
     exported = torch.export.export(made, (lab.tensor(FIRST),), dynamic_shapes=sizes)
     program = exported.module()
     weight = dict(program.named_parameters())["weight"]
@@ -197,28 +209,35 @@ def _exported(lab: Lab, lookup: Lookup, form: str, called: Called) -> Claims:
 
 
 def _script(lab: Lab) -> Iterator[Trial]:
-    for form in _forms(lab):
+    for form in forms(lab):
         for lookup in _lookups(lab, "padding_idx", "scale_grad_by_freq"):
+            yield partial(_scripted, lab, lookup, form, _called)
+        if {"sparse", "gradient"} <= lab.able:
+            lookup = Lookup(FIRST, lab.table(HEIGHT, WIDTH), {"sparse": True}, lab.profile)
             yield partial(_scripted, lab, lookup, form, _called)
 
 
 def _script_max_norm(lab: Lab) -> Iterator[Trial]:
-    for form in _forms(lab):
+    for form in forms(lab):
         for lookup in _lookups(lab, "max_norm"):
             if lookup.options:
                 yield partial(_scripted, lab, lookup, form, _called_with_max_norm)
 
 
 def _scripted(lab: Lab, lookup: Lookup, form: str, called: Called) -> Claims:
+    program, weight = scripted(lab, lookup, form)
+    return called(lab, f"the scripted {form}", lookup, program, weight)
+
+
+def scripted(lab: Lab, lookup: Lookup, form: str) -> tuple[Program, torch.Tensor]:
+    """Give a scripted lookup, and its table."""
     from embconform.conformance.probes.held import Held
 
-    made = _made(lab, lookup, form)
+    made = made_of(lab, lookup, form)
     if isinstance(made, Held):
         function = torch.jit.script(made.function)
-        program = partial(_apply, function, lookup.options, weight=made.weight)
-    else:
-        program = torch.jit.script(made)
-    return called(lab, f"the scripted {form}", lookup, program, made.weight)
+        return partial(applied, function, lookup.options, weight=made.weight), made.weight
+    return torch.jit.script(made), made.weight
 
 
 CHECKS: dict[str, Check] = {
@@ -230,7 +249,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def _observe(
+def observe_program(
     observed: tuple[str, Check],
     backend: Backend,
     profile: Profile,
@@ -239,6 +258,7 @@ def _observe(
     *,
     skip: int = 0,
 ) -> tuple[Record, ...] | Unfinished:
+    """Run every trial of a check in silence, unless the backend is compiled already."""
     if backend.compiled:
         refused = Refused("the backend is compiled already")
         return (Record(observed[0], (refused,), None, 0.0),)
@@ -256,7 +276,7 @@ PROGRAM_PROBES = tuple(
         clause,
         frozenset({clause}),
         frozenset(),
-        partial(_observe, (clause, check)),
+        partial(observe_program, (clause, check)),
         judge_refusable,
         budgets=frozenset({"default", "thorough"}),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from embconform.backends.backend import TABLE_DTYPES
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Equal, Must
-from embconform.conformance.probes.transforms.claims import Lookup, Rows
+from embconform.conformance.probes.transforms.claims import Bounded, Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
     MANY,
     Check,
@@ -66,6 +66,25 @@ def _traced(lab: Lab) -> Iterator[Trial]:
     for shape in SHAPES:
         for held in (False, True):
             yield partial(_others, lab, shape, held)
+        if "max_norm" in lab.able:
+            for options in ({"max_norm": 1.0}, {"max_norm": 1.5, "norm_type": 1.0}):
+                yield partial(_beyond, lab, shape, options)
+
+
+def _beyond(lab: Lab, shape: tuple[int, ...], options: dict[str, Any]) -> Claims:
+    """Trace a call whose rows are within the bound, and call it with rows beyond it."""
+    table = lab.table(HEIGHT, WIDTH)
+    ids = [np.asarray(lab.draw.integers(0, HEIGHT, shape)) for _ in range(2)]
+    first = Lookup(ids[0], table / np.float32(64), options, lab.profile)
+    later = Lookup(ids[1], table * np.float32(8), options, lab.profile)
+    example = (lab.tensor(first.ids), lab.tensor(first.table))
+    traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+        lab.bind(first), example, check_trace=False
+    )
+    weight = lab.tensor(later.table)
+    out = traced(lab.tensor(later.ids), weight)
+    told = f"a call traced with rows within the bound, for {later}"
+    yield Bounded(told, read(out), read(weight), later)
 
 
 def _others(lab: Lab, shape: tuple[int, ...], held: bool) -> Claims:
