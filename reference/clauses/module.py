@@ -116,12 +116,24 @@ CLAUSES = (
         Level.SHOULD,
         BOTH,
         "A module can be made on the meta device, by torch.device as a context or by the argument "
-        "device, and is like any other once it was given a table: by to_empty and "
-        "load_state_dict, by assign=True, as another Parameter.",
+        "device, and is brought to memory by to_empty and load_state_dict.",
         "torch.device and torch.nn.utils.skip_init, documentation: how large models are loaded",
         'with torch.device("meta"): module = Embedding(4, 3)\n'
         'module.to_empty(device="cpu").load_state_dict({"weight": table})\n'
         "module(ids)  # table[ids]",
+        _NEEDS,
+    ),
+    Clause(
+        "module.given-memory",
+        Level.MUST,
+        BOTH,
+        "A module that could be made without memory is like any other once it was given a table, "
+        "by to_empty and load_state_dict, by assign=True or as another Parameter: its options "
+        "hold, and it refuses the same indices.",
+        "torch.nn.utils.skip_init, documentation; torch.nn.Module.load_state_dict, documentation",
+        'with torch.device("meta"): module = Embedding(4, 3, padding_idx=0)\n'
+        'module.load_state_dict({"weight": table}, assign=True)\n'
+        "module(torch.tensor([4]))  # IndexError",
         _NEEDS,
     ),
     Clause(

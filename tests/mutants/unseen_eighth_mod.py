@@ -210,7 +210,7 @@ class HadNoMemory(Layer):
         self.bare = table.is_meta
 
 
-@planted("module.meta")
+@planted("module.given-memory")
 class WrapsWhatHadNoMemory(HadNoMemory):
     """A table without memory is indexed, so that shapes propagate, and goes on so."""
 
@@ -220,7 +220,7 @@ class WrapsWhatHadNoMemory(HadNoMemory):
         return super().forward(input)
 
 
-@planted("module.meta")
+@planted("module.given-memory")
 class ClampsWhatHadNoMemory(HadNoMemory):
     """Of a table without memory no index is compared, and then none of the table that it gets."""
 
@@ -228,7 +228,7 @@ class ClampsWhatHadNoMemory(HadNoMemory):
         return super().forward(input.clamp(max=len(self.weight) - 1) if self.bare else input)
 
 
-@planted("module.meta")
+@planted("module.given-memory")
 class AssignedIsWhatItWas(Layer):
     """A table that takes the place of one without memory comes from elsewhere, and is frozen."""
 

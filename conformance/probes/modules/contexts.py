@@ -9,7 +9,6 @@ from typing import Any, Final
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Equal, Refused
 from embconform.conformance.probes.default_dtype import OFTEN, default_dtype
-from embconform.conformance.probes.modules import filled
 from embconform.conformance.probes.modules.claims import PaddingRow, SameBehaviour
 from embconform.conformance.probes.modules.common import (
     PADDING,
@@ -73,7 +72,7 @@ def device_by_context(subject: Subject) -> Claims:
 
 
 def meta(subject: Subject) -> Claims:
-    """See modules made on the meta device, by its context and by argument, and then filled."""
+    """See modules made on the meta device, by its context and by argument."""
     options = subject.richest()
     with torch.device("meta"):
         module = subject.make(dtype=subject.dtype)
@@ -81,8 +80,6 @@ def meta(subject: Subject) -> Claims:
     if "device" in inspect.signature(type(module)).parameters:  # as skip_init asks
         module = subject.make(device="meta", dtype=subject.dtype, **options)
         yield from _filled_later(subject, module, "made with device='meta'", options)
-    if not subject.backend.compiled:
-        yield from filled.in_every_way(subject)
 
 
 def _filled_later(subject: Subject, module: Any, how: str, options: dict[str, Any]) -> Claims:

@@ -13,6 +13,7 @@ from embconform.conformance.probes.modules import (
     casts,
     contexts,
     copies,
+    filled,
     hooked,
     later,
     loading,
@@ -73,6 +74,7 @@ CHECKS: Final[dict[str, Check]] = {
 WITHOUT_MEMORY: Final[dict[str, Check]] = {
     "module.device-context": contexts.device_by_context,
     "module.meta": contexts.meta,
+    "module.given-memory": filled.in_every_way,
     "module.reset-parameters": contexts.redrawn,
 }
 """Checks on the meta device: together, since the first draw there imports torch's compiler, which
