@@ -57,7 +57,9 @@ class Probe:
 @cache
 def probes() -> tuple[Probe, ...]:
     """List the probes."""
+    from embconform.conformance.probes.after_other_uses import OTHER_USES_PROBE
     from embconform.conformance.probes.aftermath import AFTERMATH_PROBE
+    from embconform.conformance.probes.bad_among_many import BAD_AMONG_MANY_PROBE
     from embconform.conformance.probes.default_device import DEFAULT_DEVICE_PROBE
     from embconform.conformance.probes.default_dtype import DEFAULT_DTYPE_PROBE
     from embconform.conformance.probes.graph_uses import GRAPH_PROBES
@@ -99,6 +101,8 @@ def probes() -> tuple[Probe, ...]:
         OPTIMISER_PROBE,
         AFTERMATH_PROBE,
         OPTIONS_PROBE,
+        OTHER_USES_PROBE,
+        BAD_AMONG_MANY_PROBE,
         VIEWS_PROBE,
         TABLE_VIEWS_PROBE,
         OTHER_TABLES_PROBE,

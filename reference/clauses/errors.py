@@ -44,8 +44,8 @@ CLAUSES = (
         "errors.any-position",
         Level.MUST,
         BOTH,
-        "One bad index among thousands raises, at the first, a middle or the last place and beside "
-        "them.",
+        "One bad index among thousands, or among more than 2**16, raises, at the first, a middle "
+        "or the last place and beside them.",
         _RANGE,
         "ids = torch.zeros(5000, dtype=torch.long); ids[-1] = 4\n"
         "embedding(ids, torch.zeros(4, 2))  # raises",
@@ -64,7 +64,7 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "An index that is out of range of the call's table raises, though the same index tensor "
-        "was in range of another table before.",
+        "was in range of another table before, or was refused by this one.",
         f"{_RANGE}; a call is a function of its arguments",
         "ids = torch.tensor([5])\nembedding(ids, torch.zeros(6, 2))\n"
         "embedding(ids, torch.zeros(4, 2))  # raises",

@@ -76,7 +76,9 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Calls with other options on the same table and the same indices, one after the other, are "
-        "each right by their own options, whether or not a call between was refused.",
+        "each right by their own options, whatever the embedding was used for between: a call that "
+        "was refused, a pass that raised, a checkpoint that stopped early, or a call under vmap, "
+        "torch.func or inference_mode, or on meta.",
         "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches",
         "embedding(ids, weight, padding_idx=0).sum().backward(); weight.grad = None\n"
         "embedding(ids, weight, padding_idx=1).sum().backward()  # row 0 is trained",
@@ -109,7 +111,8 @@ CLAUSES = (
         "state.many-calls",
         Level.MUST,
         BOTH,
-        "However often a table is looked up in, each call is right, and each output keeps its "
+        "However often a table is looked up in, and in whichever order the same indices come, each "
+        "call is right, or refused for a bad index, and each output, large or small, keeps its "
         "values, as do gradients that are held and the table, rows that nobody looks up included; "
         "one backward pass through all of the calls adds them up.",
         "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches, warm-up, pools",
