@@ -62,9 +62,12 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.bad_among_many import BAD_AMONG_MANY_PROBE
     from embconform.conformance.probes.default_device import DEFAULT_DEVICE_PROBE
     from embconform.conformance.probes.default_dtype import DEFAULT_DTYPE_PROBE
+    from embconform.conformance.probes.every_row import EVERY_ROW_PROBES
+    from embconform.conformance.probes.fresh_outputs import FRESH_OUTPUTS_PROBE
     from embconform.conformance.probes.graph_uses import GRAPH_PROBES
     from embconform.conformance.probes.index_views import VIEWS_PROBE
     from embconform.conformance.probes.large_calls import LARGE_CALLS_PROBE
+    from embconform.conformance.probes.many_axes import MANY_AXES_PROBE
     from embconform.conformance.probes.many_calls import MANY_CALLS_PROBE
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
     from embconform.conformance.probes.near_permutations import NEAR_PERMUTATIONS_PROBE
@@ -104,6 +107,8 @@ def probes() -> tuple[Probe, ...]:
         OTHER_USES_PROBE,
         BAD_AMONG_MANY_PROBE,
         VIEWS_PROBE,
+        MANY_AXES_PROBE,
+        FRESH_OUTPUTS_PROBE,
         TABLE_VIEWS_PROBE,
         OTHER_TABLES_PROBE,
         TORCH_STATE_PROBE,
@@ -119,6 +124,7 @@ def probes() -> tuple[Probe, ...]:
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,
         LARGE_CALLS_PROBE,
+        *EVERY_ROW_PROBES,
         DEFAULT_DTYPE_PROBE,
         DEFAULT_DEVICE_PROBE,
         *TRANSFORM_PROBES,

@@ -166,7 +166,8 @@ CLAUSES = (
         BOTH,
         "More than 2**20 indices are looked up as few are, and so are rows of more than 2**15 "
         "columns, in int32 indices too, 40,000 indices into a table of 50,257 rows, and rows "
-        "beyond 2**24, which are bounded and have their gradients, too.",
+        "beyond 2**24, which are bounded and have their gradients, too, as have thousands of "
+        "indices into a table of up to 2**16 rows.",
         "forced: no size but memory's is a limit; EMBEDDING-BUGS §3: counters of few bits",
         "ids = torch.randint(0, 7, (2**20 + 9,))\nembedding(ids, weight) == weight[ids]\n"
         "embedding(ids[:3].int(), torch.randn(7, 2**15 + 33))",

@@ -99,8 +99,8 @@ CLAUSES = (
         BOTH,
         "Neither a call, refused or not, nor a backward pass changes the random state of torch, "
         "NumPy or random, or what torch is set to: its number of threads, default dtype and "
-        "device, autocast, whether gradients are recorded, anomalies detected and subnormal "
-        "numbers flushed to zero.",
+        "device, autocast, whether gradients are recorded, anomalies detected, sparse tensors "
+        "checked, algorithms deterministic or warned of, and subnormal numbers flushed to zero.",
         "forced: a lookup draws nothing; what else a program does would depend on its embedding",
         "state = torch.get_rng_state()\nembedding(ids, weight).sum().backward()\n"
         "torch.equal(state, torch.get_rng_state())  # True",
