@@ -84,8 +84,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Each call looks up what the table reads as, in whichever way it was written since the "
-        "last call, weight.data being given other memory, of another height too, included, and "
-        "whichever rows come and go between; no call writes rows of its own back.",
+        "last call, weight.data being given other memory, of another height or layout, included, "
+        "and whichever rows come and go between; no call writes rows of its own back.",
         "forced: a lookup reads the table; optimisers, loaders and averaged weights each write in "
         "a way of their own",
         "embedding(ids, weight)\nweight.data = averaged\nembedding(ids, weight)  # averaged[ids]",
