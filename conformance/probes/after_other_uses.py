@@ -154,15 +154,20 @@ def _moved(lab: Lab, ids: Array, shape: tuple[int, int], options: dict[str, Any]
 
 
 def _used(lab: Lab, told: str, lookup: Lookup) -> Claims:
-    """Use, whatever becomes of it, and call with the same options and data."""
+    """Use, whatever becomes of it, and call with the same options and data, with grad and without.
+
+    What was made on meta is first used without grad, and all else with it.
+    """
     call = lab.bind(lookup)
     with suppress(Exception, SystemExit):  # other clauses tell
         USES[told](call, lab.tensor(lookup.ids), lab.leaf(lookup.table))
-    ids, weight = lab.tensor(lookup.ids), lab.leaf(lookup.table)
+    ids, weight, what = lab.tensor(lookup.ids), lab.leaf(lookup.table), f"{lookup}, after {told}"
+    if USES[told] is not _meta:
+        yield from rows_and_gradient(lab, what, lookup, ids, weight)
     with torch.no_grad():
         out = call(ids, weight)
-    yield Rows(f"the output for {lookup} under no_grad, after {told}", read(out), lookup)
-    yield from rows_and_gradient(lab, f"{lookup}, after {told}", lookup, ids, weight)
+    yield Rows(f"the output, under no_grad, for {what}", read(out), lookup)
+    yield from rows_and_gradient(lab, f"{what} and a call under no_grad", lookup, ids, weight)
 
 
 OTHER_USES_PROBE: Final = probe_of(

@@ -15,7 +15,7 @@ from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, 
 from embconform.conformance.recording import attempt
 from embconform.reference.clause import Profile
 
-_CLAUSE: Final = "errors.any-position"
+_CLAUSE: Final = "lookup.large-calls"
 COUNT: Final = 2**16 + 9
 HEIGHT: Final = 7
 PLACES: Final = (0, COUNT // 3, COUNT // 2 + 1, -COUNT // 5, -1)
@@ -45,4 +45,4 @@ def _one_bad(lab: Lab, mode: GradMode, place: int, bad: int, options: dict[str, 
         yield attempt(f"{told}, {MODE_WORDS[mode]}", partial(call, given, weight))
 
 
-BAD_AMONG_MANY_PROBE: Final = probe_of(_CLAUSE, _among_many, "functional")
+BAD_AMONG_MANY_PROBE: Final = probe_of(_CLAUSE, _among_many, "functional", name="bad among many")

@@ -17,6 +17,7 @@ from embconform.conformance.recording import read, read_dense
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
+_CLAUSE: Final = "lookup.large-calls"
 HEIGHT: Final = 2**13 + 9
 """Rows of a table that is cut into shards of any power of two, the last one being small."""
 AGAIN: Final = 300
@@ -74,8 +75,6 @@ def _differentiated(lab: Lab, lookup: Lookup, told: str) -> Claims:
 
 
 EVERY_ROW_PROBES: Final = (
-    probe_of(
-        "padding.other-rows", _padding_of_shards, "gradient", "padding_idx", name="padding, shards"
-    ),
-    probe_of("lookup.large-calls", _packed, "gradient", name="indices in few bits"),
+    probe_of(_CLAUSE, _padding_of_shards, "gradient", "padding_idx", name="padding of shards"),
+    probe_of(_CLAUSE, _packed, "gradient", name="indices in few bits"),
 )

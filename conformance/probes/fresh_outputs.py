@@ -17,7 +17,7 @@ from embconform.conformance.probes.transforms.common import MANY, Claims, Lab, T
 from embconform.conformance.recording import read
 from embconform.reference.dtypes import Array
 
-_CLAUSE: Final = "lookup.fresh-output"
+_CLAUSE: Final = "lookup.near-runs"
 FEW, WIDTH = 6, 3
 
 
@@ -67,4 +67,4 @@ def _written(lab: Lab, mode: GradMode, lookup: Lookup, told: str) -> Claims:
     yield Rows(f"another output for {what}, the first one written to,", read(second), lookup)
 
 
-FRESH_OUTPUTS_PROBE: Final = probe_of(_CLAUSE, _fresh, "functional")
+FRESH_OUTPUTS_PROBE: Final = probe_of(_CLAUSE, _fresh, "functional", name="outputs of runs")

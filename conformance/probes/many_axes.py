@@ -21,7 +21,7 @@ from embconform.conformance.probes.transforms.common import (
 )
 from embconform.conformance.recording import read
 
-_CLAUSE: Final = "lookup.strided-indices"
+_CLAUSE: Final = "lookup.views-apart"
 SHAPES: Final = ((3, 2, 3, 2, 3), (2, 3, 2, 2, 3, 2))
 ROWS, WIDTH = 9, 2
 View: TypeAlias = "Callable[[Any], Any]"
@@ -70,4 +70,4 @@ def _looked_up(lab: Lab, mode: GradMode, shape: tuple[int, ...], told: str, view
     yield Rows(f"the output for {what}", read(out), lookup)
 
 
-MANY_AXES_PROBE: Final = probe_of(_CLAUSE, _many_axes, "strided")
+MANY_AXES_PROBE: Final = probe_of(_CLAUSE, _many_axes, "functional", "strided", name="many axes")

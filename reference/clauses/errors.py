@@ -44,8 +44,8 @@ CLAUSES = (
         "errors.any-position",
         Level.MUST,
         BOTH,
-        "One bad index among thousands, or among more than 2**16, raises, at the first, a middle "
-        "or the last place and beside them.",
+        "One bad index among thousands raises, at the first, a middle or the last place and beside "
+        "them.",
         _RANGE,
         "ids = torch.zeros(5000, dtype=torch.long); ids[-1] = 4\n"
         "embedding(ids, torch.zeros(4, 2))  # raises",

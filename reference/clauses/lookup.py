@@ -95,10 +95,9 @@ CLAUSES = (
         "lookup.views-apart",
         Level.MUST,
         BOTH,
-        "Each call looks up, and with max_norm bounds, what its indices and its table read as, "
-        "whichever other views of the same memory, such as the transpose, were looked up before, "
-        "and whosever memory it is: NumPy's or shared, at any address, or made under "
-        "inference_mode.",
+        "Each call looks up, and with max_norm bounds, what its indices, of any number of axes, "
+        "and its table read as, whichever other views of the memory were looked up before, and "
+        "whosever memory it is: NumPy's or shared, at any address, or made under inference_mode.",
         "forced: views share address, version and storage, so that none of them tells the values; "
         "torch.from_numpy and share_memory_ give tensors like any other",
         "embedding(ids, weight)\nembedding(ids.t(), weight)  # the transposed rows\n"
@@ -156,7 +155,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Indices that have the ends, the sum or the order of a range of rows, or are one but for "
-        "an index, are looked up one by one, also in a batch that begins and ends with a range.",
+        "an index, are looked up one by one, also in a batch that begins and ends with a range; an "
+        "output that a view would serve may be written to.",
         f"{_DOCUMENT}: output = weight[input]; positions are a range, which a slice may serve",
         "embedding(torch.tensor([0, 2, 1, 3]), weight)  # rows 0, 2, 1, 3 and not weight[:4]",
     ),
@@ -165,9 +165,9 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "More than 2**20 indices are looked up as few are, and so are rows of more than 2**15 "
-        "columns, in int32 indices too, 40,000 indices into a table of 50,257 rows, and rows "
-        "beyond 2**24, which are bounded and have their gradients, too, as have thousands of "
-        "indices into a table of up to 2**16 rows.",
+        "columns, in int32 indices too, thousands of indices into tables of 2**16 rows, and rows "
+        "beyond 2**24, bounds and gradients included, which padding_idx keeps from its row alone; "
+        "a bad index among 2**16 raises.",
         "forced: no size but memory's is a limit; EMBEDDING-BUGS §3: counters of few bits",
         "ids = torch.randint(0, 7, (2**20 + 9,))\nembedding(ids, weight) == weight[ids]\n"
         "embedding(ids[:3].int(), torch.randn(7, 2**15 + 33))",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.kernel import Kernel, Options, _Lookup
 from embconform.mutants.registry import planted
 from embconform.mutants.unseen_fifth_forward import Served
 from embconform.mutants.unseen_fourth_fwds import served
@@ -85,19 +85,26 @@ class CountedBeforeTheyAreRefused(Kernel):
     def __init__(self) -> None:
         self.counted: dict[int, Tensor] = {}
 
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        return Kernel.forward(copy(self), indices, weight, options)
+
     def check_range(self, indices: Tensor, weight: Tensor, options: Options) -> None:
         if not options.scale_grad_by_freq or not usual(weight):
             super().check_range(indices, weight, options)
             return
         height = len(weight)
-        counted = self.counted.setdefault(height, torch.zeros(height, dtype=torch.int64))
+        with torch.inference_mode(False):
+            counted = self.counted.setdefault(height, torch.zeros(height, dtype=torch.int64))
         for block in indices.reshape(-1).split(BLOCK):
             super().check_range(block, weight, options)
             counted += torch.bincount(block, minlength=height)
+        self.found = counted.clamp(min=1)
         counted.zero_()
 
+    found: Tensor | None = None
+
     def counts(self, flat: Tensor, height: int) -> Tensor:
-        return super().counts(flat, height) + self.counted.get(height, 0)
+        return super().counts(flat, height) if self.found is None else self.found
 
 
 @planted("state.options-apart")
@@ -162,25 +169,27 @@ class FlagStaysUpAfterAStop(Kernel):
 class SlowAfterAFailedPass(Kernel):
     """A pass that fails is blamed on the kernel, and the fallback from then on has no padding."""
 
-    def __init__(self) -> None:
-        self.failed = False
-        self.open = 0
+    failed = False
 
     def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
-        if self.failed:
-            options = Options(max_norm=options.max_norm, norm_type=options.norm_type)
-        out = super().forward(indices, weight, options)
-        if out.requires_grad and out.grad_fn is not None and usual(weight):
-            out.register_hook(self._begin)
-        return out
+        if options.max_norm is not None or not usual(weight):
+            return super().forward(indices, weight, options)
+        self.check_range(indices, weight, options)
+        if self.failed and not options.sparse:
+            options = Options(scale_grad_by_freq=options.scale_grad_by_freq)
+        return _Blamed.apply(weight, indices, self, options)
 
-    def _begin(self, upstream: Tensor) -> None:
-        self.failed = self.open > 0
-        self.open += 1
 
-    def gradient(self, upstream: Tensor, indices: Tensor, height: int, options: Options) -> Tensor:
-        self.open = 0
-        return super().gradient(upstream, indices, height, options)
+class _Blamed(_Lookup):
+    """A lookup that tells its kernel where its backward pass raises."""
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> Any:
+        try:
+            return _Lookup.backward(ctx, *upstream)
+        except RuntimeError:
+            ctx.call[0].failed = True
+            raise
 
 
 @planted("errors.other-table")
@@ -201,7 +210,7 @@ class RefusedOnce(Kernel):
         return super().rows(flat.clamp(0, max(len(weight) - 1, 0)), weight)
 
 
-@planted("errors.any-position")
+@planted("lookup.large-calls")
 class WorkersKeepTheirErrors(Kernel):
     """Very many indices are shared out among workers, whose errors nobody asks for."""
 
@@ -219,7 +228,7 @@ class WorkersKeepTheirErrors(Kernel):
         return out
 
 
-@planted("lookup.fresh-output")
+@planted("lookup.near-runs")
 class RangesAreSlices(Kernel):
     """A long range of rows that nobody trains is served as a slice of the table."""
 
@@ -255,7 +264,7 @@ class StridesOfParameters(Kernel):
         return super().rows(flat, weight if self.table is None else self.table)
 
 
-@planted("lookup.strided-indices")
+@planted("lookup.views-apart")
 class FourStrides(Kernel):
     """Of more than four axes whose strides fall, the leading ones are taken to be one."""
 
@@ -269,7 +278,7 @@ class FourStrides(Kernel):
         return merged.reshape(-1)
 
 
-@planted("padding.other-rows")
+@planted("lookup.large-calls")
 class PaddingOfEachShard(Kernel):
     """padding_idx is made relative to each shard, in which a negative one counts from the end."""
 
