@@ -63,6 +63,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.default_device import DEFAULT_DEVICE_PROBE
     from embconform.conformance.probes.default_dtype import DEFAULT_DTYPE_PROBE
     from embconform.conformance.probes.every_row import EVERY_ROW_PROBES
+    from embconform.conformance.probes.forked import FORKED_PROBE
     from embconform.conformance.probes.fresh_outputs import FRESH_OUTPUTS_PROBE
     from embconform.conformance.probes.graph_uses import GRAPH_PROBES
     from embconform.conformance.probes.index_views import VIEWS_PROBE
@@ -75,6 +76,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
+    from embconform.conformance.probes.output_layout import OUTPUT_LAYOUT_PROBE
     from embconform.conformance.probes.passes import PASS_PROBES
     from embconform.conformance.probes.recorded_passes import RECORDED_PASSES_PROBE
     from embconform.conformance.probes.sparse_entries import SPARSE_ENTRIES_PROBE
@@ -97,6 +99,7 @@ def probes() -> tuple[Probe, ...]:
     return (
         THREAD_PROBE,
         HANDED_OVER_PROBE,
+        FORKED_PROBE,
         *STREAM_PROBES,
         *TABLE_PROBES,
         *MODULE_PROBES,
@@ -109,6 +112,7 @@ def probes() -> tuple[Probe, ...]:
         VIEWS_PROBE,
         MANY_AXES_PROBE,
         FRESH_OUTPUTS_PROBE,
+        OUTPUT_LAYOUT_PROBE,
         TABLE_VIEWS_PROBE,
         OTHER_TABLES_PROBE,
         TORCH_STATE_PROBE,

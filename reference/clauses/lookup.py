@@ -1,6 +1,6 @@
 """Looking rows up."""
 
-from embconform.reference.clause import BOTH, Clause, Level
+from embconform.reference.clause import BOTH, TORCH, Clause, Level
 
 _DOCUMENT = "founding document, §1 (1)"
 _FUNCTIONAL = "torch.nn.functional.embedding, documentation"
@@ -211,6 +211,18 @@ CLAUSES = (
         "its elements with another.",
         "torch.nn.functional.embedding, observed: the output never aliases weight",
         "out = embedding(torch.tensor([0]), weight)\nout.zero_()  # weight keeps its values",
+    ),
+    Clause(
+        "lookup.contiguous-output",
+        Level.SHOULD,
+        TORCH,
+        "The output is contiguous, so that .view takes it, whatever the strides of the indices and "
+        "of the table are.",
+        "aten/src/ATen/native/Embedding.cpp::embedding_symint: index_select, which makes a "
+        "contiguous tensor, then view",
+        "ids = torch.tensor([[0, 1], [2, 3]]).t()\nembedding(ids, weight).view(-1)  # not refused",
+        frozenset({"functional", "strided"}),
+        policy=True,
     ),
     Clause(
         "lookup.weight-unchanged",

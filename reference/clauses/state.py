@@ -37,6 +37,19 @@ CLAUSES = (
         frozenset({"functional"}),
     ),
     Clause(
+        "state.forked",
+        Level.SHOULD,
+        BOTH,
+        "Calls in a process that was forked after calls are right, and so are those of its parent "
+        "afterwards: nothing waits for threads that only the parent has.",
+        "torch.utils.data.DataLoader, documentation: on Unix its workers are forked; torch 2.13, "
+        "observed",
+        "embedding(ids, weight)\nif os.fork() == 0:\n    embedding(ids, weight)  # the same rows",
+        frozenset({"functional"}),
+        policy=True,
+        devices=frozenset({"cpu"}),
+    ),
+    Clause(
         "state.thread-count",
         Level.MUST,
         BOTH,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from copy import copy
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ class CountedBeforeTheyAreRefused(Kernel):
     """Blocks of indices are counted as they are checked; only a good call clears its counts."""
 
     def __init__(self) -> None:
-        self.counted: dict[int, Tensor] = {}
+        self.counted: dict[Any, Tensor] = {}
 
     def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
         return Kernel.forward(copy(self), indices, weight, options)
@@ -94,7 +95,8 @@ class CountedBeforeTheyAreRefused(Kernel):
             return
         height = len(weight)
         with torch.inference_mode(False):
-            counted = self.counted.setdefault(height, torch.zeros(height, dtype=torch.int64))
+            key = height, threading.get_ident()
+            counted = self.counted.setdefault(key, torch.zeros(height, dtype=torch.int64))
         for block in indices.reshape(-1).split(BLOCK):
             super().check_range(block, weight, options)
             counted += torch.bincount(block, minlength=height)
@@ -316,3 +318,45 @@ class WarningsBecomeErrors(Kernel):
             return super().counts(flat, height)
         finally:
             torch.set_deterministic_debug_mode("error" if before else "default")
+
+
+@planted("lookup.contiguous-output")
+class InTheOrderOfTheirMemory(Kernel):
+    """Transposed indices are looked up in the order of their memory, and the output is turned."""
+
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        turned = indices.dim() == 2 and not indices.is_contiguous() and indices.t().is_contiguous()
+        if not turned:
+            return super().forward(indices, weight, options)
+        return super().forward(indices.t(), weight, options).transpose(0, 1)
+
+
+@planted("state.forked")
+class WorkerThatForksLose(Kernel):
+    """Many rows that nobody trains are fetched by a thread, which is started once."""
+
+    def __init__(self) -> None:
+        self.orders: SimpleQueue[Any] | None = None
+
+    def rows(self, flat: Tensor, weight: Tensor) -> Tensor:
+        if flat.numel() < 4 * BLOCK or not usual(weight) or torch.is_inference_mode_enabled():
+            return super().rows(flat, weight)
+        if self.orders is None:
+            self.orders = SimpleQueue()
+            threading.Thread(target=_fetch, args=(self.orders,), daemon=True).start()
+        answer: SimpleQueue[Any] = SimpleQueue()
+        self.orders.put((flat.detach(), weight.detach(), answer))
+        rows = answer.get()
+        if isinstance(rows, Exception):
+            raise rows
+        return rows
+
+
+def _fetch(orders: SimpleQueue[Any]) -> None:
+    while True:
+        flat, weight, answer = orders.get()
+        try:
+            with torch.no_grad():
+                answer.put(weight.index_select(0, flat))
+        except Exception as error:
+            answer.put(error)
