@@ -33,7 +33,6 @@ def _batches(count: int, height: int) -> dict[str, Array]:
         "every second row": np.arange(0, height, 2),
         "a range of rows, backwards": run[::-1].copy(),
         "one row": np.array([count]),
-        "a row": np.array(count),
         "one row again and again": np.full(count, 2),
         "a range of rows as a batch, twice": np.stack([run, run]),
     }

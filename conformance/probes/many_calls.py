@@ -25,7 +25,7 @@ from embconform.conformance.probes.transforms.common import (
     probe_of,
     rows_and_gradient,
 )
-from embconform.conformance.recording import attempt, read, read_dense
+from embconform.conformance.recording import read, read_dense
 from embconform.reference.dtypes import Array
 
 _CLAUSE: Final = "state.many-calls"
@@ -41,8 +41,6 @@ LARGE: Final = (68, 241)
 """Indices and columns of an output of 64 KiB and more, which a pool may keep."""
 TURNS: Final = 5
 """Calls of one shape whose large outputs are held."""
-TRUSTED: Final = 1_030
-"""Good calls in a row: more than a hundred, a thousand or ten bits."""
 BLOCK: Final = 1_030
 """Indices in one order and another: more than a kernel's block has."""
 Call = tuple[Lookup, Any, Any]
@@ -65,9 +63,6 @@ def _often(lab: Lab) -> Iterator[Trial]:
         yield partial(_large_held, lab, mode)
         for size in (MANY, BLOCK):
             yield partial(_reordered, lab, mode, size)
-    if lab.device == "cpu":  # elsewhere a refusal may cost the device
-        for mode in lab.modes:
-            yield partial(_refused_after, lab, mode)
 
 
 def _table(lab: Lab, dtype: Any = np.float32) -> Array:
@@ -208,19 +203,6 @@ def _reordered(lab: Lab, mode: GradMode, size: int) -> Iterator[Claim]:
         with grad_context(mode):
             out = lab.bind(lookup)(ids, weight)
         yield Rows(f"the output for {lookup}, {told}", read(out), lookup)
-
-
-def _refused_after(lab: Lab, mode: GradMode) -> Iterator[Claim]:
-    """Look good indices up again and again, then bad ones."""
-    table = lab.table(HEIGHT, WIDTH)
-    lookup = Lookup(lab.draw.integers(0, HEIGHT, 7), table, {}, lab.profile)
-    weight, ids, call = _trained(lab, mode, table), lab.tensor(lookup.ids), lab.bind(lookup)
-    bad = lab.tensor(np.append(lookup.ids[1:], HEIGHT))
-    with grad_context(mode):
-        for _ in range(TRUSTED):
-            call(ids, weight)
-        what = f"index {HEIGHT} after {TRUSTED} good calls, {MODE_WORDS[mode]}"
-        yield attempt(what, partial(call, bad, weight))
 
 
 MANY_CALLS_PROBE: Final = probe_of(_CLAUSE, _often, "functional")

@@ -59,7 +59,6 @@ def probes() -> tuple[Probe, ...]:
     """List the probes."""
     from embconform.conformance.probes.after_other_uses import OTHER_USES_PROBE
     from embconform.conformance.probes.aftermath import AFTERMATH_PROBE
-    from embconform.conformance.probes.bad_among_many import BAD_AMONG_MANY_PROBE
     from embconform.conformance.probes.default_device import DEFAULT_DEVICE_PROBE
     from embconform.conformance.probes.default_dtype import DEFAULT_DTYPE_PROBE
     from embconform.conformance.probes.every_row import EVERY_ROW_PROBES
@@ -68,6 +67,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.graph_uses import GRAPH_PROBES
     from embconform.conformance.probes.index_views import VIEWS_PROBE
     from embconform.conformance.probes.large_calls import LARGE_CALLS_PROBE
+    from embconform.conformance.probes.late_errors import LATE_ERRORS_PROBE
     from embconform.conformance.probes.many_axes import MANY_AXES_PROBE
     from embconform.conformance.probes.many_calls import MANY_CALLS_PROBE
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
@@ -108,7 +108,7 @@ def probes() -> tuple[Probe, ...]:
         AFTERMATH_PROBE,
         OPTIONS_PROBE,
         OTHER_USES_PROBE,
-        BAD_AMONG_MANY_PROBE,
+        LATE_ERRORS_PROBE,
         VIEWS_PROBE,
         MANY_AXES_PROBE,
         FRESH_OUTPUTS_PROBE,

@@ -166,8 +166,7 @@ CLAUSES = (
         BOTH,
         "More than 2**20 indices are looked up as few are, and so are rows of more than 2**15 "
         "columns, in int32 indices too, thousands of indices into tables of 2**16 rows, and rows "
-        "beyond 2**24, bounds and gradients included, which padding_idx keeps from its row alone; "
-        "a bad index among 2**16 raises.",
+        "beyond 2**24, bounds and gradients included, which padding_idx keeps from its row alone.",
         "forced: no size but memory's is a limit; EMBEDDING-BUGS §3: counters of few bits",
         "ids = torch.randint(0, 7, (2**20 + 9,))\nembedding(ids, weight) == weight[ids]\n"
         "embedding(ids[:3].int(), torch.randn(7, 2**15 + 33))",

@@ -125,7 +125,7 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "However often a table is looked up in, in whichever order the same indices come, a call "
-        "is right, or refused for a bad index, and each output keeps its values, as do gradients "
+        "is right, and each output keeps its values, as do gradients "
         "that are held and the table, rows that nobody looks up included; one backward pass "
         "through all of the calls adds them up.",
         "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches, warm-up, pools",

@@ -62,7 +62,7 @@ class PlannedByTheirSum(Kernel):
         return super().rows(named, weight)[places]
 
 
-@planted("state.many-calls")
+@planted("errors.other-table")
 class TrustedAfterAHundredCalls(Kernel):
     """A table that served a hundred good calls is taken to fit, and indices are clamped."""
 
@@ -212,7 +212,7 @@ class RefusedOnce(Kernel):
         return super().rows(flat.clamp(0, max(len(weight) - 1, 0)), weight)
 
 
-@planted("lookup.large-calls")
+@planted("errors.other-table")
 class WorkersKeepTheirErrors(Kernel):
     """Very many indices are shared out among workers, whose errors nobody asks for."""
 
