@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Final
 
 import numpy as np
+import psutil
 
 from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
@@ -43,7 +44,10 @@ def _without_forks() -> Claims:
 
 
 def _looked_up(lab: Lab) -> Claims:
-    """Look up, fork, and look the same up in the child, and then in the parent."""
+    """Look up, fork, and look the same up in the child, and then in the parent.
+
+    A target that asks processes of its own would be asked by two at once.
+    """
     modes: tuple[GradMode, ...] = lab.modes
     table = np.abs(lab.table(HEIGHT, 1)) + 1
     lookups = [
@@ -54,6 +58,9 @@ def _looked_up(lab: Lab) -> Claims:
     each = partial(_each, lab, lookups)
     told = [f"{lookup} {MODE_WORDS[mode]}" for mode, lookup in lookups]
     yield from _right("before a fork", told, lookups, each())
+    if psutil.Process().children():
+        yield Refused("the target has processes of its own, which answer the one that made them")
+        return
     seen = _in_a_child(each)
     made = f"{len(seen or [])} of {len(lookups)} calls"
     yield Must(
