@@ -58,7 +58,7 @@ def _written(lab: Lab, mode: GradMode, lookup: Lookup, told: str) -> Claims:
         first, second = (call(lab.tensor(lookup.ids), weight) for _ in range(2))
     what = f"{told}, {MODE_WORDS[mode]}"
     yield Rows(f"the output for {what}", read(first), lookup)
-    values = np.arange(first.numel(), dtype=np.float32).reshape(lookup.shape)
+    values = np.arange(lookup.ids.size * WIDTH, dtype=np.float32).reshape(lookup.shape)
     with torch.no_grad():
         first.detach().copy_(lab.tensor(values))
     yield SameBits(f"the output for {what}, written to,", to_numpy(first), values)

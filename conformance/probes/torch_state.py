@@ -92,7 +92,7 @@ def _set_numpy_state(state: Any) -> None:
 
 
 def _check_sparse_tensors(checked: bool) -> None:
-    invariants = torch.sparse.check_sparse_tensor_invariants
+    invariants: Any = torch.sparse.check_sparse_tensor_invariants
     (invariants.enable if checked else invariants.disable)()
 
 
