@@ -108,7 +108,8 @@ def attempt(what: str, call: Callable[[], Any]) -> MustRaise:
         if settle and settle.lost():
             raise _TrialOverError(refused) from None
         return refused
-    seen = str(got.tolist()) if isinstance(got, torch.Tensor) else type(got).__name__
+    readable = isinstance(got, torch.Tensor) and got.numel() <= MOST
+    seen = str(got.tolist()) if readable else type(got).__name__
     return MustRaise(what, _brief(seen))
 
 

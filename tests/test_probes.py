@@ -43,6 +43,8 @@ EVERY = tuple(probe for probe in probes() if probe.clauses <= spoken_of("cpu").k
 LARGE_OBSERVATIONS = {"lookup.large-calls": 2 * 10**7}
 """Bytes, where a probe is about size; others have half of that."""
 MAX_NORM = "transforms.vmap-max-norm"
+LAYOUT_IS_NOTHING = ("state.torch-as-it-was", "state.default-device", "late errors")
+"""Probes that read no value."""
 OF_FUNCTIONS = [
     probe
     for probe in EVERY
@@ -351,7 +353,7 @@ def test_whatever_a_function_does_is_recorded_and_judged(
     observation = probe.observe(backend, Profile.TORCH, 0, "cpu")
     rulings = judged(probe, observation, backend, Profile.TORCH)
     needs_a_module = probe.name == "transforms.functional-call"
-    looks_at_no_layout = probe.name in ("state.torch-as-it-was", "state.default-device")
+    looks_at_no_layout = probe.name in LAYOUT_IS_NOTHING
     judged_wrong = not needs_a_module and not (looks_at_no_layout and target is in_sparse)
     assert any(ruling.finding for ruling in rulings) is judged_wrong
 

@@ -12,12 +12,19 @@ import ml_dtypes
 import numpy as np
 
 from embconform.backends.backend import TABLE_DTYPES
-from embconform.conformance.cases.case import MODE_WORDS, GradMode
+from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.probes.claims import Claim, SameBits
 from embconform.conformance.probes.transforms.claims import GradientOf, Lookup, Rows
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
+from embconform.conformance.probes.transforms.common import (
+    MANY,
+    Claims,
+    Lab,
+    Trial,
+    probe_of,
+    rows_and_gradient,
+)
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.dtypes import Array
 
@@ -30,6 +37,12 @@ EACH: Final = 16
 HEIGHT, WIDTH = 61, 3
 COLD: Final = 12
 """Rows that no call names, as most of a vocabulary are cold."""
+LARGE: Final = (68, 241)
+"""Indices and columns of an output of 64 KiB and more, which a pool may keep."""
+TURNS: Final = 5
+"""Calls of one shape whose large outputs are held."""
+BLOCK: Final = 1_030
+"""Indices in one order and another: more than a kernel's block has."""
 Call = tuple[Lookup, Any, Any]
 """What was looked up, the indices and the output."""
 
@@ -46,6 +59,10 @@ def _often(lab: Lab) -> Iterator[Trial]:
             yield partial(_held, lab, "grad", FEW, sparse=True)
     if len(_dtypes(lab)) > 1:
         yield partial(_in_turn, lab)
+    for mode in lab.modes:
+        yield partial(_large_held, lab, mode)
+        for size in (MANY, BLOCK):
+            yield partial(_reordered, lab, mode, size)
 
 
 def _table(lab: Lab, dtype: Any = np.float32) -> Array:
@@ -133,6 +150,59 @@ def _in_turn(lab: Lab) -> Iterator[Claim]:
             kept.append((lookup, ids, lab.bind(lookup)(ids, weights[which])))
         kind = "trained" if trained else "frozen"
         yield from _rows(kept, f"of {kind} tables of one shape and other dtypes")
+
+
+def _trained(lab: Lab, mode: GradMode, table: Array) -> torch.Tensor:
+    return lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+
+
+def _large_held(lab: Lab, mode: GradMode) -> Iterator[Claim]:
+    """Look up in calls of one shape whose outputs are large, and read all at the end."""
+    size, width = LARGE
+    table, kept = np.abs(lab.table(HEIGHT, width)), list[Call]()
+    weight = _trained(lab, mode, table)
+    with grad_context(mode):
+        for _ in range(TURNS):
+            lookup = Lookup(lab.draw.integers(0, HEIGHT, size), table, {}, lab.profile)
+            ids = lab.tensor(lookup.ids)
+            kept.append((lookup, ids, lab.bind(lookup)(ids, weight)))
+    yield from _rows(kept, f"{MODE_WORDS[mode]}, of {width} columns")
+
+
+def _orders(lab: Lab, size: int) -> Iterator[Array]:
+    """Draw indices, and give them in one order after the other, then others of one sum."""
+    ids = lab.draw.integers(1, HEIGHT - 1, size)
+    yield ids
+    yield ids[::-1]
+    yield np.sort(ids)
+    for _ in range(2):
+        yield lab.draw.permutation(ids)
+    inner = ids[1:-1].copy()  # the ends stay
+    lab.draw.shuffle(inner)
+    yield np.concatenate([ids[:1], inner, ids[-1:]])
+    swapped = ids.copy()
+    place = np.flatnonzero(ids != ids[0])[0]
+    swapped[[0, place]] = ids[[place, 0]]
+    yield swapped
+    moved = ids.copy()
+    moved[:2] += np.array([1, -1])  # the sum stays
+    yield moved
+
+
+def _reordered(lab: Lab, mode: GradMode, size: int) -> Iterator[Claim]:
+    """Look the same indices up in other orders, each in a tensor of its own."""
+    table = np.abs(lab.table(HEIGHT, WIDTH))
+    weight = _trained(lab, mode, table)
+    told = f"the indices of the calls before in another order, {MODE_WORDS[mode]}"
+    for each in _orders(lab, size):
+        lookup = Lookup(np.ascontiguousarray(each), table, {}, lab.profile)
+        ids = lab.tensor(lookup.ids)
+        if weight.requires_grad and mode == "grad":
+            yield from rows_and_gradient(lab, f"{lookup}, {told}", lookup, ids, weight)
+            continue
+        with grad_context(mode):
+            out = lab.bind(lookup)(ids, weight)
+        yield Rows(f"the output for {lookup}, {told}", read(out), lookup)
 
 
 MANY_CALLS_PROBE: Final = probe_of(_CLAUSE, _often, "functional")

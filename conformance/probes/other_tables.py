@@ -1,4 +1,7 @@
-"""One index tensor in tables of other heights: what is in range of one is not of another."""
+"""One index tensor in tables of other heights: what is in range of one is not of another.
+
+Nor is what was refused accepted when it is tried again.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,9 @@ def _refused(lab: Lab, mode: GradMode, size: int, slices: bool) -> Claims:
             out = call(given, tall)
         yield Rows(f"the output of the {turn} call {told}", read(out), lookup)
         what = f"index {ids[size // 2]} in {kind} of {SHORT} rows, after one of {TALL}, {told}"
-        with grad_context(mode):
-            yield attempt(what, partial(call, given, short))
+        for again in ("", ", tried again"):
+            with grad_context(mode):
+                yield attempt(what + again, partial(call, given, short))
 
 
 OTHER_TABLES_PROBE: Final = probe_of(_CLAUSE, _by_turns, "functional")

@@ -57,14 +57,20 @@ class Probe:
 @cache
 def probes() -> tuple[Probe, ...]:
     """List the probes."""
+    from embconform.conformance.probes.after_other_uses import OTHER_USES_PROBE
     from embconform.conformance.probes.aftermath import AFTERMATH_PROBE
     from embconform.conformance.probes.default_device import DEFAULT_DEVICE_PROBE
     from embconform.conformance.probes.default_dtype import DEFAULT_DTYPE_PROBE
+    from embconform.conformance.probes.every_row import EVERY_ROW_PROBES
+    from embconform.conformance.probes.forked import FORKED_PROBE
+    from embconform.conformance.probes.fresh_outputs import FRESH_OUTPUTS_PROBE
     from embconform.conformance.probes.graph_ends import GRAPH_END_PROBES
     from embconform.conformance.probes.graph_uses import GRAPH_PROBES
     from embconform.conformance.probes.held_gradients import HELD_GRADIENTS_PROBE
     from embconform.conformance.probes.index_views import VIEWS_PROBE
     from embconform.conformance.probes.large_calls import LARGE_CALLS_PROBE
+    from embconform.conformance.probes.late_errors import LATE_ERRORS_PROBE
+    from embconform.conformance.probes.many_axes import MANY_AXES_PROBE
     from embconform.conformance.probes.many_calls import MANY_CALLS_PROBE
     from embconform.conformance.probes.modules.registry import MODULE_PROBES
     from embconform.conformance.probes.near_permutations import NEAR_PERMUTATIONS_PROBE
@@ -73,6 +79,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.optimisers import OPTIMISER_PROBE
     from embconform.conformance.probes.options_apart import OPTIONS_PROBE
     from embconform.conformance.probes.other_tables import OTHER_TABLES_PROBE
+    from embconform.conformance.probes.output_layout import OUTPUT_LAYOUT_PROBE
     from embconform.conformance.probes.passes import PASS_PROBES
     from embconform.conformance.probes.recorded_passes import RECORDED_PASSES_PROBE
     from embconform.conformance.probes.second_passes import SECOND_PASSES_PROBE
@@ -98,6 +105,7 @@ def probes() -> tuple[Probe, ...]:
     return (
         THREAD_PROBE,
         HANDED_OVER_PROBE,
+        FORKED_PROBE,
         *STREAM_PROBES,
         *TABLE_PROBES,
         *MODULE_PROBES,
@@ -105,7 +113,12 @@ def probes() -> tuple[Probe, ...]:
         OPTIMISER_PROBE,
         AFTERMATH_PROBE,
         OPTIONS_PROBE,
+        OTHER_USES_PROBE,
+        LATE_ERRORS_PROBE,
         VIEWS_PROBE,
+        MANY_AXES_PROBE,
+        FRESH_OUTPUTS_PROBE,
+        OUTPUT_LAYOUT_PROBE,
         TABLE_VIEWS_PROBE,
         OTHER_TABLES_PROBE,
         TORCH_STATE_PROBE,
@@ -126,6 +139,7 @@ def probes() -> tuple[Probe, ...]:
         MANY_CALLS_PROBE,
         THREAD_COUNT_PROBE,
         LARGE_CALLS_PROBE,
+        *EVERY_ROW_PROBES,
         DEFAULT_DTYPE_PROBE,
         DEFAULT_DEVICE_PROBE,
         *TRANSFORM_PROBES,

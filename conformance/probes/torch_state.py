@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -55,10 +56,24 @@ def _settings() -> Settings:
         "the number of threads": (torch.get_num_threads, torch.set_num_threads),
         "the default dtype": (torch.get_default_dtype, torch.set_default_dtype),
         "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
-        "whether algorithms are deterministic": (
-            torch.are_deterministic_algorithms_enabled,
-            torch.use_deterministic_algorithms,
+        "whether algorithms are deterministic, or warn": (
+            torch.get_deterministic_debug_mode,
+            torch.set_deterministic_debug_mode,
         ),
+        "the dtype of autocast": (
+            partial(torch.get_autocast_dtype, "cpu"),
+            partial(torch.set_autocast_dtype, "cpu"),
+        ),
+        "whether sparse tensors are checked": (
+            torch.sparse.check_sparse_tensor_invariants.is_enabled,
+            _check_sparse_tensors,
+        ),
+        "whether a warning is given each time": (
+            torch.is_warn_always_enabled,
+            torch.set_warn_always,
+        ),
+        "NumPy's handling of errors": (np.geterr, lambda kinds: np.seterr(**kinds)),
+        "whether garbage is collected": (gc.isenabled, _collect),
     }
 
 
@@ -74,6 +89,15 @@ def _numpy_state() -> Any:
 def _set_numpy_state(state: Any) -> None:
     name, words, *rest = state
     np.random.set_state((name, np.frombuffer(words, np.uint32), *rest))  # noqa: NPY002
+
+
+def _check_sparse_tensors(checked: bool) -> None:
+    invariants: Any = torch.sparse.check_sparse_tensor_invariants
+    (invariants.enable if checked else invariants.disable)()
+
+
+def _collect(collected: bool) -> None:
+    (gc.enable if collected else gc.disable)()
 
 
 def _flushes() -> bool:
@@ -111,13 +135,15 @@ def _as_it_was(lab: Lab) -> Iterator[Trial]:
 
 
 def _in_other_states(lab: Lab, ids: Array, width: int) -> Iterator[Trial]:
-    """Let autocast be on and anomalies detected, or a call be refused."""
+    """Let what torch is set to be unusual, or a call be refused."""
     if lab.device != "cpu" or lab.backend.compiled:
         return  # the settings are the CPU's, and a refused call may cost another device
     yield from _while_flushed(lab, ids, width)
-    for options in _choices(lab, ids, "max_norm"):
+    for options in _choices(lab, ids, "padding_idx", "scale_grad_by_freq", "max_norm"):
         lookup = Lookup(ids, lab.table(6, width) * np.float32(2), options, lab.profile)
         yield partial(_passes, lab, lookup, recorded="gradient" in lab.able, unusual=True)
+    for options in _choices(lab, ids, "max_norm"):
+        lookup = Lookup(ids, lab.table(6, width) * np.float32(2), options, lab.profile)
         for dtype in ("float32", "float64"):
             if dtype in lab.backend.known_dtypes:
                 yield partial(_refused, lab, lookup.into(lookup.table.astype(dtype)))
@@ -174,9 +200,12 @@ def _passes(
             if unusual:
                 torch.set_autocast_enabled("cpu", True)
                 torch.autograd.set_detect_anomaly(True, check_nan=False)
+                torch.set_autocast_dtype("cpu", torch.float16)
+                torch.set_deterministic_debug_mode("warn")
+                _check_sparse_tensors(True)
             if flushed:
                 torch.set_flush_denormal(True)
-            told = f"{lookup}{', autocast on and anomalies detected,' * unusual}"
+            told = f"{lookup}{', what torch is set to being unusual,' * unusual}"
             told += f", of {dtype}, subnormal numbers flushed to zero," * flushed
             claims = _unchanged(call, f"a call for {told}")
     finally:

@@ -19,6 +19,7 @@ from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
 _CLAUSE: Final = "lookup.sees-every-write"
+_LAID_OUT: Final = "weight.data = new, in another layout"
 HEIGHT, WIDTH = 301, 3
 Write: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], None]"
 
@@ -33,6 +34,11 @@ def _copy_of_data(weight: torch.Tensor, values: torch.Tensor) -> None:
 
 def _data(weight: torch.Tensor, values: torch.Tensor) -> None:
     weight.data = values
+
+
+def _data_laid_out_anew(weight: torch.Tensor, values: torch.Tensor) -> None:
+    """Give memory in which columns lie together where rows did, or rows where columns did."""
+    weight.data = values.t().contiguous().t() if weight.is_contiguous() else values
 
 
 def _step(weight: torch.Tensor, values: torch.Tensor) -> None:
@@ -57,6 +63,7 @@ WRITES: Final[dict[str, Write]] = {
     "weight.copy_(new)": _copy,
     "weight.data.copy_(new)": _copy_of_data,
     "weight.data = new": _data,
+    _LAID_OUT: _data_laid_out_anew,
     "weight.mul_(0).add_(new)": _step,
     "weight[:8] = new[:8]": _rows,
     "weight.copy_(weight.flip(0))": _changed_over,
@@ -75,7 +82,9 @@ def _every_write(lab: Lab) -> Iterator[Trial]:
     modes: tuple[GradMode, ...] = ("grad", "no_grad", "frozen")
     for mode in lab.few(modes, slice(1, 2)):
         for name in WRITES:
-            yield partial(_written, lab, mode, name)
+            if name != _LAID_OUT or ("strided" in lab.able and not lab.backend.compiled):
+                for parameter in lab.few((False, True)):
+                    yield partial(_written, lab, mode, name, parameter)
         if not lab.backend.compiled:  # another height is another program there
             for options in _paddings(lab):
                 for heights in ((5, 9), (9, 4)):
@@ -89,17 +98,20 @@ def _paddings(lab: Lab) -> Iterator[dict[str, Any]]:
         yield {"padding_idx": -1 if lab.profile is Profile.TORCH else 3}
 
 
-def _written(lab: Lab, mode: GradMode, name: str) -> Claims:
+def _written(lab: Lab, mode: GradMode, name: str, parameter: bool) -> Claims:
     """Look up few rows, write, look up many others and the few again; twice over."""
     few, many = np.arange(8), np.arange(20, HEIGHT)
     trained = "gradient" in lab.able and mode not in FROZEN
     weight = lab.tensor(_table(lab)).requires_grad_(trained)
+    if parameter:
+        weight = torch.nn.Parameter(weight.detach(), requires_grad=trained)
+    kind = " of a Parameter" * parameter
     for told, ids in (("few rows", few), ("few rows again", few)):
         yield from _called(lab, mode, weight, ids, told)
     for turn in ("first", "second"):
         with torch.no_grad():
             WRITES[name](weight, lab.tensor(_table(lab)))
-        what = f"after the {turn} {name}"
+        what = f"after the {turn} {name}{kind}"
         for told, ids in (("the same rows", few), ("many others", many), ("the same rows", few)):
             yield from _called(lab, mode, weight, ids, f"{told} {what}")
 

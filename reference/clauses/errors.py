@@ -64,7 +64,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "An index that is out of range of the call's table raises, though the same index tensor "
-        "was in range of another table before.",
+        "was in range of another table before, or was refused by this one, and though a thousand "
+        "good calls or 2**16 good indices came before it.",
         f"{_RANGE}; a call is a function of its arguments",
         "ids = torch.tensor([5])\nembedding(ids, torch.zeros(6, 2))\n"
         "embedding(ids, torch.zeros(4, 2))  # raises",

@@ -1,6 +1,6 @@
 """Looking rows up."""
 
-from embconform.reference.clause import BOTH, Clause, Level
+from embconform.reference.clause import BOTH, TORCH, Clause, Level
 
 _DOCUMENT = "founding document, §1 (1)"
 _FUNCTIONAL = "torch.nn.functional.embedding, documentation"
@@ -84,8 +84,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Each call looks up what the table reads as, in whichever way it was written since the "
-        "last call, weight.data being given other memory, of another height too, included, and "
-        "whichever rows come and go between; no call writes rows of its own back.",
+        "last call, weight.data being given other memory, of another height or layout, included, "
+        "and whichever rows come and go between; no call writes rows of its own back.",
         "forced: a lookup reads the table; optimisers, loaders and averaged weights each write in "
         "a way of their own",
         "embedding(ids, weight)\nweight.data = averaged\nembedding(ids, weight)  # averaged[ids]",
@@ -95,10 +95,9 @@ CLAUSES = (
         "lookup.views-apart",
         Level.MUST,
         BOTH,
-        "Each call looks up, and with max_norm bounds, what its indices and its table read as, "
-        "whichever other views of the same memory, such as the transpose, were looked up before, "
-        "and whosever memory it is: NumPy's or shared, at any address, or made under "
-        "inference_mode.",
+        "Each call looks up, and with max_norm bounds, what its indices, of any number of axes, "
+        "and its table read as, whichever other views of the memory were looked up before, and "
+        "whosever memory it is: NumPy's or shared, at any address, or made under inference_mode.",
         "forced: views share address, version and storage, so that none of them tells the values; "
         "torch.from_numpy and share_memory_ give tensors like any other",
         "embedding(ids, weight)\nembedding(ids.t(), weight)  # the transposed rows\n"
@@ -156,7 +155,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Indices that have the ends, the sum or the order of a range of rows, or are one but for "
-        "an index, are looked up one by one, also in a batch that begins and ends with a range.",
+        "an index, are looked up one by one, also in a batch that begins and ends with a range; an "
+        "output that a view would serve may be written to.",
         f"{_DOCUMENT}: output = weight[input]; positions are a range, which a slice may serve",
         "embedding(torch.tensor([0, 2, 1, 3]), weight)  # rows 0, 2, 1, 3 and not weight[:4]",
     ),
@@ -165,8 +165,8 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "More than 2**20 indices are looked up as few are, and so are rows of more than 2**15 "
-        "columns, in int32 indices too, 40,000 indices into a table of 50,257 rows, and rows "
-        "beyond 2**24, which are bounded and have their gradients, too.",
+        "columns, in int32 indices too, thousands of indices into tables of 2**16 rows, and rows "
+        "beyond 2**24, bounds and gradients included, which padding_idx keeps from its row alone.",
         "forced: no size but memory's is a limit; EMBEDDING-BUGS §3: counters of few bits",
         "ids = torch.randint(0, 7, (2**20 + 9,))\nembedding(ids, weight) == weight[ids]\n"
         "embedding(ids[:3].int(), torch.randn(7, 2**15 + 33))",
@@ -210,6 +210,18 @@ CLAUSES = (
         "its elements with another.",
         "torch.nn.functional.embedding, observed: the output never aliases weight",
         "out = embedding(torch.tensor([0]), weight)\nout.zero_()  # weight keeps its values",
+    ),
+    Clause(
+        "lookup.contiguous-output",
+        Level.SHOULD,
+        TORCH,
+        "The output is contiguous, so that .view takes it, whatever the strides of the indices and "
+        "of the table are.",
+        "aten/src/ATen/native/Embedding.cpp::embedding_symint: index_select, which makes a "
+        "contiguous tensor, then view",
+        "ids = torch.tensor([[0, 1], [2, 3]]).t()\nembedding(ids, weight).view(-1)  # not refused",
+        frozenset({"functional", "strided"}),
+        policy=True,
     ),
     Clause(
         "lookup.weight-unchanged",

@@ -37,6 +37,19 @@ CLAUSES = (
         frozenset({"functional"}),
     ),
     Clause(
+        "state.forked",
+        Level.SHOULD,
+        BOTH,
+        "Calls in a process that was forked after calls are right, and so are those of its parent "
+        "afterwards: nothing waits for threads that only the parent has.",
+        "torch.utils.data.DataLoader, documentation: on Unix its workers are forked; torch 2.13, "
+        "observed",
+        "embedding(ids, weight)\nif os.fork() == 0:\n    embedding(ids, weight)  # the same rows",
+        frozenset({"functional"}),
+        policy=True,
+        devices=frozenset({"cpu"}),
+    ),
+    Clause(
         "state.thread-count",
         Level.MUST,
         BOTH,
@@ -76,7 +89,9 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Calls with other options on the same table and the same indices, one after the other, are "
-        "each right by their own options, whether or not a call between was refused.",
+        "each right by their own options, whatever came between: a refused call, a pass that "
+        "raised, a checkpoint that stopped early, or a call under vmap, torch.func or "
+        "inference_mode, or on meta.",
         "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches",
         "embedding(ids, weight, padding_idx=0).sum().backward(); weight.grad = None\n"
         "embedding(ids, weight, padding_idx=1).sum().backward()  # row 0 is trained",
@@ -96,9 +111,9 @@ CLAUSES = (
         Level.MUST,
         BOTH,
         "Neither a call, refused or not, nor a backward pass changes the random state of torch, "
-        "NumPy or random, or what torch is set to: its number of threads, default dtype and "
-        "device, autocast, whether gradients are recorded, anomalies detected and subnormal "
-        "numbers flushed to zero.",
+        "NumPy or random, or torch's settings: number of threads, default dtype and device, "
+        "autocast, what is recorded, anomalies detected, algorithms deterministic or warned of, "
+        "and subnormal numbers flushed to zero.",
         "forced: a lookup draws nothing; what else a program does would depend on its embedding",
         "state = torch.get_rng_state()\nembedding(ids, weight).sum().backward()\n"
         "torch.equal(state, torch.get_rng_state())  # True",
@@ -109,9 +124,10 @@ CLAUSES = (
         "state.many-calls",
         Level.MUST,
         BOTH,
-        "However often a table is looked up in, each call is right, and each output keeps its "
-        "values, as do gradients that are held and the table, rows that nobody looks up included; "
-        "one backward pass through all of the calls adds them up.",
+        "However often a table is looked up in, in whichever order the same indices come, a call "
+        "is right, and each output keeps its values, as do gradients "
+        "that are held and the table, rows that nobody looks up included; one backward pass "
+        "through all of the calls adds them up.",
         "forced: a call is a function of its arguments; EMBEDDING-BUGS §4: caches, warm-up, pools",
         "outs = [embedding(ids, weight) for ids in batches]  # 130 of one shape\n"
         "# outs[k] holds the rows of batches[k], for each k",
