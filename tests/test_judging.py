@@ -27,7 +27,7 @@ from embconform.conformance.repro import script, snippet
 from embconform.conformance.running.driver import Batch, Driver
 from embconform.conformance.running.work import Draws
 from embconform.reference.clause import Profile
-from embconform.reference.dtypes import Array
+from embconform.reference.dtypes import Array, in_float64
 from embconform.reference.oracle import Options
 
 Seen = tuple[Case, Outcome, Backend]
@@ -143,7 +143,7 @@ DAMAGES: dict[str, Callable[[StepSeen], StepSeen]] = {
     "output has a column more": output(
         lambda v: np.zeros((*v.shape, 1), v.dtype) if v.ndim == 0 else np.append(v, v[..., :1], -1)
     ),
-    "output is float64": output(lambda v: v.real.astype(np.float64)),
+    "output is float64": output(lambda v: in_float64(v.real)),
     "output is float16": output(narrow),
     "output is int64": output(lambda v: np.zeros(v.shape, np.int64)),
     "output is bool": output(lambda v: np.ones(v.shape, np.bool_)),

@@ -34,7 +34,7 @@ from embconform.mutants.kernel import Kernel
 from embconform.reference.clause import Profile
 
 RIGHT = as_backend("kernel", Kernel())
-SELECT = "padding.*"
+SELECT = "padding.[!w]*"
 PLANTED = (
     "from torch.nn.functional import embedding\n\ndef embed(input, weight, padding_idx=None):\n"
 )

@@ -22,7 +22,9 @@ CHANGES: dict[str, Callable[[], Any]] = {
     "the number of threads": lambda: torch.set_num_threads(1),
     "the default dtype": lambda: torch.set_default_dtype(torch.float64),
     "whether gradients are recorded": lambda: torch.set_grad_enabled(False),
-    "whether algorithms are deterministic": lambda: torch.use_deterministic_algorithms(True),
+    "whether algorithms are deterministic, or warn": lambda: torch.use_deterministic_algorithms(
+        True
+    ),
 }
 
 

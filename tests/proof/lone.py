@@ -123,7 +123,7 @@ def page_of(log: Log) -> Iterator[str]:
         f"{len(hunts)} of {len(by_name())} planted bugs were run so far, by all clauses of the "
         "quick budget, until a",
         "second one broke or the budget ended; those that it doesn't catch go on with the probes",
-        "of compiled, exported and scripted programs, which the quick budget lacks, and then with",
+        "that the quick budget lacks, of programs compiled twice and exported, and then with",
         "the rest of the default budget. A bug in this table would survive without the clause",
         "beside it.",
         "",
