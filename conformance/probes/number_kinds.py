@@ -1,4 +1,4 @@
-"""padding_idx as it comes out of an array or a tensor, where vocabularies are looked up in one."""
+"""padding_idx as it comes out of an array, where vocabularies are looked up in one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ _KINDS: Final[dict[str, Callable[[int], Any]]] = {
     "numpy.int64": np.int64,
     "numpy.int32": np.int32,
     "numpy.uint8": np.uint8,
-    "numpy.array": np.array,
-    "torch.tensor": lambda index: torch.tensor(index),  # noqa: PLW0108 - torch comes late
 }
 _OPTIONS: Final[tuple[dict[str, Any], ...]] = ({}, {"scale_grad_by_freq": True}, {"sparse": True})
 

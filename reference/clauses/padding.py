@@ -73,8 +73,7 @@ CLAUSES = (
         "padding.whole-number",
         Level.MAY,
         BOTH,
-        "padding_idx given as an integer of NumPy, or as a tensor of one, means what it means as "
-        "int, or is refused.",
+        "padding_idx given as an integer of NumPy means what it means as int, or is refused.",
         "torch.nn.Embedding: padding_idx (int, optional); torch 2.13, observed: these are taken",
         "embedding(ids, weight, padding_idx=numpy.int64(3))  # as padding_idx=3",
         _PADDING_GRADIENT,
