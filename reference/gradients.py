@@ -181,8 +181,10 @@ def _summed(
         exact32 = is_exact_sum(terms.values, magnitudes, max(24, form.precision))
         wide = np.where(exact32, rounded, wide)
         wide = np.minimum(own, wide)
-    if scaled:
-        own, wide = own + form.smallest_subnormal, wide + form.smallest_subnormal
+    if scaled:  # each share may be rounded to a subnormal number, and is where entries are kept
+        each = form.smallest_subnormal * np.maximum(n, 1.0)
+        own = own + each
+        wide = wide + (each if options.sparse else form.smallest_subnormal)
     special[overflow] = 0
     if not scaled and not options.sparse:  # the entries of a sparse gradient are not summed
         beyond = (np.abs(values) == magnitudes) & (magnitudes >= 2 * form.largest) & (errors == 0)

@@ -62,6 +62,22 @@ class TestByHand:
         assert got.values == pytest.approx(np.array([[0], [13 / 3], [2]]), rel=1e-15)
         assert 0 < got.bound[1, 0] < 1e-14
 
+    def test_shares_that_are_subnormal_lose_half_a_one_each(self) -> None:
+        count = 9
+        upstream = np.full((count, 1), 6.0 * count + 0.55 * count) * 2.0**-24
+        shares = (upstream.astype(np.float16) / np.float16(count)).astype(np.float16)
+        options = Options(scale_grad_by_freq=True, sparse=True)
+        got = differentiate([[1.0]] * 2, [1] * count, upstream, options, dtype="float16")
+        off = np.abs(shares.astype(np.float64).sum() - got.values[1, 0])
+        assert off > 2 * 2.0**-24
+        assert off <= got.bound_float32[1, 0] <= got.bound[1, 0] < 12 * 2.0**-24
+
+    def test_terms_that_are_zero_cost_no_precision(self) -> None:
+        upstream = np.zeros((600, 1))
+        upstream[7], upstream[70] = 1, 0.1
+        got = differentiate([[1.0]], [0] * 600, upstream, dtype="bfloat16")
+        assert got.bound[0, 0] <= 2 * 2.0**-8
+
     def test_scale_by_frequency_leaves_padding_out(self) -> None:
         options = Options(scale_grad_by_freq=True, padding_idx=1)
         got = differentiate([[1.0]] * 3, [1, 2, 1, 2], [[1.0], [2.0], [4.0], [8.0]], options)
