@@ -16,7 +16,8 @@ from embconform.mutants.registry import planted
 @planted("transforms.compile")
 def compiled_bounds_a_copy(input: Tensor, weight: Tensor, **options: Any) -> Tensor:  # noqa: A002
     """A graph that writes to its arguments is not captured as a whole, so a copy is bounded."""
-    if options.get("max_norm") is not None and torch.compiler.is_compiling():
+    captured = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    if options.get("max_norm") is not None and captured:
         weight = weight * 1
     return functional.embedding(input, weight, **options)
 
@@ -40,21 +41,19 @@ class TracedWithoutItsBound(Kernel):
 
 
 @planted("transforms.script")
-def scripted_by_places(  # noqa: PLR0917
+def scripted_by_places(
     input: Tensor,  # noqa: A002
     weight: Tensor,
     padding_idx: int | None = None,
-    max_norm: float | None = None,
-    norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Tensor:
     """Scripted, the flags are given by their places in another version of the operator."""
-    if torch._jit_internal.is_scripting() and max_norm is None:
+    if torch._jit_internal.is_scripting():
         padding = -1 if padding_idx is None else padding_idx % weight.size(0)
         return torch.embedding(weight, input, padding, sparse, scale_grad_by_freq)
     return functional.embedding(
-        input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse
+        input, weight, padding_idx, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse
     )
 
 
