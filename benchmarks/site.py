@@ -57,7 +57,7 @@ def commits(since=None, root=ROOT):
     SiteError
         If git doesn't know that commit, or HEAD does not follow it.
     """
-    first = since or next(iter([*tagged(root), *with_benchmarks(root)]), None)
+    first = since or next(iter(tagged(root) or with_benchmarks(root)), None)
     if first is None:
         raise SiteError(f"HEAD has no tag before it and no {BEGINS}: name a commit by --since")
     (first,) = git("rev-parse", "--verify", "--quiet", f"{first}^{{commit}}", root=root)

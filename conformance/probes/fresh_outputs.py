@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.probes.claims import SameBits
@@ -52,7 +52,7 @@ def _fresh(lab: Lab) -> Iterator[Trial]:
 
 def _written(lab: Lab, mode: GradMode, lookup: Lookup, told: str) -> Claims:
     """Look up twice, write to the first output, and read everything."""
-    trained = "gradient" in lab.able and mode not in FROZEN
+    trained = lab.trains(mode)
     weight, call = lab.tensor(lookup.table).requires_grad_(trained), lab.bind(lookup)
     with grad_context(mode):
         first, second = (call(lab.tensor(lookup.ids), weight) for _ in range(2))

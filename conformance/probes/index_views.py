@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
@@ -59,7 +59,7 @@ def _drawn(lab: Lab, mode: GradMode) -> tuple[Array, torch.Tensor, torch.Tensor]
     """Draw a table, as an array and as a tensor, and indices into it."""
     table = lab.table(ROWS, 3)
     base = lab.tensor(lab.draw.integers(0, ROWS, (4, 4)))
-    trained = mode not in FROZEN and "gradient" in lab.able
+    trained = lab.trains(mode)
     return table, lab.tensor(table).requires_grad_(trained), base
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.observe import grad_context
 from embconform.conformance.probes.transforms.claims import Lookup
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
@@ -35,7 +35,7 @@ def _late(lab: Lab) -> Iterator[Trial]:
 
 
 def _table(lab: Lab, mode: GradMode) -> Any:
-    trained = "gradient" in lab.able and mode not in FROZEN
+    trained = lab.trains(mode)
     return lab.tensor(lab.table(HEIGHT, 1)).requires_grad_(trained)
 
 

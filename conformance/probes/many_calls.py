@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from embconform.backends.backend import TABLE_DTYPES
-from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.probes.claims import Claim, SameBits
@@ -153,7 +153,7 @@ def _in_turn(lab: Lab) -> Iterator[Claim]:
 
 
 def _trained(lab: Lab, mode: GradMode, table: Array) -> torch.Tensor:
-    return lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+    return lab.tensor(table).requires_grad_(lab.trains(mode))
 
 
 def _large_held(lab: Lab, mode: GradMode) -> Iterator[Claim]:

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.observe import grad_context
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
@@ -58,7 +58,7 @@ def _looked_up(lab: Lab, mode: GradMode, count: int) -> Claims:
     """Look up the range itself, and then what is nearly one; as a batch too."""
     batches = _nearly(count, lab)
     table = lab.table(count + 6, WIDTH)
-    weight = lab.tensor(table).requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+    weight = lab.tensor(table).requires_grad_(lab.trains(mode))
     for told, ids in batches.items():
         for each in _shapes(lab, batches["everything"], ids):
             lookup = Lookup(each, table, {}, lab.profile)

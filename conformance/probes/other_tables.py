@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.observe import grad_context
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
@@ -42,7 +42,7 @@ def _refused(lab: Lab, mode: GradMode, size: int, slices: bool) -> Claims:
     tall = lab.tensor(table)
     short = tall[:SHORT] if slices else lab.tensor(lab.table(SHORT, WIDTH))
     for weight in (tall, short):
-        weight.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+        weight.requires_grad_(lab.trains(mode))
     kind = "its first rows" if slices else "another table"
     told = f"{MODE_WORDS[mode]}, {size} indices"
     for turn in ("first", "second"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
-from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.observe import grad_context
 from embconform.conformance.probes.claims import Must
 from embconform.conformance.probes.transforms.claims import Lookup
@@ -46,7 +46,7 @@ def _contiguous(lab: Lab, mode: GradMode, indices: str, given: tuple[str, Array]
     table, base = given
     ids = _INDICES[indices](lab.tensor(lab.draw.integers(0, HEIGHT, (3, 4, 2))))
     weight = _TABLES[table](lab.tensor(base)).detach()
-    weight.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+    weight.requires_grad_(lab.trains(mode))
     lookup = Lookup(ids.cpu().numpy(), weight.detach().cpu().numpy(), {}, lab.profile)
     with grad_context(mode):
         out = lab.bind(lookup)(ids, weight)

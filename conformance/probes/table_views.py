@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy, to_torch
 from embconform.conformance.probes.claims import SameBits
@@ -72,7 +72,7 @@ def _one_after_the_other(lab: Lab, mode: GradMode, size: int) -> Claims:
     base, named = lab.tensor(lab.table(SIDE, SIDE)), lab.draw.integers(0, ROWS, size)
     tables = {name: view(base) for name, view in views.items()}
     for table in tables.values():
-        table.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+        table.requires_grad_(lab.trains(mode))
     ids, before, first = lab.tensor(named), "nothing", next(iter(tables))
     for name in tables:
         for told in (first, name):
@@ -129,7 +129,7 @@ def _borrowed(lab: Lab, mode: GradMode, told: str, borrow: Borrow) -> Claims:
         for which in ("table", "indices", "both"):
             weight = lab.tensor(table) if which == "indices" else borrow(table)
             ids = lab.tensor(named) if which == "table" else borrow(named)
-            weight.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+            weight.requires_grad_(lab.trains(mode))
             what = f"{size} indices, the memory of {which} being {told}, {MODE_WORDS[mode]}"
             yield from _called(lab, what, mode, ids, weight)
 
@@ -141,7 +141,7 @@ def _used(lab: Lab, mode: GradMode, told: str, borrow: Borrow) -> Claims:
         for options in lab.choices(named, ROWS, "padding_idx", "scale_grad_by_freq", "max_norm"):
             memory = borrow(table)
             weight = memory.detach()
-            weight.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+            weight.requires_grad_(lab.trains(mode))
             lookup = Lookup(named, table, options, lab.profile)
             ids, call = lab.tensor(named), lab.bind(lookup)
             with grad_context(mode):
@@ -170,7 +170,7 @@ def _bounded_by_turns(lab: Lab, mode: GradMode) -> Claims:
         base = lab.tensor(table)
         views = {"w": base, "w.t()": base.t()}
         for view in views.values():
-            view.requires_grad_(mode not in FROZEN and "gradient" in lab.able)
+            view.requires_grad_(lab.trains(mode))
         names = list(reversed(views)) if turned else list(views)
         ids, before = lab.tensor(lab.draw.permutation(SIDE)), "nothing"
         for name in names * 2:

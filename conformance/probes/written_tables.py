@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from embconform.conformance.cases.case import FROZEN, MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context, to_numpy
 from embconform.conformance.probes.claims import SameBits
@@ -101,7 +101,7 @@ def _paddings(lab: Lab) -> Iterator[dict[str, Any]]:
 def _written(lab: Lab, mode: GradMode, name: str, parameter: bool) -> Claims:
     """Look up few rows, write, look up many others and the few again; twice over."""
     few, many = np.arange(8), np.arange(20, HEIGHT)
-    trained = "gradient" in lab.able and mode not in FROZEN
+    trained = lab.trains(mode)
     weight = lab.tensor(_table(lab)).requires_grad_(trained)
     if parameter:
         weight = torch.nn.Parameter(weight.detach(), requires_grad=trained)
@@ -131,7 +131,7 @@ def _resized(lab: Lab, mode: GradMode, options: dict[str, Any], heights: tuple[i
 
     The first call is made without grad: torch keeps how high a table is with its first gradient.
     """
-    trained = "gradient" in lab.able and mode not in FROZEN
+    trained = lab.trains(mode)
     weight = lab.tensor(_table(lab)[:1]).requires_grad_(trained)
     contexts: tuple[GradMode, GradMode] = ("no_grad", mode)
     for height, context in zip(heights, contexts, strict=True):

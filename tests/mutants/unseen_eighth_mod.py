@@ -161,9 +161,8 @@ class PretrainedBoundFirst(Layer):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
     ) -> Any:
-        rows, width = embeddings.shape
         options = (padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
-        return cls(rows, width, *options, _weight=embeddings, _freeze=freeze)
+        return super().from_pretrained(embeddings, freeze, *options)
 
 
 @planted("module.load-copies")

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 
 from embconform.conformance.lazy_torch import torch
-from embconform.conformance.probes.claims import Equal, judge_refusable
+from embconform.conformance.probes.claims import judge_refusable
 from embconform.conformance.probes.registry import Probe
-from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup, Rows
+from embconform.conformance.probes.transforms.claims import Bounded, Lookup, Rows
 from embconform.conformance.probes.transforms.common import MAX_NORM, Check, Claims, Lab, Trial
 from embconform.conformance.probes.transforms.programs import (
     FIRST,
@@ -25,9 +25,10 @@ from embconform.conformance.probes.transforms.programs import (
     forms,
     made_of,
     observe_program,
+    passed_back,
     scripted,
 )
-from embconform.conformance.recording import read, read_dense
+from embconform.conformance.recording import read
 from embconform.reference.clause import Profile
 
 
@@ -83,12 +84,7 @@ def _passed(lab: Lab, what: str, lookup: Lookup, program: Program, weight: torch
     else:
         yield Rows(f"the output of {what}", read(out), lookup)
     if "gradient" in lab.able and not (bounded and lab.profile is Profile.TEXTBOOK):
-        upstream = lab.upstream(*lookup.shape)
-        (gradient,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
-        if lookup.options.get("sparse"):
-            layout = str(gradient.layout)
-            yield Equal(f"the layout of the gradient of {what}", layout, "torch.sparse_coo")
-        yield GradientOf(f"the gradient of {what}", read_dense(gradient), lookup, upstream)
+        yield from passed_back(lab, what, lookup, out, weight)
 
 
 def _probe(name: str, clause: str, check: Check) -> Probe:

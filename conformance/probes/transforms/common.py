@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import numpy as np
 
 from embconform.backends.backend import Backend
-from embconform.conformance.cases.case import GradMode
+from embconform.conformance.cases.case import FROZEN, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_torch
 from embconform.conformance.probes import thrift
@@ -120,6 +120,10 @@ class Lab:
         """What a table requires, and where it is looked up, as far as the backend knows it."""
         without: tuple[GradMode, ...] = ("no_grad", "served", "frozen")
         return (*without, "grad") if "gradient" in self.able else without
+
+    def trains(self, mode: GradMode) -> bool:
+        """Whether a table requires grad in a mode."""
+        return mode not in FROZEN and "gradient" in self.able
 
     @property
     def able(self) -> frozenset[str]:

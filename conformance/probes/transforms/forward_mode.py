@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -70,31 +71,33 @@ def _tangent(lab: Lab, lookup: Lookup, trained: bool, mode: GradMode) -> Claims:
     yield Tangent(f"the tangent {what}", read(tangent), lookup, direction)
 
 
-def _tangent_of_dual(lab: Lab, lookup: Lookup, trained: bool, mode: GradMode) -> Claims:
-    """Look up in a dual tensor, without torch.func: the target sees it as a plain one."""
-    f, direction = lab.bind(lookup), _direction(lab, lookup)
-    weight = lab.tensor(lookup.table).requires_grad_(trained)
+@contextmanager
+def _in_dual(
+    lab: Lab, lookup: Lookup, direction: Array, trained: bool, mode: GradMode
+) -> Iterator[tuple[Any, Any, tuple[Any, Any]]]:
+    """Look up in a dual table; give output and tangent, and the table's values and tangent."""
     forward_ad: Any = torch.autograd.forward_ad  # not typed
-    told = f"of a dual table for {lookup}{FORWARD_MODES[mode]}"
+    weight = lab.tensor(lookup.table).requires_grad_(trained)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(weight, lab.tensor(direction))
         with grad_context(mode):
-            out, tangent = forward_ad.unpack_dual(f(lab.tensor(lookup.ids), dual))
+            out, tangent = forward_ad.unpack_dual(lab.bind(lookup)(lab.tensor(lookup.ids), dual))
+            table = forward_ad.unpack_dual(dual)
+        yield out, tangent, table
+
+
+def _tangent_of_dual(lab: Lab, lookup: Lookup, trained: bool, mode: GradMode) -> Claims:
+    """Look up in a dual tensor, without torch.func: the target sees it as a plain one."""
+    direction, told = _direction(lab, lookup), f"of a dual table for {lookup}{FORWARD_MODES[mode]}"
+    with _in_dual(lab, lookup, direction, trained, mode) as (out, tangent, _):
         yield Rows(f"the primal output {told}", read(out), lookup)
         yield Tangent(f"the tangent of the output {told}", read(tangent), lookup, direction)
 
 
 def _tangent_under_bound(lab: Lab, lookup: Lookup, trained: bool, mode: GradMode) -> Claims:
     """Bound rows of a dual table: torch scales its values alone, as it does in reverse mode."""
-    f, direction = lab.bind(lookup), _direction(lab, lookup)
-    weight = lab.tensor(lookup.table).requires_grad_(trained)
-    forward_ad: Any = torch.autograd.forward_ad  # not typed
-    told = f"a dual table for {lookup}{FORWARD_MODES[mode]}"
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(weight, lab.tensor(direction))
-        with grad_context(mode):
-            out, tangent = forward_ad.unpack_dual(f(lab.tensor(lookup.ids), dual))
-            whole, kept = forward_ad.unpack_dual(dual)
+    direction, told = _direction(lab, lookup), f"a dual table for {lookup}{FORWARD_MODES[mode]}"
+    with _in_dual(lab, lookup, direction, trained, mode) as (out, tangent, (whole, kept)):
         yield Bounded(f"a call of {told}", read(out), read(whole), lookup)
         yield Tangent(f"the tangent of the output of {told}", read(tangent), lookup, direction)
         yield SameBits(f"the tangent, after the call, of {told}", to_numpy(kept), direction)

@@ -81,12 +81,17 @@ def _called(
         out = program(lab.tensor(ids))
         yield Rows(f"the output of {told}", read(out), now)
         if trained and "gradient" in lab.able:
-            upstream = lab.upstream(*now.shape)
-            (gradient,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
-            if now.options.get("sparse"):
-                layout = str(gradient.layout)
-                yield Equal(f"the layout of the gradient of {told}", layout, "torch.sparse_coo")
-            yield GradientOf(f"the gradient of {told}", read_dense(gradient), now, upstream)
+            yield from passed_back(lab, told, now, out, weight)
+
+
+def passed_back(lab: Lab, told: str, lookup: Lookup, out: Any, weight: torch.Tensor) -> Claims:
+    """Go backward from a program's output, and see the gradient and its layout."""
+    upstream = lab.upstream(*lookup.shape)
+    (gradient,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
+    if lookup.options.get("sparse"):
+        layout = str(gradient.layout)
+        yield Equal(f"the layout of the gradient of {told}", layout, "torch.sparse_coo")
+    yield GradientOf(f"the gradient of {told}", read_dense(gradient), lookup, upstream)
 
 
 def _called_with_max_norm(
