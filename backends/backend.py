@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from embconform.backends.constants import constants
 from embconform.reference.clause import Profile
 
 OPTIONS: Final = ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
@@ -137,6 +138,11 @@ class Backend:
         """Names of everything it can do, as clauses name their needs."""
         return _able(self.capabilities, self.forms)
 
+    @cached_property
+    def constants(self) -> tuple[int, ...]:
+        """Whole numbers in its own code, near to which sizes are drawn; none where that is slow."""
+        return () if self.interpreter else constants(self.functional, self.module)
+
     def describe(self) -> Description:
         """Give what is known of it without its code, as plain data that can be pickled."""
         return Description(
@@ -149,6 +155,7 @@ class Backend:
             self.sizes_compiled,
             self.threads,
             self.source,
+            self.constants,
         )
 
 
@@ -165,6 +172,7 @@ class Description:
     sizes_compiled: bool
     threads: int | None
     source: str
+    constants: tuple[int, ...]
 
     @cached_property
     def known_dtypes(self) -> frozenset[str]:
@@ -196,6 +204,8 @@ class Described(Protocol):
     def threads(self) -> int | None: ...  # noqa: D102
     @property
     def source(self) -> str: ...  # noqa: D102
+    @property
+    def constants(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
     def known_dtypes(self) -> frozenset[str]: ...  # noqa: D102
     @property

@@ -25,6 +25,10 @@ class Budget:
     seconds : float
         How long a run may take before it is cut, by default; four times that where each new
         structure of a call is compiled.
+    constants : int
+        Most whole numbers of a target's own code that sizes are drawn near to.
+    near : int
+        Strata of such sizes by chance, beside the plainest of each.
     frugal : bool
         Whether a target that compiles gets fewer strata, and one that compiles each new size the
         first cases of the fewest that exercise every clause, of one shape each.
@@ -34,6 +38,8 @@ class Budget:
     examples: int
     directed: int
     seconds: float
+    constants: int = 0
+    near: int = 0
     frugal: bool = False
 
     def cases(self, structure: Structure) -> int:
@@ -43,9 +49,13 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget(arrays=2, examples=1, directed=2, seconds=600, frugal=True),
-    "default": Budget(arrays=33, examples=1, directed=14, seconds=3600),
-    "thorough": Budget(arrays=400, examples=2, directed=60, seconds=8 * 3600),
+    "quick": Budget(
+        arrays=2, examples=1, directed=2, seconds=600, constants=8, near=120, frugal=True
+    ),
+    "default": Budget(arrays=33, examples=1, directed=14, seconds=3600, constants=24, near=1_200),
+    "thorough": Budget(
+        arrays=400, examples=2, directed=60, seconds=8 * 3600, constants=100, near=12_000
+    ),
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from embconform.backends.backend import Described
-from embconform.conformance.options import RunOptions
+from embconform.conformance.cases.near import taken
+from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.probes.registry import probes
 from embconform.conformance.report import ClauseResult, Failure, Report, Status
 from embconform.conformance.repro import script, snippet
@@ -108,6 +109,7 @@ def report(found: Found, target: str) -> Report:
             *_interpreter_note(found.environment),
             *_rounds_note(found),
             *_replays_note(part),
+            *_constants_note(found),
             *(each.note for each in made if each and each.note),
         ),
         strict=options.strict,
@@ -142,6 +144,17 @@ def _replays_note(part: Part) -> tuple[str, ...]:
     still = part.replayed - part.fixed
     dropped = f", {part.fixed} no longer and are forgotten" if part.fixed else ""
     return (f"of {part.replayed} known failures, replayed first, {still} still fail{dropped}",)
+
+
+def _constants_note(found: Found) -> tuple[str, ...]:
+    """Tell which sizes a target has cases of that others have not; no note where there are none."""
+    if found.described is None or found.described.compiled:
+        return ()
+    own = taken(found.described.constants, BUDGETS[found.options.budget].constants)
+    if not own:
+        return ()
+    numbers = ", ".join(f"{number:,}" for number in own)
+    return (f"sizes were drawn near to whole numbers in its own code, too: {numbers}",)
 
 
 def printed_note(total_bytes: int, head: str) -> tuple[str, ...]:

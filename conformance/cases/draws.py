@@ -17,11 +17,12 @@ from embconform.conformance.cases.case import (
 )
 from embconform.conformance.cases.fills import TABLE_FILLS, UPSTREAM_FILLS
 from embconform.conformance.cases.layouts import repeated, without_repeats
+from embconform.conformance.cases.near import near
 from embconform.conformance.cases.one_shape import NONE, index_shape, table_shape
 from embconform.conformance.cases.option_draws import draw_options
 from embconform.conformance.cases.patterns import ORDERS, PATTERNS, filled_up, ordered, sprinkled
 from embconform.conformance.cases.programs import EITHER, Draw, Programs, among, between
-from embconform.conformance.cases.structure import COUNTED, MIXED, Structure
+from embconform.conformance.cases.structure import MIXED, Structure, is_counted
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, format_of
 from embconform.reference.oracle import Options
@@ -70,6 +71,10 @@ _MIXED_KINDS: Final = (
 )
 _KINDS: Final = {
     "tall": ("top", "uniform", "edges", "alike"),
+    "rows": ("top", "uniform", "edges", "alike"),
+    "equal": ("equal", "hot"),
+    "output": _MIXED_KINDS,
+    "table": _MIXED_KINDS,
     "hot": ("hot",),
     "tiles": ("uniform", "cyclic", "distinct"),
     "towering": ("uniform", "top"),
@@ -118,9 +123,11 @@ def draw_case(
     Case
     """
     least = 2 if compiled else 1
-    random = _Seeds(draw, salt)
+    random, count = _Seeds(draw, salt), 0
     if one_shape:
         rows, width = table_shape(structure)
+    elif one := near(structure.size):
+        rows, width, count = one.shape(draw, structure, least)
     else:
         rows, width = _draw_table_shape(draw, structure, least)
     table = _draw_table(random, structure, rows, width)
@@ -133,6 +140,7 @@ def draw_case(
         table=table,
         least=least,
         one_shape=one_shape,
+        count=count,
     )
     steps = build.fault() if structure.program == "error" else build.program()
     return Case(
@@ -200,7 +208,10 @@ def _kinds_of(s: Structure) -> tuple[str, ...]:
             return ("inner", *_MANY_KINDS, "top")
         case "vast" if s.bound != "none":  # what is bounded is bounded where it is named first
             return ("late",)
-    return _MIXED_KINDS if s.size in MIXED else _KINDS.get(s.size, _MANY_KINDS)
+    if s.size in MIXED:
+        return _MIXED_KINDS
+    one = near(s.size)
+    return _KINDS.get(one.axis if one else s.size, _MANY_KINDS)
 
 
 class _Seeds:
@@ -233,8 +244,10 @@ class _Builder(Programs):
         table: Array,
         least: int,
         one_shape: bool,
+        count: int,
     ) -> None:
         self.draw, self.random, self.least, self.one_shape = draw, random, least, one_shape
+        self.count = count
         self.s, self.options, self.table = structure, options, table
         self.rows, self.width = table.shape
 
@@ -250,7 +263,9 @@ class _Builder(Programs):
         s, draw = self.s, self.draw
         if s.size in ("no-indices", "no-rows"):
             return NONE.get(s.rank, (0,))
-        if s.size in COUNTED:
+        if self.count:
+            return self._near_shape()
+        if is_counted(s.size):
             return self._counted_shape()
         if s.size == "some":
             most = {1: (36,), 2: (6, 8), 3: (3, 4, 4), 4: (2, 3, 4, 2)}.get(s.rank, ())
@@ -279,6 +294,18 @@ class _Builder(Programs):
             return (*lead, count, 1)
         return (*lead, self.draw(between(2, 4)), count)
 
+    def _near_shape(self) -> tuple[int, ...]:
+        """Spread a number of indices over the dimensions, or let the last one have it."""
+        if self.s.rank == 0:
+            return ()
+        if self.s.rank == 1:
+            return (self.count,)
+        lead = (1,) * (self.s.rank - MATRIX)
+        if self.draw(EITHER):
+            return (*lead, self.draw(between(2, 3)), self.count)
+        batch = self.draw(between(2, 8))
+        return (*lead, batch, max(-(-self.count // batch), self.least))
+
     def indices(self, shape: tuple[int, ...] | None = None) -> Placed:
         """Draw legal indices."""
         shape = self.shape() if shape is None else shape
@@ -287,7 +314,7 @@ class _Builder(Programs):
         count = math.prod(drawn)
         if self.rows == 0:
             values = np.zeros(0, np.int64)
-        elif self.s.size in (*COUNTED, *MIXED, *_KINDS):
+        elif self.count or is_counted(self.s.size) or self.s.size in (*MIXED, *_KINDS):
             values = self._many_ids(count)
         else:
             values = self._few_ids(count)

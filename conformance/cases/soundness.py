@@ -7,7 +7,7 @@ from typing import Final
 
 from embconform.backends.backend import Described
 from embconform.conformance.cases.layouts import SHARING
-from embconform.conformance.cases.structure import BACKWARD_ONLY, COUNTED, Structure
+from embconform.conformance.cases.structure import BACKWARD_ONLY, Structure, is_counted
 from embconform.reference.clause import Profile
 
 
@@ -17,7 +17,7 @@ def is_sound(s: Structure) -> bool:
 
 
 def _shape_rules(s: Structure) -> bool:
-    if s.rank == 0 and (s.index_layout not in ("contiguous", "offset") or s.size in COUNTED):
+    if s.rank == 0 and (s.index_layout not in ("contiguous", "offset") or is_counted(s.size)):
         return False
     if s.rank == 0 and s.size in ("no-indices", "no-rows") and s.program != "error":
         return False

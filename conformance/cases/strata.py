@@ -10,13 +10,15 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Final, get_args
 
 from allpairspy import AllPairs, pairs_storage
 
 from embconform.backends.backend import Described
 from embconform.conformance.cases.case import GRAD_MODES, Entry
-from embconform.conformance.cases.directed import DIRECTED
+from embconform.conformance.cases.directed import DIRECTED, is_directed
+from embconform.conformance.cases.near import near_constants, taken
 from embconform.conformance.cases.soundness import fits, is_sound
 from embconform.conformance.cases.structure import (
     BOUNDS,
@@ -123,6 +125,8 @@ _COMPILED: Final[Mapping[str, Sequence[Any]]] = {
     "mode": ("grad", "no_grad"),
 }
 """What the structures of a compiled backend are paired from: each costs seconds."""
+_NEAR: Final = (_SINGLE, _SINGLE, _WITHOUT_GRADIENT, _SEQUENCES, _FAULTS)
+"""What sizes near to a target's constants are combined with, by chance."""
 FAMILIES: Final = (_SINGLE, _WITHOUT_GRADIENT, _EMPTIES, _SEQUENCES, _FAULTS, _REFUSED)
 
 
@@ -230,7 +234,15 @@ def _through(only: Entry | None, arrays: int, seed: int, compiled: bool) -> tupl
     return tuple(structure.through(only) for structure in found)
 
 
-def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> list[Structure]:
+def strata(
+    backend: Described,
+    profile: Profile,
+    *,
+    arrays: int,
+    seed: int,
+    constants: int = 0,
+    near: int = 0,
+) -> list[Structure]:
     """List the structures to draw cases from.
 
     Parameters
@@ -243,6 +255,10 @@ def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> l
         structures are chosen by chance.
     seed : int
         Orders the others.
+    constants : int
+        Most constants of the backend's code that sizes are near to.
+    near : int
+        Structures by chance of such sizes.
 
     Returns
     -------
@@ -251,7 +267,16 @@ def strata(backend: Described, profile: Profile, *, arrays: int, seed: int) -> l
     """
     chosen: dict[Structure, None] = {}
     only = next((entry for entry in get_args(Entry) if backend.forms == {entry}), None)
-    for structure in _through(only, arrays, seed, backend.compiled):
+    found = _through(only, arrays, seed, backend.compiled)
+    made = len(list(takewhile(is_directed, found)))
+
+    def fits_through(structure: Structure) -> bool:
+        return fits(structure.through(only) if only else structure, backend, profile)
+
+    own = () if backend.compiled else taken(backend.constants, constants)
+    by_number = near_constants(own, _NEAR, fits_through, chances=near, seed=seed)
+    sized = (one.through(only) if only else one for one in by_number)
+    for structure in (*found[:made], *sized, *found[made:]):
         fitted = structure
         if "gradient" not in backend.able and fitted.program.startswith(("repeat", "update")):
             fitted = replace(fitted, mode="frozen")  # else it ends at its first backward pass

@@ -97,3 +97,10 @@ OUT_OF_RANGE: Final = ("too-large", "negative", "far-positive", "far-negative", 
 COUNTED: Final = ("many", "most", "hot", "crowd", "vast", "tiles", "towering")
 MIXED: Final = ("some", "block")
 """Sizes that lie anywhere between the thresholds, indices, rows and columns at once."""
+NEAR: Final = "-near-"
+"""What stands in the name of a size between what is counted and a constant of the target's code."""
+
+
+def is_counted(size: str) -> bool:
+    """Tell whether a size is one of many indices, of which there is more than one dimension."""
+    return size in COUNTED or size.startswith(("indices", "equal", "output"))

@@ -96,7 +96,12 @@ class Explorer:
     def _strata(self) -> tuple[list[Structure], list[int]]:
         budget = BUDGETS[self.options.budget]
         structures = strata(
-            self.backend, self.options.profile, arrays=budget.arrays, seed=self.options.seed
+            self.backend,
+            self.options.profile,
+            arrays=budget.arrays,
+            seed=self.options.seed,
+            constants=budget.constants,
+            near=budget.near,
         )
         structures = [structure for structure in structures if self._is_wanted(structure)]
         if budget.frugal and self.backend.compiled:
