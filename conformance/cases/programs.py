@@ -87,8 +87,14 @@ class Programs(ABC):
             "double-backward": self._second_derivative,
             "served": self._served,
             "steps": self._steps,
+            "wandering": self._wandering,
         }
         return programs[self.s.program](Call(self.indices()))
+
+    def _wandering(self, first: Call) -> tuple[Step, ...]:
+        from embconform.conformance.cases.wandering import Wandering
+
+        return Wandering(self, first).draw()
 
     def _single(self, first: Call) -> tuple[Step, ...]:
         return (first, *self.backward(0, first))
@@ -115,7 +121,7 @@ class Programs(ABC):
         """Look up again after a write; twice or more before it, so that a cache is warm."""
         fresh = self.fresh_table()
         again = Call(first.indices, reuse=0)
-        written = WriteWeight(self._rewritten(self.table, fresh))
+        written = WriteWeight(self.rewritten(self.table, fresh))
         warm = () if self.options.max_norm else (again,) * self.draw(WARM_CALLS)
         passed: tuple[Step, ...] = (first, *warm, *self.backward(0, first), written, again)
         return (*passed, *self.backward(len(passed) - 1, again))
@@ -123,7 +129,7 @@ class Programs(ABC):
     def _update_indices(self, first: Call) -> tuple[Step, ...]:
         other = self.indices(first.indices.values.shape).values
         if first.indices.layout not in SHARING:
-            other = self._rewritten(first.indices.values, other)
+            other = self.rewritten(first.indices.values, other)
         again = Call(Placed(other, first.indices.layout), reuse=0)
         back = self.backward(0, first)
         # torch's sparse gradient shares the memory of the indices: it must not be kept
@@ -150,7 +156,7 @@ class Programs(ABC):
         passed: tuple[Step, ...] = (before, first, after, *self.backward(1, first))
         if self.s.weight_layout in SHARING or self.draw(EITHER):
             return passed
-        written = WriteWeight(self._rewritten(self.table, self.fresh_table()))
+        written = WriteWeight(self.rewritten(self.table, self.fresh_table()))
         return (*passed, written, Call(first.indices, reuse=1, context=one))
 
     def _steps(self, first: Call) -> tuple[Step, ...]:
@@ -165,10 +171,10 @@ class Programs(ABC):
             if self.draw(EITHER):
                 steps.append(ClearGradient())
             table = self.fresh_table()
-            steps.append(WriteWeight(self._rewritten(self.table, table)))
+            steps.append(WriteWeight(self.rewritten(self.table, table)))
         return tuple(steps)
 
-    def _rewritten(self, before: Array, after: Array) -> Array:
+    def rewritten(self, before: Array, after: Array) -> Array:
         """Mix what is written in place: everything, or one row or element, wherever it is."""
         if before.ndim == 0 or not before.size or self.draw(EITHER):
             return after

@@ -36,7 +36,7 @@ def _shape_rules(s: Structure) -> bool:
 
 def _table_rules(s: Structure) -> bool:
     if s.weight_layout in SHARING and (
-        s.bound != "none" or s.program in ("update-weight", "steps") or s.size == "no-rows"
+        s.bound != "none" or s.program in ("update-weight", "steps", "wandering") or s.size == "no-rows"
     ):
         return False
     if s.size in ("no-columns", "no-rows") and s.bound != "none" and s.program != "error":
@@ -82,6 +82,8 @@ def _upstream_rules(s: Structure) -> bool:
 
 
 def _fault_rules(s: Structure) -> bool:
+    if s.program == "wandering":
+        return s.fault in ("none", "too-large")
     if s.program != "error":
         return s.fault == "none"
     if s.fault.startswith("far") and (s.index_dtype == "int32" or s.size == "no-rows"):

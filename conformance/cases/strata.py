@@ -73,7 +73,7 @@ _WITHOUT_GRADIENT: Final[Mapping[str, Sequence[Any]]] = {
     },
 }
 _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
-    "program": tuple(one for one in get_args(Program) if one not in ("single", "error")),
+    "program": tuple(one for one in get_args(Program) if one not in ("single", "error", "wandering")),
     **{key: _SINGLE[key] for key in ("entry", "dtype", "index_dtype", "padding", "gradient")},
     "rank": (1, 2, 0, 3),
     "size": ("tiny", "some", "many", "block"),
@@ -83,6 +83,13 @@ _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
     "bound": ("none", "p2", "p1"),
     "mode": ("grad", "grad", "no_grad", "frozen", "served"),
     "upstream": ("units", "plain", "wild", "scales"),
+}
+_WANDERING: Final[Mapping[str, Sequence[Any]]] = {
+    **_SEQUENCES,
+    "program": ("wandering",),
+    "fault": ("none", "none", "too-large"),
+    "size": ("tiny", "some", "some", "many", "block"),
+    "bound": ("none", "none", "none", "p2", "p1"),
 }
 _FAULTS: Final[Mapping[str, Sequence[Any]]] = {
     "program": ("error",),
@@ -127,7 +134,10 @@ _COMPILED: Final[Mapping[str, Sequence[Any]]] = {
 """What the structures of a compiled backend are paired from: each costs seconds."""
 _NEAR: Final = (_SINGLE, _SINGLE, _WITHOUT_GRADIENT, _SEQUENCES, _FAULTS)
 """What sizes near to a target's constants are combined with, by chance."""
-FAMILIES: Final = (_SINGLE, _WITHOUT_GRADIENT, _EMPTIES, _SEQUENCES, _FAULTS, _REFUSED)
+FAMILIES: Final = (
+    *(_SINGLE, _WITHOUT_GRADIENT, _EMPTIES, _SEQUENCES),
+    *(_FAULTS, _REFUSED, _WANDERING),
+)
 
 
 def _pairs(family: Mapping[str, Sequence[Any]]) -> Iterable[Structure]:

@@ -20,6 +20,7 @@ Program = Literal[
     "double-backward",
     "served",
     "steps",
+    "wandering",
     "error",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from embconform.conformance.cases.case import Backward, ClearGradient
+from embconform.conformance.cases.case import Backward, Call, ClearGradient
 from embconform.conformance.finding import Check, Finding, equal, same_bits
 from embconform.conformance.judging import judge
 from embconform.conformance.views import BackwardView, CallView, unchanged
@@ -14,7 +14,10 @@ def _repeats(view: CallView) -> bool:
     earlier = view.step.reuse
     if view.follows != "repeat" or not view.readable or earlier is None:
         return False
-    steps = view.outcome.steps
+    first, steps = view.case.steps[earlier], view.outcome.steps
+    assert isinstance(first, Call)
+    if not unchanged(first.indices.values, view.step.indices.values):
+        return False
     table = steps[earlier - 1].memory.weight if earlier else view.case.weight.values
     return unchanged(view.before, table)
 
@@ -39,9 +42,21 @@ def repeatable(view: CallView) -> Finding | None:
 
 def _repeats_gradient(view: BackwardView) -> bool:
     steps = view.case.steps
-    cleared = any(isinstance(step, ClearGradient) for step in steps[: view.position])
     again = len(view.calls) == 1 and view.calls[0].follows == "repeat"
-    return cleared and again and isinstance(steps[1], Backward) and view.width > 0
+    if view.width == 0 or not again or not isinstance(steps[1], Backward):
+        return False
+    alone = view.prior is None and isinstance(steps[2], ClearGradient)
+    return alone and _same_pass(steps[1], view)
+
+
+def _same_pass(first: Backward, view: BackwardView) -> bool:
+    """Tell whether a pass is for the indices and the upstream gradient of the first."""
+    call = view.case.steps[0]
+    assert isinstance(call, Call)
+    (here,), (once,), (now,) = view.calls, first.upstream, view.step.upstream
+    return unchanged(call.indices.values, here.step.indices.values) and unchanged(
+        once.values, now.values
+    )
 
 
 @judge(
