@@ -11,6 +11,7 @@ from embconform.conformance.cases.structure import (
     EMPTY,
     INDEX_LAYOUTS,
     MIXED,
+    NEAR,
     OUT_OF_RANGE,
     OVERLAPPING,
     PADDINGS,
@@ -375,5 +376,6 @@ _FUNCTIONAL: Final = frozenset(structure.through("functional") for structure in 
 
 
 def is_directed(s: Structure) -> bool:
-    """Tell whether a structure is made for a clause, through whichever entry point."""
-    return s.through("functional") in _FUNCTIONAL
+    """Tell whether a structure is made for a clause or a size, through whichever entry point."""
+    plain = s.through("functional")
+    return plain in _FUNCTIONAL or (NEAR in s.size and plain == Structure(size=s.size))

@@ -301,6 +301,8 @@ class _Builder(Programs):
         if self.s.rank == 1:
             return (self.count,)
         lead = (1,) * (self.s.rank - MATRIX)
+        if self.s.size.startswith("equal"):
+            return (*lead, 1, self.count)
         if self.draw(EITHER):
             return (*lead, self.draw(between(2, 3)), self.count)
         batch = self.draw(between(2, 8))

@@ -97,7 +97,7 @@ class Near:
         in_bytes = self.axis in ("columns", "table", "output") and number >= 32 * item
         if in_bytes and draw(between(0, 1)):
             number //= item
-        offsets = (1, 0, number + 1, 17, -1, 2)
+        offsets = (1, 0, number + 1, 1, 17, -1, 2)
         return max(number + int(draw(among(offsets))), 1)
 
 

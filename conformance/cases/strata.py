@@ -88,7 +88,7 @@ _WANDERING: Final[Mapping[str, Sequence[Any]]] = {
     **_SEQUENCES,
     "program": ("wandering",),
     "fault": ("none", "none", "too-large"),
-    "size": ("tiny", "some", "some", "many", "block"),
+    "size": ("tiny", "some", "many", "block", "tall", "most"),
     "bound": ("none", "none", "none", "p2", "p1"),
 }
 _FAULTS: Final[Mapping[str, Sequence[Any]]] = {
