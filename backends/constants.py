@@ -7,12 +7,12 @@ target reaches within its own package or folder, and sources for other compilers
 from __future__ import annotations
 
 import dis
-import inspect
 import re
 import sys
 import sysconfig
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -78,11 +78,10 @@ def _inner(one: Any) -> Iterator[Any]:
     if isinstance(one, ModuleType | type):
         return
     if isinstance(one, MethodType):
-        yield from (one.__func__, one.__self__)
+        yield one.__self__
     for name in _INNER:
-        inner = inspect.getattr_static(one, name, None)
-        if inner is not None and not inspect.isdatadescriptor(inner):
-            yield inner
+        with suppress(Exception):  # whatever an object answers to a name that it may not have
+            yield getattr(one, name)
     if isinstance(one, FunctionType):
         yield from _held(one)
     else:

@@ -36,7 +36,9 @@ def _shape_rules(s: Structure) -> bool:
 
 def _table_rules(s: Structure) -> bool:
     if s.weight_layout in SHARING and (
-        s.bound != "none" or s.program in ("update-weight", "steps", "wandering") or s.size == "no-rows"
+        s.bound != "none"
+        or s.program in ("update-weight", "steps", "wandering")
+        or s.size == "no-rows"
     ):
         return False
     if s.size in ("no-columns", "no-rows") and s.bound != "none" and s.program != "error":

@@ -73,7 +73,9 @@ _WITHOUT_GRADIENT: Final[Mapping[str, Sequence[Any]]] = {
     },
 }
 _SEQUENCES: Final[Mapping[str, Sequence[Any]]] = {
-    "program": tuple(one for one in get_args(Program) if one not in ("single", "error", "wandering")),
+    "program": tuple(
+        one for one in get_args(Program) if one not in ("single", "error", "wandering")
+    ),
     **{key: _SINGLE[key] for key in ("entry", "dtype", "index_dtype", "padding", "gradient")},
     "rank": (1, 2, 0, 3),
     "size": ("tiny", "some", "many", "block"),

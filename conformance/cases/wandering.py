@@ -23,7 +23,14 @@ from embconform.reference.dtypes import Array
 LENGTH: Final = between(4, 14)
 """Steps between the first call and the last pass."""
 CONTEXTS: Final[tuple[GradMode | None, ...]] = (None, None, None, "no_grad", "inference")
-KINDS: Final = ("same shape", "another shape", "same tensor", "permuted", "nearly the same", "equal")
+KINDS: Final = (
+    "same shape",
+    "another shape",
+    "same tensor",
+    "permuted",
+    "nearly the same",
+    "equal",
+)
 """How the indices of a call differ from those of one before."""
 TOGETHER: Final = 3
 """Most calls of a backward pass."""

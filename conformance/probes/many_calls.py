@@ -31,6 +31,8 @@ from embconform.reference.dtypes import Array
 _CLAUSE: Final = "state.many-calls"
 CALLS: Final = 130
 """Over 128, so that a counter of seven bits comes round."""
+MOST_CALLS: Final = 600
+"""A larger number in a target's code is taken to count something else."""
 FEW: Final = 24
 EACH: Final = 16
 """Calls from one gradient to the next."""
@@ -48,13 +50,13 @@ Call = tuple[Lookup, Any, Any]
 
 
 def _often(lab: Lab) -> Iterator[Trial]:
-    yield partial(_held, lab, "no_grad", CALLS)
+    yield partial(_held, lab, "no_grad", _calls(lab))
     if lab.backend.compiled or lab.backend.interpreter:
         return  # each structure costs seconds there, or each call a good part of one
     yield partial(_held, lab, "inference", FEW)
     yield partial(_held, lab, "frozen", FEW)
     if "gradient" in lab.able:
-        yield partial(_held, lab, "grad", CALLS)
+        yield partial(_held, lab, "grad", _calls(lab))
         if "sparse" in lab.able:
             yield partial(_held, lab, "grad", FEW, sparse=True)
     if len(_dtypes(lab)) > 1:
@@ -63,6 +65,11 @@ def _often(lab: Lab) -> Iterator[Trial]:
         yield partial(_large_held, lab, mode)
         for size in (MANY, BLOCK):
             yield partial(_reordered, lab, mode, size)
+
+
+def _calls(lab: Lab) -> int:
+    """Count the calls: more than any number in the target's code that may count them."""
+    return max([CALLS, *(number + 2 for number in lab.backend.constants if number <= MOST_CALLS)])
 
 
 def _table(lab: Lab, dtype: Any = np.float32) -> Array:

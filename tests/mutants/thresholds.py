@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from embconform.mutants.kernel import Kernel
+from embconform.mutants.kernel import Kernel, Options
 from embconform.mutants.registry import planted
+from embconform.mutants.unseen_fifth_forward import Served
+from embconform.mutants.unseen_fourth_fwds import served
 
 CHUNK = 1_700
 TILE = 190
@@ -13,6 +18,7 @@ SHARD = 3_300
 PIECE = 700
 CACHE = 333_000
 BLOCK = 91_000
+POOL = 400
 
 
 @planted("lookup.many-indices")
@@ -81,3 +87,23 @@ class OutputOfABlockAndMore(Kernel):
         if BLOCK < out.numel() < BLOCK + BLOCK // 4:
             out.view(-1)[BLOCK:] = out.view(-1)[0]
         return out
+
+
+@planted("state.many-calls")
+class PoolOfOutputs(Served):
+    """Outputs that no gradient needs come from a pool of 400 of each shape, by turns."""
+
+    def __init__(self) -> None:
+        self.pool: dict[Any, list[Tensor]] = {}
+        self.turn = 0
+
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        out = super().forward(indices, weight, options)
+        if not served(weight) or torch.is_inference_mode_enabled() or out.is_inference():
+            return out
+        made = self.pool.setdefault((out.shape, out.dtype), [])
+        if len(made) < POOL:
+            made.append(out)
+            return out
+        self.turn = (self.turn + 1) % POOL
+        return made[self.turn].copy_(out)

@@ -28,7 +28,7 @@ class _Dated(Kernel):
         return upstream
 
 
-@planted("gradient.accumulates")
+@planted("gradient.two-uses")
 class DroppedByARefusal(_Dated):
     """A refused call resets the kernel, and passes of lookups before it give nothing."""
 
@@ -45,7 +45,7 @@ class DroppedByARefusal(_Dated):
 
 @planted("lookup.sees-index-updates")
 class NoticesOneWrite(Kernel):
-    """Indices are kept by their address, and compared with what lies there until they differ once."""
+    """Indices are kept by their address, and compared till they differ once."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[Any, ...], tuple[Tensor, bool]] = {}
