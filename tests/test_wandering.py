@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import Phase
 from sampling import bug_name, sampled
 
 from embconform.backends.adapt import as_backend
+from embconform.backends.backend import Capabilities
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.conformance.cases.case import Backward, Call, Case, WriteIndices
 from embconform.conformance.cases.strata import strata
@@ -87,6 +89,13 @@ def test_indices_are_written_to_when_no_graph_needs_them() -> None:
                     n for n, call in case.calls if n < position and owner(n, call) == step.call
                 }
                 assert not any(set(one.calls) & given for one in later)
+
+
+def test_without_a_gradient_there_are_calls_and_writes_only() -> None:
+    plain = replace(EAGER, capabilities=Capabilities(gradient=False, double_backward=False))
+    found = [s for s in strata(plain, Profile.TORCH, arrays=1, seed=0) if s.program == "wandering"]
+    assert {s.mode for s in found} == {"frozen"}
+    assert not any(isinstance(step, Backward) for case in cases(found) for step in case.steps)
 
 
 def owner(number: int, call: Call) -> int:

@@ -134,6 +134,8 @@ _COMPILED: Final[Mapping[str, Sequence[Any]]] = {
     "mode": ("grad", "no_grad"),
 }
 """What the structures of a compiled backend are paired from: each costs seconds."""
+_CALLS: Final = ("repeat", "update", "wandering")
+"""How programs begin that have something to show where nothing can be differentiated."""
 _NEAR: Final = (_SINGLE, _SINGLE, _WITHOUT_GRADIENT, _SEQUENCES, _FAULTS)
 """What sizes near to a target's constants are combined with, by chance."""
 FAMILIES: Final = (
@@ -290,7 +292,7 @@ def strata(
     sized = (one.through(only) if only else one for one in by_number)
     for structure in (*found[:made], *sized, *found[made:]):
         fitted = structure
-        if "gradient" not in backend.able and fitted.program.startswith(("repeat", "update")):
+        if "gradient" not in backend.able and fitted.program.startswith(_CALLS):
             fitted = replace(fitted, mode="frozen")  # else it ends at its first backward pass
         if fits(fitted, backend, profile):
             chosen[fitted] = None
