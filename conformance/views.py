@@ -395,11 +395,13 @@ def _added(
     wide = sum((part.bound_float32 for part in parts), np.zeros_like(values))
     whole &= (own == 0) & (sizes <= 2.0**form.precision)
     summed = 4 * 2.0**-53 * sizes  # the sum above, in float64
-    any_order, by_call = (
-        np.where(whole, 0.0, relative(additions, form.unit_roundoff) * (sizes + own) + summed)
-        for additions in (np.maximum(terms - 1, 0), merges)
-    )
+    with np.errstate(invalid="ignore"):  # of an infinite gradient that was there
+        any_order, by_call = (
+            np.where(whole, 0.0, relative(additions, form.unit_roundoff) * (sizes + own) + summed)
+            for additions in (np.maximum(terms - 1, 0), merges)
+        )
     opened = np.logical_or.reduce([part.open for part in parts])
+    opened = opened | ~(sizes <= form.largest / 2)  # as for the terms of one call
     with np.errstate(invalid="ignore"):  # infinities of both signs
         special = sum((part.special for part in parts), np.zeros_like(values))
         if prior is not None:
