@@ -121,6 +121,7 @@ class TestWhatTheyAre:
             "pooled": (0, 1),
             "paired": (8, 2),
             "uneven": (5, 1),
+            "split": (4, 1),
         }
 
     def test_only_the_last_two_axes_are_swapped(self) -> None:
@@ -128,6 +129,9 @@ class TestWhatTheyAre:
 
     def test_only_the_first_two_axes_are_swapped(self) -> None:
         assert strides("swapped", (2, 3, 4)) == (4, 8, 1)
+
+    def test_a_part_of_what_is_split_is_a_row_shorter(self) -> None:
+        assert strides("split", (2, 3, 4)) == (16, 4, 1)
 
     def test_windows_start_one_element_apart(self) -> None:
         assert strides("windows", (2, 3, 4)) == (6, 1, 1)

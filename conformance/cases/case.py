@@ -28,6 +28,7 @@ Layout = Literal[
     "pooled",
     "paired",
     "uneven",
+    "split",
 ]
 GradMode = Literal["grad", "frozen", "no_grad", "inference", "served"]
 """What the table requires and the context of the calls; served: frozen, in inference mode."""

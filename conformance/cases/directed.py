@@ -364,6 +364,13 @@ DIRECTED: Final = (
         Structure(upstream="sizeable", size=size, gradient="scaled", dtype="float16")
         for size in ("tiny", "some", "many")
     ),
+    *(Structure(size="most", table="special", mode=mode) for mode in ("grad", "no_grad", "frozen")),
+    *(Structure(size="ranked", upstream=upstream) for upstream in ("nonfinite", "wild", "scales")),
+    *(Structure(size="populous", gradient=gradient) for gradient in ("scaled", "sparse-scaled")),
+    *(
+        Structure(size=size, rank=2, upstream_layout="split")
+        for size in ("some", "tiles", "block", "many")
+    ),
     *(
         Structure(upstream="nonfinite", upstream_layout=layout, size=size, padding=padding)
         for layout in ("expanded", "broadcast")

@@ -39,6 +39,7 @@ LONGEST: Final = (12_300, 24_601)
 """More columns than 48 KiB hold, of four bytes and of two."""
 TOWERING: Final = (600_001,)
 """More rows than 32 bits number beside the places of 4,096 indices."""
+POPULOUS: Final = (40_001, 13_001, 65_537, 5_003)
 TILE: Final = (16, 32, 64)
 APART: Final = (400, 1_200, 70_001)
 HOT: Final = (5_000, 5_000, 5_000, 100_000)
@@ -54,7 +55,7 @@ LANES: Final = 4
 FAR_BELOW: Final = (-(2**63), -(2**40), -(2**32) - 1)
 VECTORS: Final = (4, 8, 12, 16, 20, 24)
 _WIDE: Final = {"wide": WIDTHS, "widest": WIDEST, "longest": LONGEST, "tiles": TILE}
-_HIGH: Final = {"tall": HEIGHTS, "towering": TOWERING, "apart": APART}
+_HIGH: Final = {"tall": HEIGHTS, "towering": TOWERING, "apart": APART, "populous": POPULOUS}
 _COUNTS: Final = {
     "many": COUNTS,
     "most": MOST,
@@ -63,6 +64,8 @@ _COUNTS: Final = {
     "crowd": CROWD,
     "tiles": TILE,
     "towering": (3_100,),
+    "populous": (300, 1_025, 2_100),
+    "ranked": (129, 257, 1_025, 3_073),
 }
 _MANY_KINDS: Final = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top", "edges")
 _MIXED_KINDS: Final = (
@@ -72,6 +75,7 @@ _MIXED_KINDS: Final = (
 _KINDS: Final = {
     "tall": ("top", "uniform", "edges", "alike"),
     "rows": ("top", "uniform", "edges", "alike"),
+    "populous": ("hot", "uniform", "skewed", "top", "alike", "lone"),
     "equal": ("equal", "hot"),
     "output": _MIXED_KINDS,
     "table": _MIXED_KINDS,
@@ -84,6 +88,7 @@ _KINDS: Final = {
 _ORDERS: Final = {
     "hot": ORDERS[:1],
     "paced": ORDERS[:1],
+    "ranked": ("rising",),
     "apart": ("as they are", "as they are", "falling"),
 }
 
@@ -174,9 +179,9 @@ def _draw_table_shape(draw: Draw, s: Structure, least: int) -> tuple[int, int]:
             rows, most = _log(draw, 2, 3_000), 60_000
             width = _log(draw, 5, 150) if draw(EITHER) else 150
             return rows, min(width, max(most // rows, 1))
-        case "many" | "most" if draw(EITHER):  # more distinct rows than a byte counts
+        case "many" | "most" | "ranked" if draw(EITHER):  # more distinct rows than a byte counts
             return draw(between(260, 700)), draw(between(least, 4))
-        case "many" | "most" | "hot" | "vast":
+        case "many" | "most" | "hot" | "vast" | "ranked":
             return draw(between(_least_rows(s, least), 40)), draw(between(least, 4))
     widths = among(VECTORS[:3]) if s.fault == "far-offset" else between(least, 5)
     return draw(between(_least_rows(s, least), 6)), draw(widths)

@@ -125,22 +125,26 @@ def _strides(layout: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]
     if layout == "swapped" and len(shape) >= 2:
         swapped, span = _strides("contiguous", (shape[1], shape[0], *shape[2:]))
         return (swapped[1], swapped[0], *swapped[2:]), span
-    padded = list(shape)
-    factor = 1
-    if layout == "sliced" and shape:
-        padded[-1] += 2
-    if layout == "columns" and shape:
-        padded[-1] += ALIGNED - padded[-1] % ALIGNED
-    if layout == "uneven" and shape:
-        padded[-1] += 1 + padded[-1] % 2
-    if layout in ("stepped", "paired"):
-        factor = 2
     strides: list[int] = []
-    step = factor
-    for length in reversed(padded):
+    step = 2 if layout in ("stepped", "paired") else 1
+    for length in reversed(_padded(layout, shape)):
         strides.insert(0, step)
         step *= max(length, 1)
     return tuple(strides), step
+
+
+def _padded(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the shape of an array of which a layout shows the first part."""
+    if not shape:
+        return shape
+    more = {
+        "sliced": 2,
+        "columns": ALIGNED - shape[-1] % ALIGNED,
+        "uneven": 1 + shape[-1] % 2,
+    }
+    if layout == "split" and len(shape) > 1:
+        return (*shape[:-2], shape[-2] + 1, shape[-1])
+    return (*shape[:-1], shape[-1] + more.get(layout, 0))
 
 
 def lay_out(placed: Placed) -> Laid:
@@ -158,7 +162,8 @@ def lay_out(placed: Placed) -> Laid:
         columns (from the first element of the buffer, rows a multiple of eight elements apart: the
         first columns of an array, which are aligned); uneven (the same, rows an odd number apart);
         pooled (stride 0 on the last axis but one, as a sum over the tokens of a text gives);
-        paired (stepped, but from the first element of the buffer: the first of each pair).
+        paired (stepped, but from the first element of the buffer: the first of each pair); split
+        (a row left out after the last of each matrix, as the parts of a concatenation give).
 
     Returns
     -------

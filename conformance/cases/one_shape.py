@@ -20,6 +20,8 @@ _SIZES: Final[dict[str, tuple[int, int, int]]] = {
     "tiles": (16, 16, 32),
     "longest": (2, 12_300, 6),
     "towering": (600_001, 2, 3_100),
+    "populous": (40_001, 2, 1_025),
+    "ranked": (300, 3, 1_025),
     "one-column": (5, 1, 6),
     "hot": (40, 3, 5_000),
     "crowd": (5, 4, 5_000),

@@ -25,7 +25,7 @@ def _shape_rules(s: Structure) -> bool:
         return False
     if s.index_layout == "swapped" and s.rank < 3:
         return False  # the same as transposed, or nothing at all
-    if s.upstream_layout in ("swapped", "pooled") and s.rank < 2:
+    if s.upstream_layout in ("swapped", "pooled", "split") and s.rank < 2:
         return False
     if s.deterministic and (s.program not in ("single", "repeat") or s.mode != "grad"):
         return False

@@ -39,7 +39,10 @@ _SINGLE: Final[Mapping[str, Sequence[Any]]] = {
     "dtype": ("float32", "float64", "float16", "bfloat16"),
     "index_dtype": ("int64", "int32"),
     "rank": (1, 2, 0, 3, 4),
-    "size": ("tiny", "block", "some", "many", "wide", "one-column", "most", "widest"),
+    "size": (
+        *("tiny", "block", "some", "many", "wide"),
+        *("one-column", "most", "widest", "populous", "tiles", "ranked"),
+    ),
     "weight_layout": WEIGHT_LAYOUTS,
     "index_layout": INDEX_LAYOUTS,
     "upstream_layout": UPSTREAM_LAYOUTS,

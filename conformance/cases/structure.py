@@ -60,7 +60,10 @@ class Structure:
 
 
 PLAIN: Final = Structure()
-_IN_NO_PAIRS: Final = ("swapped", "windows", "rows", "columns", "pooled", "paired", "uneven")
+_IN_NO_PAIRS: Final = (
+    *("swapped", "windows", "rows", "columns"),
+    *("pooled", "paired", "uneven", "split"),
+)
 WEIGHT_LAYOUTS: Final[tuple[Layout, ...]] = tuple(
     one for one in get_args(Layout) if one not in _IN_NO_PAIRS
 )
@@ -80,6 +83,7 @@ INDEX_LAYOUTS: Final = (*WEIGHT_LAYOUTS, "swapped", "windows")
 UPSTREAM_LAYOUTS: Final[tuple[Layout, ...]] = (
     *(one for one in WEIGHT_LAYOUTS if one != "offset"),
     "swapped",
+    "split",
 )
 BOUNDS: Final = ("none", "p2", "p1", "p0.5", "p3", "pinf", "p1.5", "p2.5", "zero")
 PADDINGS: Final = ("none", "zero", "inner", "last", "negative")
@@ -95,7 +99,10 @@ BACKWARD_ONLY: Final = (
 )
 OUT_OF_RANGE: Final = ("too-large", "negative", "far-positive", "far-negative", "far-offset")
 """Faults of the indices' values, which a device may find only when it is too late."""
-COUNTED: Final = ("many", "most", "hot", "crowd", "vast", "tiles", "towering")
+COUNTED: Final = (
+    *("many", "most", "hot", "crowd", "vast"),
+    *("tiles", "towering", "populous", "ranked"),
+)
 MIXED: Final = ("some", "block")
 """Sizes that lie anywhere between the thresholds, indices, rows and columns at once."""
 NEAR: Final = "-near-"

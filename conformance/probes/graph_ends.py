@@ -14,13 +14,15 @@ from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Claim, Returned, compare
 from embconform.conformance.probes.trained import lookups, trained
 from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup
-from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
+from embconform.conformance.probes.transforms.common import MANY, Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import read, read_dense
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
 HIDDEN: Final = 4
 """Positions that a tied output layer sees."""
+VECTORS: Final = 16
+"""Columns that are whole vectors."""
 
 
 @cache
@@ -100,7 +102,15 @@ def _tied(lab: Lab) -> Iterator[Trial]:
     for lookup in lookups(lab, "scale_grad_by_freq"):
         if "max_norm" in lookup.options:
             for layer in LAYERS:
-                yield partial(_bounded_after_the_layer, layer, lab, lookup)
+                for one in (lookup, _larger(lab, lookup)):
+                    yield partial(_bounded_after_the_layer, layer, lab, one)
+
+
+def _larger(lab: Lab, lookup: Lookup) -> Lookup:
+    """Give a lookup of many indices, in a table of rows that vectors fill."""
+    height = len(lookup.table)
+    ids = lab.draw.integers(0, height, MANY)
+    return replace(lookup, ids=ids, table=lab.table(height, VECTORS))
 
 
 def _bounded_after_the_layer(layer: str, lab: Lab, lookup: Lookup) -> Claims:
