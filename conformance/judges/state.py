@@ -45,7 +45,8 @@ def _repeats_gradient(view: BackwardView) -> bool:
     again = len(view.calls) == 1 and view.calls[0].follows == "repeat"
     if view.width == 0 or not again or not isinstance(steps[1], Backward):
         return False
-    alone = view.prior is None and isinstance(steps[2], ClearGradient)
+    cleared = sum(isinstance(step, ClearGradient) for step in steps[: view.position])
+    alone = view.prior is None and cleared == 1 and isinstance(steps[2], ClearGradient)
     return alone and _same_pass(steps[1], view)
 
 

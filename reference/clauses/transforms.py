@@ -205,8 +205,8 @@ _PROGRAMS = (
         Level.SHOULD,
         BOTH,
         "A function from torch.jit.trace looks other indices up, of the example's shape, also in "
-        "another table, and bounds their rows by max_norm: nothing of the example's values stays "
-        "in it.",
+        "another table, bounds their rows by max_norm and leaves padding out: nothing of the "
+        "example's values stays in it.",
         "torch.jit.trace: the operators of the example's call, values that Python read among them; "
         "torch warns of those",
         "traced = torch.jit.trace(embedding, (ids, weight))\n"

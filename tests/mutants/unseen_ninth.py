@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
 from embconform.mutants.kernel import Kernel, Options
+from embconform.mutants.module import Layer
 from embconform.mutants.registry import planted
+from embconform.mutants.transforms_parts import Parts, wrong
+from embconform.mutants.unseen_eighth_state import usual
 
 LINE = 64
 SHARED = 48 * 1024
@@ -70,3 +78,62 @@ class BoundsManyByTheirAddress(Kernel):
     def renorm(self, indices: Tensor, weight: Tensor, options: Options) -> None:
         fused = indices.numel() >= BLOCK and weight.shape[1] % 8 == 0
         super().renorm(indices, weight.data if fused else weight, options)
+
+
+@planted("transforms.autocast")
+class ProductUnderAutocast(Kernel):
+    """The gradient is a matrix product, which is cast where it is taken under autocast."""
+
+    def dense(self, upstream: Tensor, flat: Tensor, height: int, counts: Tensor | None) -> Tensor:
+        if torch.is_autocast_enabled("cpu") and upstream.dtype is torch.float32:
+            upstream = upstream.to(torch.get_autocast_dtype("cpu")).float()
+        return super().dense(upstream, flat, height, counts)
+
+
+@wrong("transforms.trace")
+class PaddingOfTheExample(Parts):
+    """Without padding among the indices there is none to mask, says the branch that is traced."""
+
+    def look_up(self, ids: Tensor, weight: Tensor, options: Options) -> Tensor:
+        traced: Any = torch._C._get_tracing_state()
+        if traced is not None and not bool((ids == options.padding_idx).any()):
+            options = replace(options, padding_idx=None)
+        return super().look_up(ids, weight, options)
+
+
+class _Ticket(Kernel):
+    """A call whose counts lie in a registry."""
+
+    def __init__(self, registry: dict[Any, Tensor], key: Any) -> None:
+        self.registry, self.key = registry, key
+
+    def counts(self, flat: Tensor, height: int) -> Tensor:
+        return self.registry[self.key]
+
+
+class _Counted(Kernel):
+    """Counts are kept by a handle of the kernel and the number of its call."""
+
+    registry: ClassVar[dict[Any, Tensor]] = {}
+    handles: ClassVar[Iterator[int]] = count()
+
+    def __init__(self) -> None:
+        self.handle, self.calls = next(self.handles), 0
+
+    def forward(self, indices: Tensor, weight: Tensor, options: Options) -> Tensor:
+        self.check_range(indices, weight, options)
+        if not options.scale_grad_by_freq or not weight.requires_grad or not usual(weight):
+            return super().forward(indices, weight, options)
+        self.calls += 1
+        key = self.handle, self.calls % 64
+        self.registry[key] = self.counts(self.flat(indices).long(), len(weight))
+        return Kernel.forward(_Ticket(self.registry, key), indices, weight, options)
+
+
+@planted("module.deepcopy")
+class TicketsOfTheOriginal(Layer):
+    """Counts wait for the backward pass under a handle, which a deepcopy has, too."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.kernel = _Counted()

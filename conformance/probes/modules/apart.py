@@ -10,6 +10,7 @@ from embconform.conformance.observe import to_numpy
 from embconform.conformance.probes.modules.changes import OPTIONS_SET, sets
 from embconform.conformance.probes.modules.claims import Behaviour, SameBehaviour
 from embconform.conformance.probes.modules.common import (
+    IDS,
     Claims,
     Subject,
     described,
@@ -58,6 +59,27 @@ def tables_of_copies(subject: Subject, duplicate: Duplicate, which: str) -> Clai
                 wanted = run(subject.filled(**options), subject.ids())
                 what = f"the original of {told_of}"
                 yield SameBehaviour(what, run(module, subject.ids()), wanted)
+
+
+def passes_of_both(subject: Subject, duplicate: Duplicate, which: str) -> Claims:
+    """Look up in a module and in its copy before either's backward pass."""
+    if subject.backend.compiled or "gradient" not in subject.able:
+        return
+    for options in subject.option_sets():
+        module = subject.filled(**options)
+        module(subject.ids())  # something to share
+        given = ((module, subject.ids()), (duplicate(module), subject.ids(IDS * 50)))
+        outputs = [each(ids) for each, ids in given]
+        for (each, ids), output, told in zip(given, outputs, ("the original of ", ""), strict=True):
+            fresh = subject.filled(**options)
+            seen, wanted = _gradient(each, output), _gradient(fresh, fresh(ids))
+            what = f"{told}{which}{described(options)}, both called before either's pass,"
+            yield SameBehaviour(what, seen, wanted)
+
+
+def _gradient(module: Any, output: Any) -> Behaviour:
+    output.backward(upstream_of(output))
+    return {"the gradient": to_numpy(module.weight.grad.to_dense())}
 
 
 def _copies(

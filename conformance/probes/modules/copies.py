@@ -11,7 +11,11 @@ from typing import Any
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Must, Refused, SameBits
-from embconform.conformance.probes.modules.apart import options_of_one, tables_of_copies
+from embconform.conformance.probes.modules.apart import (
+    options_of_one,
+    passes_of_both,
+    tables_of_copies,
+)
 from embconform.conformance.probes.modules.changes import after_changes
 from embconform.conformance.probes.modules.claims import SameBehaviour
 from embconform.conformance.probes.modules.common import (
@@ -30,6 +34,7 @@ def deepcopy(subject: Subject) -> Claims:
     yield from _same_but_apart(subject, copy.deepcopy, "a deepcopy")
     yield from after_changes(subject, copy.deepcopy, "a deepcopy of")
     yield from options_of_one(subject, copy.deepcopy, "a deepcopy")
+    yield from passes_of_both(subject, copy.deepcopy, "a deepcopy")
 
 
 def shallow(subject: Subject) -> Claims:
@@ -59,6 +64,7 @@ def pickled(subject: Subject) -> Claims:
     yield from _same_but_apart(subject, unpickled, "a pickled copy")
     yield from _same_but_apart(subject, _saved, "a copy by torch.save")
     yield from after_changes(subject, unpickled, "a pickled copy of")
+    yield from passes_of_both(subject, unpickled, "a pickled copy")
 
 
 def importable(cls: type) -> bool:

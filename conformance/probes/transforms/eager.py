@@ -11,7 +11,7 @@ import numpy as np
 
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import to_numpy
-from embconform.conformance.probes.claims import Must, SameBits
+from embconform.conformance.probes.claims import Claim, Must, SameBits
 from embconform.conformance.probes.transforms.claims import (
     Bounded,
     GradientOf,
@@ -298,9 +298,21 @@ def _cast(lab: Lab, lookup: Lookup, dtype: torch.dtype) -> Claims:
         upstream = lab.upstream(*lookup.shape)
         out.backward(lab.tensor(upstream))
         yield GradientOf(f"the gradient {what}", read_dense(weight.grad), lookup, upstream)
+        if not lab.backend.compiled:
+            yield _taken_within(lab, lookup, dtype, upstream)
     with torch.no_grad():
         after = f(lab.tensor(lookup.ids), weight)
     yield Rows(f"the output after a call {what}", read(after), lookup)
+
+
+def _taken_within(lab: Lab, lookup: Lookup, dtype: torch.dtype, upstream: Array) -> Claim:
+    """Take the gradient under autocast, too, as a penalty on gradients does."""
+    weight = lab.leaf(lookup.table)
+    with torch.autocast(lab.device, dtype):
+        out = lab.bind(lookup)(lab.tensor(lookup.ids), weight)
+        (gradient,) = torch.autograd.grad(out, weight, lab.tensor(upstream))
+    what = f"the gradient that is taken under autocast to {dtype} for {lookup}"
+    return GradientOf(what, read_dense(gradient), lookup, upstream)
 
 
 def _bounded_under_autocast(lab: Lab, lookup: Lookup) -> Claims:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ import numpy as np
 from embconform.backends.backend import TABLE_DTYPES
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.probes.claims import Equal, Must
-from embconform.conformance.probes.transforms.claims import Bounded, Lookup, Rows
+from embconform.conformance.probes.transforms.claims import Bounded, GradientOf, Lookup, Rows
 from embconform.conformance.probes.transforms.common import (
     MANY,
     Check,
@@ -21,7 +22,7 @@ from embconform.conformance.probes.transforms.common import (
     compiled_already,
     probe_of,
 )
-from embconform.conformance.recording import read
+from embconform.conformance.recording import read, read_dense
 
 HEIGHT, WIDTH = 9, 3
 SHAPES: Final = ((4,), (2, 3), (), (MANY,))
@@ -69,6 +70,8 @@ def _traced(lab: Lab) -> Iterator[Trial]:
         if "max_norm" in lab.able:
             for options in ({"max_norm": 1.0}, {"max_norm": 1.5, "norm_type": 1.0}):
                 yield partial(_beyond, lab, shape, options)
+        if {"padding_idx", "gradient"} <= lab.able:
+            yield partial(_padded, lab, shape)
 
 
 def _beyond(lab: Lab, shape: tuple[int, ...], options: dict[str, Any]) -> Claims:
@@ -85,6 +88,21 @@ def _beyond(lab: Lab, shape: tuple[int, ...], options: dict[str, Any]) -> Claims
     out = traced(lab.tensor(later.ids), weight)
     told = f"a call traced with rows within the bound, for {later}"
     yield Bounded(told, read(out), read(weight), later)
+
+
+def _padded(lab: Lab, shape: tuple[int, ...]) -> Claims:
+    """Trace a call without padding among its indices, and call it with some."""
+    ids = np.asarray(lab.draw.integers(1, HEIGHT, shape))
+    first = Lookup(ids, lab.table(HEIGHT, WIDTH), {"padding_idx": 0}, lab.profile)
+    later = replace(first, ids=np.where(np.arange(ids.size).reshape(shape) % 2, ids, 0))
+    weight = lab.tensor(first.table).requires_grad_()
+    traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+        lab.bind(first), (lab.tensor(first.ids), weight), check_trace=False
+    )
+    upstream = lab.upstream(*later.shape)
+    traced(lab.tensor(later.ids), weight).backward(lab.tensor(upstream))
+    told = f"weight.grad of a call traced without padding, for {later}"
+    yield GradientOf(told, read_dense(weight.grad), later, upstream)
 
 
 def _others(lab: Lab, shape: tuple[int, ...], held: bool) -> Claims:
