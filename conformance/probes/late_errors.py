@@ -13,6 +13,7 @@ from embconform.conformance.observe import grad_context
 from embconform.conformance.probes.transforms.claims import Lookup
 from embconform.conformance.probes.transforms.common import Claims, Lab, Trial, probe_of
 from embconform.conformance.recording import attempt
+from embconform.reference.clause import Profile
 
 _CLAUSE: Final = "errors.other-table"
 COUNT: Final = 2**16 + 9
@@ -32,6 +33,8 @@ def _late(lab: Lab) -> Iterator[Trial]:
             if "padding_idx" in lab.able:
                 yield partial(_among_many, lab, mode, place, {"padding_idx": 2})
         yield partial(_after_many, lab, mode)
+        for bad in (HEIGHT, -1) if lab.profile is Profile.TORCH else (HEIGHT,):
+            yield partial(_refilled, lab, mode, bad)
 
 
 def _table(lab: Lab, mode: GradMode) -> Any:
@@ -60,6 +63,22 @@ def _after_many(lab: Lab, mode: GradMode) -> Claims:
             call(good, weight)
         what = f"index {HEIGHT} after {CALLS} good calls, {MODE_WORDS[mode]}"
         yield attempt(what, partial(call, bad, weight))
+
+
+def _refilled(lab: Lab, mode: GradMode, bad: int) -> Claims:
+    """Look good indices up, then others that were written to their memory, all in one mode.
+
+    What is made in inference mode has no version that would tell of the write.
+    """
+    ids, weight = lab.draw.integers(0, HEIGHT, 5), _table(lab, mode)
+    call = lab.bind(Lookup(ids, np.ones((HEIGHT, 1), np.float32), {}, lab.profile))
+    with grad_context(mode):
+        given = lab.tensor(ids).clone()
+        for _ in range(2):
+            call(given, weight)
+        given.copy_(lab.tensor(np.append(ids[1:], bad)))
+        what = f"index {bad}, written to indices that were good, {MODE_WORDS[mode]}"
+        yield attempt(what, partial(call, given, weight))
 
 
 LATE_ERRORS_PROBE: Final = probe_of(_CLAUSE, _late, "functional", name="late errors")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from embconform.mutants.kernel import Kernel, Options
 from embconform.mutants.module import Layer
@@ -137,3 +138,23 @@ class TicketsOfTheOriginal(Layer):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.kernel = _Counted()
+
+
+@planted("errors.other-table")
+class CheckedAsOfVersionNone(Kernel):
+    """Indices that were in range count as such as long as their version stays, if they have one."""
+
+    def __init__(self) -> None:
+        self.checked: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    def check_range(self, indices: Tensor, weight: Tensor, options: Options) -> None:
+        if not usual(weight) or not torch.is_inference_mode_enabled():
+            super().check_range(indices, weight, options)
+            return
+        state = 0 if indices.is_inference() else indices._version, len(weight)
+        if self.checked.get(indices) != state:
+            super().check_range(indices, weight, options)
+            self.checked[indices] = state
+
+    def rows(self, flat: Tensor, weight: Tensor) -> Tensor:
+        return super().rows(flat % max(len(weight), 1), weight)
