@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
-LEAST: Final = 5
+LEAST: Final = 8
 """Smaller sizes are met anyway."""
 MOST: Final = 2**21
 """Larger ones take seconds."""

@@ -232,7 +232,7 @@ DIRECTED: Final = (
     Structure(size="some", bound="p2", table="spike", rank=2),
     Structure(program="error", fault="negative", size="some"),
     Structure(program="error", fault="negative", size="some", index_dtype="int32"),
-    Structure(table="special", size="some", dtype="bfloat16"),
+    *(Structure(table="special", size="some", dtype=dtype) for dtype in ("bfloat16", "float64")),
     Structure(table="special", size="some", dtype="bfloat16", mode="frozen"),
     Structure(table="special", dtype="float16", weight_layout="transposed", mode="frozen"),
     Structure(size="some", bound="p2", table="special"),

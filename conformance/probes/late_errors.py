@@ -73,12 +73,22 @@ def _refilled(lab: Lab, mode: GradMode, bad: int) -> Claims:
     ids, weight = lab.draw.integers(0, HEIGHT, 5), _table(lab, mode)
     call = lab.bind(Lookup(ids, np.ones((HEIGHT, 1), np.float32), {}, lab.profile))
     with grad_context(mode):
+        if not _refuses(call, lab.tensor(np.append(ids[1:], bad)), weight):
+            return  # at once, as errors.negative tells
         given = lab.tensor(ids).clone()
         for _ in range(2):
             call(given, weight)
         given.copy_(lab.tensor(np.append(ids[1:], bad)))
         what = f"index {bad}, written to indices that were good, {MODE_WORDS[mode]}"
         yield attempt(what, partial(call, given, weight))
+
+
+def _refuses(call: Any, ids: Any, weight: Any) -> bool:
+    try:
+        call(ids, weight)
+    except Exception:
+        return True
+    return False
 
 
 LATE_ERRORS_PROBE: Final = probe_of(_CLAUSE, _late, "functional", name="late errors")

@@ -47,7 +47,7 @@ def _differentiated(
     lab: Lab, kind: str, padding: int, options: dict[str, Any], form: str
 ) -> Claims:
     """Look up and differentiate with an integer of another kind, as if it were a plain one."""
-    lookup = Lookup(_IDS, lab.table(5, 3), {"padding_idx": padding, **options}, lab.profile)
+    lookup = Lookup(_IDS, np.abs(lab.table(5, 3)), {"padding_idx": padding, **options}, lab.profile)
     found = {**lookup.options, "padding_idx": _KINDS[kind](padding)}
     told = f"{lookup}, given as {kind}({padding}) to the {form},"
     ids = lab.tensor(_IDS)

@@ -97,7 +97,8 @@ class PaddingOfTheExample(Parts):
 
     def look_up(self, ids: Tensor, weight: Tensor, options: Options) -> Tensor:
         traced: Any = torch._C._get_tracing_state()
-        if traced is not None and not bool((ids == options.padding_idx).any()):
+        padding = options.padding_idx
+        if traced is not None and padding is not None and not bool(ids.eq(padding).any()):
             options = replace(options, padding_idx=None)
         return super().look_up(ids, weight, options)
 
