@@ -39,7 +39,7 @@ class Capabilities:
     deterministic : bool
         Whether the gradient has the same bits each time.
     huge_tables : bool
-        Whether a table may have 2**31 elements and more.
+        Whether a table may have 2**31 elements and more, or 600,000 rows and thousands of indices.
     devices : tuple of str
         Device types by torch's names.
     """

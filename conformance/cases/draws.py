@@ -64,7 +64,7 @@ _COUNTS: Final = {
     "crowd": CROWD,
     "tiles": TILE,
     "towering": (3_100,),
-    "populous": (300, 1_025, 2_100),
+    "populous": (300, 1_025),
     "ranked": (129, 257, 1_025, 3_073),
 }
 _MANY_KINDS: Final = ("cyclic", "lone", "uniform", "lone", "skewed", "equal", "top", "edges")

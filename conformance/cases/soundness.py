@@ -133,6 +133,7 @@ def _fits_backend(s: Structure, backend: Described) -> bool:
         "scale_grad_by_freq": s.gradient.endswith("scaled"),
         "gradient": s.gradient != "dense" or s.program in BACKWARD_ONLY,
         "double_backward": s.program == "double-backward",
+        "huge_tables": s.size == "towering",
         "strided": s.weight_layout not in ("contiguous", "offset", "rows")
         or s.index_layout not in ("contiguous", "offset"),
     }
