@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +33,10 @@ def gamma(n: float, u: float) -> float:
     return n * u / (1 - n * u) if n * u < 1 else float("inf")
 
 
+LARGEST: Final = 200.0
+"""The exponent of an error beyond any number, which may still be multiplied by one."""
+
+
 def relative(roundings: ArrayLike, u: float) -> NDArray[np.float64]:
     """Bound the relative error of a product of factors (1 + d_i)^±1 with |d_i| <= u.
 
@@ -46,13 +50,14 @@ def relative(roundings: ArrayLike, u: float) -> NDArray[np.float64]:
     Returns
     -------
     ndarray of float64
-        (1 - u)**-roundings - 1, finite for every count.
+        (1 - u)**-roundings - 1, but never more than 1e86: where it is that large, anything goes.
 
     References
     ----------
     Higham, 2nd ed., Lemma 3.1, before its simplification to gamma.
     """
-    return np.asarray(np.expm1(-np.asarray(roundings, np.float64) * np.log1p(-u)))
+    exponents = -np.asarray(roundings, np.float64) * np.log1p(-u)
+    return np.asarray(np.expm1(np.minimum(exponents, LARGEST)))
 
 
 def summation(

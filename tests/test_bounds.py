@@ -330,3 +330,7 @@ class TestNorms:
         sums = np.exp(np.array([-6.0, 0.0, 6.0]))
         assert np.allclose(exponent_roundings(sums, 3.0), [2, 0, 2])
         assert not exponent_roundings(sums, 2.0).any()
+
+
+def test_beyond_any_number_it_stays_one() -> None:
+    assert 1e80 < float(relative(2**20, 2.0**-9)) < 1e100
