@@ -237,7 +237,6 @@ DIRECTED: Final = (
     Structure(table="special", size="some", weight_layout="transposed"),
     Structure(table="special", size="some", rank=2, index_layout="transposed"),
     Structure(rank=0, mode="no_grad"),
-    Structure(program="error", fault="far-positive", size="no-columns"),
     Structure(table="special", size="some", dtype="bfloat16", mode="frozen"),
     Structure(table="special", dtype="float16", weight_layout="transposed", mode="frozen"),
     Structure(size="some", bound="p2", table="special"),
