@@ -111,10 +111,12 @@ def _home(one: Any) -> Path | None:
     file = _file(one)
     if file is None or _top(one) in sys.stdlib_module_names | {"torch", "builtins"}:
         return None
-    package = getattr(sys.modules.get(_top(one)), "__path__", None)
-    if package:
-        return Path(next(iter(package)))
-    return file if file.parent in _INSTALLED else file.parent
+    home = file if file.parent in _INSTALLED else file.parent
+    for folder in file.parents:
+        if not (folder / "__init__.py").exists():
+            return home
+        home = folder
+    return home
 
 
 def _top(one: Any) -> str:

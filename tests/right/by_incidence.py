@@ -32,7 +32,8 @@ class _Incidence(torch.autograd.Function):
         size = (height, flat.numel())
         named = torch.stack([flat[places], places])
         incidence = torch.sparse_coo_tensor(named, ones, size, check_invariants=False)
-        return torch.sparse.mm(incidence, rows).to(up.dtype), None, None
+        with torch.autocast(up.device.type, enabled=False):  # a product would be cast
+            return torch.sparse.mm(incidence, rows).to(up.dtype), None, None
 
 
 def by_incidence(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:  # noqa: A002
