@@ -122,7 +122,7 @@ def judged(bug: Planted, monkeypatch: pytest.MonkeyPatch, *, blind: bool = False
     return run(as_backend(bug.where, bug.target), options, target=bug.where)
 
 
-@pytest.mark.parametrize("bug", sampled(BUGS, 5, bug_name))
+@pytest.mark.parametrize("bug", sampled(BUGS, 7, bug_name))
 def test_the_quick_budget_finds_what_only_the_code_tells(
     bug: Planted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
