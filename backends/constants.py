@@ -9,27 +9,31 @@ from __future__ import annotations
 import dis
 import re
 import sys
-import sysconfig
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from embconform.backends.source import INSTALLED
+
+if TYPE_CHECKING:
+    from embconform.backends.backend import Described
 
 LEAST: Final = 8
 """Smaller sizes are met anyway."""
+OFTEN_MET: Final = 25
+"""Smaller ones are among those that are drawn for every target."""
 MOST: Final = 2**21
 """Larger ones take seconds."""
 VISITED: Final = 2_000
 """Most objects that are looked at."""
 LONGEST: Final = 2**20
 """Most bytes of a source that is read."""
-_INSTALLED: Final = tuple(
-    Path(sysconfig.get_paths()[scheme]) for scheme in ("purelib", "platlib", "stdlib", "platstdlib")
-)
+_INSTALLED: Final = tuple(map(Path, INSTALLED))
 _INNER: Final = (
     *("__wrapped__", "__func__", "func", "fn", "py_func", "_init_fn", "fget"),
     "_torchdynamo_orig_callable",
@@ -61,6 +65,39 @@ def constants(*targets: Any) -> tuple[int, ...]:
     code = _Code(frozenset(homes))
     numbers = (*code.numbers(given), *_beside(code.files))
     return tuple(dict.fromkeys(abs(one) for one in numbers if LEAST <= abs(one) <= MOST))
+
+
+def own_sizes(backend: Described, most: int) -> list[int]:
+    """Choose the numbers in a backend's code near to which sizes are drawn.
+
+    Parameters
+    ----------
+    backend : Described
+        One that is compiled has none: each size would cost seconds.
+    most : int
+
+    Returns
+    -------
+    list of int
+        The smallest first.
+    """
+    return [] if backend.compiled else taken(backend.constants, most)
+
+
+def taken(constants: Sequence[int], most: int) -> list[int]:
+    """Choose some constants: the first, but none below 25 while there are larger ones.
+
+    Parameters
+    ----------
+    constants : sequence of int
+    most : int
+
+    Returns
+    -------
+    list of int
+        The smallest first.
+    """
+    return sorted(sorted(constants, key=lambda one: one < OFTEN_MET)[:most])
 
 
 def _with_inner(targets: Iterable[Any]) -> Iterator[Any]:

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-_INSTALLED: Final = tuple(
+INSTALLED: Final = tuple(
     sysconfig.get_paths()[scheme] for scheme in ("stdlib", "platstdlib", "purelib", "platlib")
 )
+"""Folders of Python's own library and of what is installed beside it."""
 _OURS: Final = str(Path(__file__).parent)
 
 
@@ -80,7 +81,7 @@ def place(error: BaseException) -> str:
         for frame, line in traceback.walk_tb(error.__traceback__)
         if _is_code(frame.f_code.co_filename)
     ]
-    users = [frame for frame in frames if not frame[0].startswith(_INSTALLED)]
+    users = [frame for frame in frames if not frame[0].startswith(INSTALLED)]
     for file, line in reversed(users or frames):
         return f" ({_short(file)}:{line})"
     return ""

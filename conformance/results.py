@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from embconform.backends.backend import Described
-from embconform.conformance.cases.near import taken
+from embconform.backends.constants import own_sizes
 from embconform.conformance.options import BUDGETS, RunOptions
 from embconform.conformance.probes.registry import probes
 from embconform.conformance.report import ClauseResult, Failure, Report, Status
@@ -148,9 +148,9 @@ def _replays_note(part: Part) -> tuple[str, ...]:
 
 def _constants_note(found: Found) -> tuple[str, ...]:
     """Tell which sizes a target has cases of that others have not; no note where there are none."""
-    if found.described is None or found.described.compiled:
+    if found.described is None:
         return ()
-    own = taken(found.described.constants, BUDGETS[found.options.budget].constants)
+    own = own_sizes(found.described, BUDGETS[found.options.budget].constants)
     if not own:
         return ()
     numbers = ", ".join(f"{number:,}" for number in own)

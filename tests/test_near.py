@@ -11,9 +11,10 @@ from sampling import bug_name, sampled
 
 from embconform.backends.adapt import as_backend
 from embconform.backends.backend import Backend
+from embconform.backends.constants import taken
 from embconform.backends.eager import BACKEND as EAGER
 from embconform.conformance.cases.directed import is_directed
-from embconform.conformance.cases.near import Axis, near, taken
+from embconform.conformance.cases.near import Axis, near
 from embconform.conformance.cases.soundness import is_sound
 from embconform.conformance.cases.strata import strata
 from embconform.conformance.cases.structure import NEAR, Structure

@@ -23,6 +23,7 @@ from embconform.conformance.cases.option_draws import draw_options
 from embconform.conformance.cases.patterns import ORDERS, PATTERNS, filled_up, ordered, sprinkled
 from embconform.conformance.cases.programs import EITHER, Draw, Programs, among, between
 from embconform.conformance.cases.structure import MIXED, Structure, is_counted
+from embconform.conformance.cases.wandering import Wandering
 from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array, format_of
 from embconform.reference.oracle import Options
@@ -147,7 +148,13 @@ def draw_case(
         one_shape=one_shape,
         count=count,
     )
-    steps = build.fault() if structure.program == "error" else build.program()
+    match structure.program:
+        case "error":
+            steps = build.fault()
+        case "wandering":
+            steps = Wandering(build, Call(build.indices())).draw()
+        case _:
+            steps = build.program()
     return Case(
         stratum=structure.name,
         profile=profile,

@@ -27,8 +27,6 @@ _MOST: Final[dict[Axis, int]] = {
 """Beyond these a case takes seconds."""
 _LEAST: Final[dict[Axis, int]] = {"table": 256, "output": 256}
 """Below these other cases have as many elements anyway."""
-OFTEN_MET: Final = 25
-"""Smaller sizes are among those that are drawn for every target."""
 TRIES: Final = 50
 _ITEM: Final = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 _PACKED: Final = (4, 16, 64, 256)
@@ -115,22 +113,6 @@ def near(size: str) -> Near | None:
     """
     axis, word, number = size.partition(NEAR)
     return Near(cast(Axis, axis), int(number)) if word else None
-
-
-def taken(constants: Sequence[int], most: int) -> list[int]:
-    """Choose some constants: the first, but none below 25 while there are larger ones.
-
-    Parameters
-    ----------
-    constants : sequence of int
-    most : int
-
-    Returns
-    -------
-    list of int
-        The smallest first.
-    """
-    return sorted(sorted(constants, key=lambda one: one < OFTEN_MET)[:most])
 
 
 def near_constants(

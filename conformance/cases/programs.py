@@ -87,14 +87,8 @@ class Programs(ABC):
             "double-backward": self._second_derivative,
             "served": self._served,
             "steps": self._steps,
-            "wandering": self._wandering,
         }
         return programs[self.s.program](Call(self.indices()))
-
-    def _wandering(self, first: Call) -> tuple[Step, ...]:
-        from embconform.conformance.cases.wandering import Wandering
-
-        return Wandering(self, first).draw()
 
     def _single(self, first: Call) -> tuple[Step, ...]:
         return (first, *self.backward(0, first))

@@ -16,9 +16,10 @@ from typing import Any, Final, get_args
 from allpairspy import AllPairs, pairs_storage
 
 from embconform.backends.backend import Described
+from embconform.backends.constants import own_sizes
 from embconform.conformance.cases.case import GRAD_MODES, Entry
 from embconform.conformance.cases.directed import DIRECTED, is_directed
-from embconform.conformance.cases.near import near_constants, taken
+from embconform.conformance.cases.near import near_constants
 from embconform.conformance.cases.soundness import fits, is_sound
 from embconform.conformance.cases.structure import (
     BOUNDS,
@@ -290,7 +291,7 @@ def strata(
     def fits_through(structure: Structure) -> bool:
         return fits(structure.through(only) if only else structure, backend, profile)
 
-    own = () if backend.compiled else taken(backend.constants, constants)
+    own = own_sizes(backend, constants)
     by_number = near_constants(own, _NEAR, fits_through, chances=near, seed=seed)
     sized = (one.through(only) if only else one for one in by_number)
     for structure in (*found[:made], *sized, *found[made:]):
