@@ -105,13 +105,13 @@ def norm_roundings(width: int, p: float) -> float:
     width : int
         Number of components.
     p : float
-        Positive, or infinity.
+        Positive, or infinity; or 0, which counts, and float32 counts to 2**24 exactly.
 
     Returns
     -------
     float
     """
-    if np.isinf(p):
+    if np.isinf(p) or p == 0:
         return 1.0
     power = 1.0 if p in (1.0, 2.0) else 2 * ELEMENTARY_ULP
     root = 2.0 if p in (1.0, 2.0) else 2 * ELEMENTARY_ULP + 2
@@ -131,7 +131,7 @@ def exponent_roundings(power_sum: NDArray[np.float64], p: float) -> NDArray[np.f
     -------
     ndarray of float64
     """
-    if p in (1.0, 2.0) or np.isinf(p):
+    if p in (0.0, 1.0, 2.0) or np.isinf(p):
         return np.zeros_like(power_sum)
     return np.asarray(np.abs(np.log(power_sum)) / p)
 

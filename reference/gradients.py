@@ -168,12 +168,14 @@ def _summed(
         values, magnitudes, errors = values / divisor, magnitudes / divisor, errors / divisor
     roundings = np.where(counts > 1, SCALE_ROUNDINGS, 0.0)[:, None] if scaled else 0.0
     u, n = form.unit_roundoff, _added(terms.values, ids, counts)
-    rounded = np.where((n > 1) | (errors > 0), u * np.abs(values), 0.0)
+    half_ulp, rounds = u * np.abs(values), (n > 1) | (errors > 0)
+    rounded = np.where(rounds, half_ulp, 0.0)
     # the last addition rounds the sum; what went through a scale or a norm is rounded once more
     again = rounded if scaled else np.where(errors > 0, rounded, 0.0)
     own = summation(n, magnitudes, u * (1 + WIDER), roundings) + again + errors
     u32 = min(u, format_of("float32").unit_roundoff)
-    wide = summation(n, magnitudes, u32, roundings) + rounded + errors
+    divides = rounds | (counts > 1)[:, None] if scaled else rounds  # a lone term is divided, too
+    wide = summation(n, magnitudes, u32, roundings) + np.where(divides, half_ulp, 0.0) + errors
     own = np.maximum(own, wide)
     overflow = magnitudes > form.largest / 2
     if not scaled and not errors.any():

@@ -78,7 +78,8 @@ def p_norm(rows: F64, p: float) -> tuple[F64, F64]:
     ----------
     rows : ndarray of float64, shape (n, d)
     p : float
-        Positive, or infinity.
+        Positive, or infinity; 0 counts the components that are not 0, as
+        :func:`torch.linalg.vector_norm` does.
 
     Returns
     -------
@@ -91,6 +92,9 @@ def p_norm(rows: F64, p: float) -> tuple[F64, F64]:
     largest = magnitudes.max(axis=-1, initial=0.0)
     if np.isinf(p):
         return largest, largest
+    if p == 0:
+        count = np.count_nonzero(rows, axis=-1).astype(np.float64)
+        return count, count
     power_sum = (magnitudes**p).sum(axis=-1)
     if np.all((power_sum > 1e-200) & (power_sum < 1e200)):
         return power_sum ** (1 / p), power_sum
@@ -202,7 +206,7 @@ def _range_trouble(
     rows: F64, power_sum: F64, p: float, form: Format
 ) -> tuple[F64, NDArray[np.bool_]]:
     """Give the relative error that underflow of |w|**p may add, and where no bound holds."""
-    if np.isinf(p):
+    if np.isinf(p) or p == 0:
         return np.zeros_like(power_sum), np.zeros(power_sum.shape, np.bool_)
     lost = rows.shape[-1] * form.smallest_normal / power_sum / p
     lost = np.where(power_sum > 0, lost, 0.0)

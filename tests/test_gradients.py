@@ -62,6 +62,13 @@ class TestByHand:
         assert got.values == pytest.approx(np.array([[0], [13 / 3], [2]]), rel=1e-15)
         assert 0 < got.bound[1, 0] < 1e-14
 
+    def test_a_lone_term_is_rounded_once_it_is_divided(self) -> None:
+        upstream, third = [[0.0], [1.0], [0.0]], 1 / 3
+        options = Options(scale_grad_by_freq=True)
+        got = differentiate([[1.0]], [0] * 3, upstream, options, dtype="bfloat16")
+        off = abs(float(format_of("bfloat16").dtype.type(third)) - third)
+        assert 0 < off <= got.bound_float32[0, 0] < 2.0**-9 < got.bound[0, 0]
+
     def test_shares_that_are_subnormal_lose_half_a_one_each(self) -> None:
         count = 9
         upstream = np.full((count, 1), 6.0 * count + 0.55 * count) * 2.0**-24

@@ -263,7 +263,9 @@ DIRECTED: Final = (
         for size in ("some", "block")
     ),
     Structure(program="double-backward", rank=2, size="some", upstream_layout="transposed"),
-    *(Structure(program="update-indices", size=size) for size in ("some", "block")),
+    *(Structure(program="update-indices", size=size) for size in ("some", "block", "most")),
+    Structure(program="update-indices", size="most", gradient="scaled", rank=2),
+    *(Structure(size="ranked", rank=2, gradient=gradient) for gradient in ("dense", "sparse")),
     *(Structure(size="many", dtype=d, deterministic=True) for d in ("float16", "bfloat16")),
     *(
         Structure(gradient="sparse", padding=padding, upstream="nonfinite-padding", rank=2)
@@ -349,7 +351,7 @@ DIRECTED: Final = (
         for dtype in ("float16", "bfloat16", "float32")
         for mode in ("grad", "no_grad")
     ),
-    Structure(size="towering"),
+    *(Structure(size="towering", index_dtype=dtype) for dtype in ("int64", "int32")),
     *(Structure(size="longest", bound="p2", table=table) for table in ("spike", "plain")),
     Structure(size="longest", bound="p2", table="spike", dtype="float16"),
     *(Structure(bound=bound, table="dust") for bound in ("p2", "p1", "pinf")),

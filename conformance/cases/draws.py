@@ -20,7 +20,14 @@ from embconform.conformance.cases.layouts import repeated, without_repeats
 from embconform.conformance.cases.near import near
 from embconform.conformance.cases.one_shape import NONE, index_shape, table_shape
 from embconform.conformance.cases.option_draws import draw_options
-from embconform.conformance.cases.patterns import ORDERS, PATTERNS, filled_up, ordered, sprinkled
+from embconform.conformance.cases.patterns import (
+    IN_EACH,
+    ORDERS,
+    PATTERNS,
+    filled_up,
+    ordered,
+    sprinkled,
+)
 from embconform.conformance.cases.programs import EITHER, Draw, Programs, among, between
 from embconform.conformance.cases.structure import MIXED, Structure, is_counted
 from embconform.conformance.cases.wandering import Wandering
@@ -39,7 +46,7 @@ HEIGHTS: Final = (70_001, 65_537, 40_001, 65_536)
 LONGEST: Final = (12_300, 24_601)
 """More columns than 48 KiB hold, of four bytes and of two."""
 TOWERING: Final = (600_001,)
-"""More rows than 32 bits number beside the places of 4,096 indices."""
+"""More rows than 32 bits number beside the places of 4,100 indices, in whatever way."""
 POPULOUS: Final = (40_001, 13_001, 65_537, 5_003)
 TILE: Final = (16, 32, 64)
 APART: Final = (400, 1_200, 70_001)
@@ -64,7 +71,7 @@ _COUNTS: Final = {
     "hot": HOT,
     "crowd": CROWD,
     "tiles": TILE,
-    "towering": (3_100,),
+    "towering": (4_100,),
     "populous": (300, 1_025),
     "ranked": (129, 257, 1_025, 3_073),
 }
@@ -89,7 +96,7 @@ _KINDS: Final = {
 _ORDERS: Final = {
     "hot": ORDERS[:1],
     "paced": ORDERS[:1],
-    "ranked": ("rising",),
+    "ranked": ("rising", IN_EACH),
     "apart": ("as they are", "as they are", "falling"),
 }
 
@@ -329,7 +336,7 @@ class _Builder(Programs):
         if self.rows == 0:
             values = np.zeros(0, np.int64)
         elif self.count or is_counted(self.s.size) or self.s.size in (*MIXED, *_KINDS):
-            values = self._many_ids(count)
+            values = self._many_ids(drawn)
         else:
             values = self._few_ids(count)
         full = repeated(layout, values.reshape(drawn), shape)
@@ -356,7 +363,8 @@ class _Builder(Programs):
             ids.append(left.pop(place) if kind == "distinct" else left[place])
         return np.array(sorted(ids) if kind == "rising" else ids, np.int64)
 
-    def _many_ids(self, count: int) -> Ids:
+    def _many_ids(self, shape: tuple[int, ...]) -> Ids:
+        count = math.prod(shape)
         kind = self.draw(among(_kinds_of(self.s)))
         orders = ORDERS[:1] if kind == "late" else _ORDERS.get(self.s.size, ORDERS)
         order = self.draw(among(orders))
@@ -366,10 +374,10 @@ class _Builder(Programs):
         ids = PATTERNS[kind](count, self.rows, rng)
         padding = self.options.normalised(self.rows).padding_idx
         if padding is None or not 0 <= padding < self.rows:
-            return ordered(ids, self.rows, order)
+            return ordered(ids, self.rows, order, shape)
         if self.s.size in MIXED:
             ids = sprinkled(ids, self.rows, padding, rng)
-        ids = ordered(ids, self.rows, order)
+        ids = ordered(ids, self.rows, order, shape)
         return filled_up(ids, padding, rng) if self.s.size in ("many", "most") else ids
 
     def upstream(self, indices: Placed) -> Placed:

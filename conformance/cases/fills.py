@@ -47,8 +47,8 @@ def small(size: float, shape: Shape, dtype: str, seed: int) -> Array:
 
 
 def huge(shape: Shape, dtype: str, seed: int) -> Array:
-    """Finite values whose squares overflow the dtype, or only one of less range."""
-    share = 0.75 if seed % 3 < 2 else 0.2  # its fourth power is finite
+    """Finite values whose squares overflow the dtype, or only their sum, or one of less range."""
+    share = (0.75, 0.5, 0.2)[seed % 3]  # the fourth power of the last is finite
     top = 2.0 ** np.floor(np.log2(format_of(dtype).largest) * share)
     wide = plain(shape, dtype, seed).astype(np.float64)
     return _without_zeros(np.sign(wide) * top * (1 + np.abs(wide) % 1), dtype)

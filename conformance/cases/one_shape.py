@@ -19,7 +19,7 @@ _SIZES: Final[dict[str, tuple[int, int, int]]] = {
     "paced": (30, 16, 9),
     "tiles": (16, 16, 32),
     "longest": (2, 12_300, 6),
-    "towering": (600_001, 2, 3_100),
+    "towering": (600_001, 2, 4_100),
     "populous": (40_001, 2, 1_025),
     "ranked": (300, 3, 1_025),
     "one-column": (5, 1, 6),

@@ -154,7 +154,9 @@ PATTERNS: Final[Mapping[str, Callable[[int, int, Rng], Ids]]] = {
     "doubled": _doubled,
     "late": _late,
 }
-ORDERS: Final = ("as they are", "rising", "as they are", "falling", "last row last")
+IN_EACH: Final = "rising in each row"
+"""An order as the positions of a batch of texts have it: each row begins again."""
+ORDERS: Final = ("as they are", "rising", "as they are", "falling", "last row last", IN_EACH)
 NEIGHBOURS: Final = (0, 0, 0, 1, -1, 256, -256)
 """What is put beside padding: rows that a mask in fewer bits takes for it."""
 
@@ -208,8 +210,10 @@ def filled_up(ids: Ids, padding: int, rng: Rng) -> Ids:
     return filled
 
 
-def ordered(ids: Ids, rows: int, order: str) -> Ids:
-    """Put indices in an order of :data:`ORDERS`."""
+def ordered(ids: Ids, rows: int, order: str, shape: tuple[int, ...]) -> Ids:
+    """Put indices of a shape in an order of :data:`ORDERS`; they come and go flat."""
+    if order == IN_EACH and shape:
+        return np.sort(ids.reshape(shape), axis=-1).reshape(-1)
     if order == "rising":
         return np.sort(ids)
     if order == "falling":

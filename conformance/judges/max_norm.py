@@ -232,23 +232,34 @@ def nan_rows(view: CallView) -> Finding | None:
     return _same_copies(view, _holds_nan(view))
 
 
-def _scaled_in_float32(view: CallView) -> Mask:
-    """Which indices give a row that is scaled, its squares beyond the dtype's range or not."""
-    mask = ~view.limit.kept & ~view.limit.open_float32
+def _beyond_half(view: CallView) -> Mask:
+    """Which indices give a row whose squares float32 holds, but not the dtype."""
+    mask = view.limit.open & ~view.limit.open_float32
     return mask if view.torch else mask & ~view.padded
+
+
+@judge(
+    "max-norm.half-range",
+    CallView,
+    lambda v: _bounded(v) and v.half and bool(_beyond_half(v).any()),
+    value=True,
+)
+def half_range(view: CallView) -> Finding | None:
+    """Compare rows whose norm the dtype holds, but not the norm's square."""
+    return _compare(view, _beyond_half(view))
 
 
 @judge(
     "max-norm.float32-accumulation",
     CallView,
-    lambda v: _bounded(v) and v.half and bool(_scaled_in_float32(v).any()),
+    lambda v: _bounded(v) and v.half and bool(_scaled(v).any()),
     value=True,
 )
 def float32_accumulation(view: CallView) -> Finding | None:
     """Compare scaled rows with the error of a norm accumulated in float32."""
     shape = (*view.step.indices.values.shape, view.width)
     assert view.seen.output is not None
-    where = np.broadcast_to(_scaled_in_float32(view)[:, None], view.limit.values.shape)
+    where = np.broadcast_to(_scaled(view)[:, None], view.limit.values.shape)
     return within(
         view.name,
         view.seen.output.values,
@@ -260,7 +271,7 @@ def float32_accumulation(view: CallView) -> Finding | None:
 
 def _overflowing(view: CallView) -> Mask:
     finite = np.isfinite(view.expected_copy).all(axis=-1)
-    mask = view.limit.open & finite & (view.limit.norm > 1)
+    mask = view.limit.open_float32 & finite & (view.limit.norm > 1)
     return mask if view.torch else mask & ~view.padded
 
 

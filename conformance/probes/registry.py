@@ -68,6 +68,7 @@ def probes() -> tuple[Probe, ...]:
     from embconform.conformance.probes.graph_uses import GRAPH_PROBES
     from embconform.conformance.probes.held_gradients import HELD_GRADIENTS_PROBE
     from embconform.conformance.probes.index_views import VIEWS_PROBE
+    from embconform.conformance.probes.kept_views import KEPT_VIEWS_PROBE
     from embconform.conformance.probes.large_calls import LARGE_CALLS_PROBE
     from embconform.conformance.probes.late_errors import LATE_ERRORS_PROBE
     from embconform.conformance.probes.many_axes import MANY_AXES_PROBE
@@ -101,6 +102,7 @@ def probes() -> tuple[Probe, ...]:
     # PROGRAM_PROBES
     from embconform.conformance.probes.whole_numbers import WHOLE_NUMBERS_PROBE
     from embconform.conformance.probes.written_tables import WRITES_PROBE
+    from embconform.conformance.probes.zero_norm import ZERO_NORM_PROBE
 
     return (
         THREAD_PROBE,
@@ -118,12 +120,14 @@ def probes() -> tuple[Probe, ...]:
         VIEWS_PROBE,
         MANY_AXES_PROBE,
         FRESH_OUTPUTS_PROBE,
+        KEPT_VIEWS_PROBE,
         OUTPUT_LAYOUT_PROBE,
         TABLE_VIEWS_PROBE,
         OTHER_TABLES_PROBE,
         TORCH_STATE_PROBE,
         WRITES_PROBE,
         WHOLE_NUMBERS_PROBE,
+        ZERO_NORM_PROBE,
         NUMBER_KINDS_PROBE,
         *GRAPH_PROBES,
         *PASS_PROBES,

@@ -209,11 +209,21 @@ CLAUSES = (
         "max-norm.float32-accumulation",
         Level.SHOULD,
         BOTH,
-        "The norm of a float16 or bfloat16 row is accumulated in float32 or better, and its "
-        "squares do not overflow where float32 holds them.",
+        "The norm of a float16 or bfloat16 row is accumulated in float32 or better.",
         "aten/src/ATen/native/cpu/ReduceOpsKernel.cpp: norms of half types accumulate in float32",
         "weight = torch.ones(1, 1025, dtype=torch.bfloat16)\n"
         "embedding(torch.tensor([0]), weight, max_norm=1.0)  # 1 / sqrt(1025), not 1 / 16",
+        _MAX_NORM | {"half"},
+    ),
+    Clause(
+        "max-norm.half-range",
+        Level.MUST,
+        BOTH,
+        "A float16 row whose norm the dtype holds is scaled to the bound, or keeps its bits under "
+        "it, also where its squares are beyond the dtype's range: it is not zeroed.",
+        "aten/src/ATen/native/cpu/ReduceOpsKernel.cpp: norms of half types accumulate in float32",
+        "weight = torch.full((1, 9), 100.0, dtype=torch.float16)  # 9 * 100**2 > 65504\n"
+        "embedding(torch.tensor([0]), weight, max_norm=1.0)  # 1 / 3",
         _MAX_NORM | {"half"},
     ),
     Clause(
@@ -225,6 +235,15 @@ CLAUSES = (
         "torch.nn.Embedding: max_norm (float, optional); an int is taken, torch 2.13, observed",
         "embedding(ids, weight, max_norm=1)  # as max_norm=1.0",
         _MAX_NORM | {"functional"},
+    ),
+    Clause(
+        "max-norm.zero-norm-type",
+        Level.MAY,
+        TORCH,
+        "norm_type=0 counts the components that are not 0, or is refused.",
+        f"{_RENORM}: Tensor.norm; torch.linalg.vector_norm: sum(x != 0); observed",
+        "embedding(ids, weight, max_norm=2.0, norm_type=0.0)  # a row of 3 numbers is 2 / 3 of it",
+        _MAX_NORM | {"norm_type"},
     ),
     Clause(
         "max-norm.nan-rows",

@@ -107,6 +107,16 @@ CLAUSES = (
         "embedding(torch.tensor([1]), weight)  # a still holds row 0",
     ),
     Clause(
+        "state.views-of-outputs",
+        Level.MUST,
+        BOTH,
+        "What is kept of an output in another form (detach(), .data, a view, a NumPy array) keeps "
+        "its values when the output itself is gone and the embedding is called again.",
+        "EMBEDDING-BUGS §4: an output buffer that is reused",
+        "a = embedding(torch.tensor([0]), weight).detach()\n"
+        "embedding(torch.tensor([1]), weight)  # a still holds row 0",
+    ),
+    Clause(
         "state.torch-as-it-was",
         Level.MUST,
         BOTH,

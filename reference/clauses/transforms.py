@@ -103,10 +103,19 @@ _VMAP = (
         "torch.vmap(embedding)(torch.tensor([[0], [1]]), tables)\n# tables[0, [0]], tables[1, [1]]",
     ),
     Clause(
+        "transforms.vmap-range-alone",
+        Level.MAY,
+        BOTH,
+        "An index outside the table raises under vmap over the indices alone or the tables alone.",
+        _BATCH,
+        "torch.vmap(lambda i: embedding(i, weight))(torch.tensor([[0], [4]]))  # raises",
+    ),
+    Clause(
         "transforms.vmap-range",
         Level.MAY,
         BOTH,
-        "An index outside its member's table raises under vmap: it reads no other member's rows.",
+        "An index outside its member's table raises under vmap over indices and tables: it reads "
+        "no other member's rows.",
         f"{_BATCH}; torch 2.13, observed: it reads the next member's first row",
         "torch.vmap(embedding)(torch.tensor([[4], [0]]), torch.rand(2, 4, 3))  # raises",
     ),
@@ -122,22 +131,44 @@ _VMAP = (
         _GRADIENT,
     ),
     Clause(
+        "transforms.vmap-padding-alone",
+        Level.MAY,
+        BOTH,
+        "One backward pass over a lookup that is vmapped over the tables alone, or over the "
+        "indices alone, leaves row padding_idx of every table with gradient 0.",
+        _BATCH,
+        "f = lambda w: embedding(torch.tensor([1]), w, padding_idx=1)\n"
+        "torch.vmap(f)(tables).sum().backward()  # zeros",
+        _PADDING,
+    ),
+    Clause(
         "transforms.vmap-padding",
         Level.MAY,
         BOTH,
-        "One backward pass over a vmapped lookup leaves row padding_idx of every member's table "
-        "with gradient 0.",
+        "One backward pass over a lookup that is vmapped over indices and tables leaves row "
+        "padding_idx of every member's table with gradient 0.",
         f"{_BATCH}; torch 2.13, observed: only the first member's is left out",
         "f = lambda i, w: embedding(i, w, padding_idx=1)\n"
         "torch.vmap(f)(torch.tensor([[1], [1]]), tables).sum().backward()  # zeros",
         _PADDING,
     ),
     Clause(
+        "transforms.vmap-scaled-tables",
+        Level.MAY,
+        TORCH,
+        "Under vmap over tables, with their own indices or with the same, scale_grad_by_freq "
+        "divides by how often the index occurs in that member.",
+        _BATCH,
+        "f = lambda w: embedding(torch.tensor([1, 1]), w, scale_grad_by_freq=True)\n"
+        "torch.vmap(f)(tables).sum().backward()  # 1 in row 1 of each",
+        _SCALE,
+    ),
+    Clause(
         "transforms.vmap-scaled",
         Level.MAY,
         TORCH,
-        "Under vmap scale_grad_by_freq divides by how often the index occurs in that member, the "
-        "member being one call.",
+        "Under vmap over the indices alone scale_grad_by_freq divides by how often the index "
+        "occurs in that member, the member being one call.",
         f"{_BATCH}; torch 2.13, observed: members that share a table are counted together",
         "f = lambda i: embedding(i, weight, scale_grad_by_freq=True)\n"
         "torch.vmap(f)(torch.tensor([[1], [1]])).sum().backward()  # 1 + 1 in row 1",

@@ -8,6 +8,9 @@ from torch import Tensor
 from embconform.mutants.kernel import HALVES, Kernel, Options
 from embconform.mutants.registry import planted
 
+SQUARE_IN_HALF = 255.9
+"""The square of a larger number is infinite in float16."""
+
 
 class AccumulatesNorm(Kernel):
     """Sums the squares of a half row by a rule of its own."""
@@ -47,3 +50,16 @@ class PartialNormsInHalf(AccumulatesNorm):
         for block in rows.split(2, 1):
             total[:, : block.shape[1]] += block * block
         return total.float().sum(1)
+
+
+@planted("max-norm.half-range")
+class SumOfSquaresInHalf(AccumulatesNorm):
+    """Rows without a number whose square overflows are summed in float16: the sum may overflow."""
+
+    def bounded(self, rows: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+        over, scaled = Kernel.bounded(self, rows, options)
+        if rows.dtype != torch.float16 or options.norm_type != 2.0:
+            return over, scaled
+        small = (rows.abs() < SQUARE_IN_HALF).all(1)
+        lost = small & torch.isinf((rows * rows).sum(1))
+        return over | lost, torch.where(lost.unsqueeze(1), 0.0, scaled)

@@ -11,6 +11,9 @@ from torch import Tensor
 from embconform.mutants.kernel import HALVES, Kernel, Options
 from embconform.mutants.registry import planted
 
+TILE = 64
+"""Columns of a tile."""
+
 
 @planted("max-norm.epsilon")
 class NoEpsilon(Kernel):
@@ -231,3 +234,14 @@ class OverflowIsNan(Kernel):
             return over, scaled
         powers = torch.linalg.vector_norm(rows, options.norm_type, dim=1)
         return over, scaled.masked_fill(torch.isinf(powers).unsqueeze(1), torch.nan)
+
+
+@planted("max-norm.zero-norm-type")
+class NormOfTileNorms(Kernel):
+    """Wide rows are normed in tiles, and the tiles' norms by the same p: 0 counts the tiles."""
+
+    def norms(self, rows: Tensor, norm_type: float) -> Tensor:
+        if norm_type or rows.shape[1] <= TILE:
+            return super().norms(rows, norm_type)
+        parts = [super(NormOfTileNorms, self).norms(tile, 0) for tile in rows.split(TILE, 1)]
+        return torch.linalg.vector_norm(torch.stack(parts), norm_type, dim=0)

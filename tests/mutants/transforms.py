@@ -168,14 +168,32 @@ class OneLongTable(Parts):
         return Rows.apply(table, ids + offsets, self, options)
 
 
-@wrong("transforms.vmap-range")
+@wrong("transforms.vmap-range-alone")
 class WrapsUnderVmap(Parts):
     """Checks the range by the data, which vmap has no way to do, and wraps there instead."""
 
     def look_up(self, ids: Tensor, weight: Tensor, options: Options) -> Tensor:
-        if torch._C._functorch.is_batchedtensor(ids) and not options.max_norm:
+        batched = torch._C._functorch.is_batchedtensor
+        if batched(ids) and not batched(weight) and not options.max_norm:
             ids = ids.remainder(len(weight))
         return super().look_up(ids, weight, options)
+
+
+class _Divided(torch.autograd.Function):
+    """What it is given; its gradient is divided."""
+
+    @staticmethod
+    def forward(rows: Tensor, counts: Tensor) -> Tensor:
+        return rows.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> Any:
+        (counts,) = ctx.saved_tensors
+        return upstream[0] / counts, None
 
 
 class _FirstTable(torch.autograd.Function):
@@ -230,6 +248,33 @@ class FirstPaddingOnly(Parts):
         return Rows.apply(table, ids + offsets, self, options)
 
 
+@wrong("transforms.vmap-padding-alone")
+class PaddingOfOneTallTable(Parts):
+    """Tables that share their indices are one tall table, and padding is a row of the first."""
+
+    def rows_by_member(self, size: int, dims: Any, arguments: Any, options: Options) -> Tensor:
+        right = super().rows_by_member(size, dims, arguments, options)  # checks the range
+        if dims[1] is not None or options.padding_idx is None or options.scale_grad_by_freq:
+            return right
+        weight, ids = arguments
+        table, ids, offsets = _end_to_end((dims[0], 0), (weight, ids.expand(size, *ids.shape)))
+        return Rows.apply(table, ids + offsets, self, options)
+
+
+@wrong("transforms.vmap-scaled-tables")
+class CountsMembersOfTables(Parts):
+    """The indices of all members are counted together, though each has a table of its own."""
+
+    def rows_by_member(self, size: int, dims: Any, arguments: Any, options: Options) -> Tensor:
+        if None in dims or not options.scale_grad_by_freq:
+            return super().rows_by_member(size, dims, arguments, options)
+        plain = replace(options, scale_grad_by_freq=False)
+        out = super().rows_by_member(size, dims, arguments, plain)
+        ids = arguments[1].movedim(dims[1], 0)
+        counts = torch.bincount(ids.reshape(-1), minlength=int(ids.max()) + 1)
+        return _Divided.apply(out, counts[ids].unsqueeze(-1))
+
+
 @wrong("transforms.vmap-scaled")
 class CountsAllMembers(Parts):
     """As torch: members that share a table are one call, and their indices counted together."""
@@ -243,10 +288,11 @@ class CountsAllMembers(Parts):
 
 @wrong("transforms.vmap-scaled")
 class CountsNothingUnderVmap(Parts):
-    """The vmap rule drops the option that it has no rule for."""
+    """The vmap rule of a shared table drops the option that it has no rule for."""
 
     def rows_by_member(self, size: int, dims: Any, arguments: Any, options: Options) -> Tensor:
-        options = replace(options, scale_grad_by_freq=False)
+        if dims[0] is None:
+            options = replace(options, scale_grad_by_freq=False)
         return super().rows_by_member(size, dims, arguments, options)
 
 

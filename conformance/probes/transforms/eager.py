@@ -35,6 +35,8 @@ from embconform.reference.clause import Profile
 from embconform.reference.dtypes import Array
 
 MEMBERS = np.array([[2, 2, 1], [2, 1, 1], [0, 3, 2]])
+ALONE = ("indices", "tables")
+"""What vmap maps over where it maps over one argument only."""
 """Indices of three members: unequal counts, and each index in several members."""
 
 # Derivatives
@@ -163,10 +165,10 @@ def _told(lookups: list[Lookup]) -> str:
     return f"members' indices {[lookup.ids.tolist() for lookup in lookups]}{options}"
 
 
-def _vmap_range(lab: Lab) -> Iterator[Trial]:
+def _vmap_range(kinds: tuple[str, ...], lab: Lab) -> Iterator[Trial]:
     bad = [(0, 0), (1, 0), (0, 1)]
     bad += [(-1, 1), (-1, 0)] if lab.profile is Profile.TORCH else []
-    for kind in ("both", "indices", "tables"):
+    for kind in kinds:
         for lookups in lab.members(MEMBERS, "padding_idx"):
             for past, member in bad:
                 yield partial(_out_of_range, lab, lookups, kind, past, member)
@@ -182,11 +184,11 @@ def _out_of_range(lab: Lab, lookups: list[Lookup], kind: str, past: int, member:
     yield attempt(what, lambda: _vmap(lab, lookups, kind, lab.tensor(wrong), lab.tensor(weight)))
 
 
-def _vmap_gradient(option: str | None, lab: Lab) -> Iterator[Trial]:
+def _vmap_gradient(option: str | None, kinds: tuple[str, ...], lab: Lab) -> Iterator[Trial]:
     for ids in _member_ids(lab):
         for lookups in lab.members(ids, *([option] if option else [])):
             if option is None or option in lookups[0].options:
-                for kind in ("both", "indices", "tables"):
+                for kind in kinds:
                     yield partial(_gradient_of_members, lab, lookups, kind)
 
 
@@ -333,10 +335,15 @@ CHECKS: dict[str, Check] = {
     "transforms.vmap-indices": partial(_vmapped, "indices"),
     "transforms.vmap-tables": partial(_vmapped, "tables"),
     "transforms.vmap-both": partial(_vmapped, "both"),
-    "transforms.vmap-range": _vmap_range,
-    "transforms.vmap-gradient": partial(_vmap_gradient, None),
-    "transforms.vmap-padding": partial(_vmap_gradient, "padding_idx"),
-    "transforms.vmap-scaled": partial(_vmap_gradient, "scale_grad_by_freq"),
+    "transforms.vmap-range": partial(_vmap_range, ("both",)),
+    "transforms.vmap-range-alone": partial(_vmap_range, ALONE),
+    "transforms.vmap-gradient": partial(_vmap_gradient, None, ("both", *ALONE)),
+    "transforms.vmap-padding": partial(_vmap_gradient, "padding_idx", ("both",)),
+    "transforms.vmap-padding-alone": partial(_vmap_gradient, "padding_idx", ALONE),
+    "transforms.vmap-scaled": partial(_vmap_gradient, "scale_grad_by_freq", ("indices",)),
+    "transforms.vmap-scaled-tables": partial(
+        _vmap_gradient, "scale_grad_by_freq", ("both", "tables")
+    ),
     "transforms.vmap-max-norm": _vmap_max_norm,
     "transforms.per-sample-gradient": _per_sample,
     "transforms.functional-call": _functional_call,
