@@ -263,8 +263,12 @@ DIRECTED: Final = (
         for size in ("some", "block")
     ),
     Structure(program="double-backward", rank=2, size="some", upstream_layout="transposed"),
-    *(Structure(program="update-indices", size=size) for size in ("some", "block", "most")),
-    Structure(program="update-indices", size="most", gradient="scaled", rank=2),
+    *(Structure(program="update-indices", size=size) for size in ("some", "block")),
+    *(
+        Structure(program="update-indices", size="most", gradient=gradient, rank=rank)
+        for gradient in ("dense", "scaled")
+        for rank in (1, 2, 3)
+    ),
     *(Structure(size="ranked", rank=2, gradient=gradient) for gradient in ("dense", "sparse")),
     *(Structure(size="many", dtype=d, deterministic=True) for d in ("float16", "bfloat16")),
     *(
