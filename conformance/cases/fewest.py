@@ -33,6 +33,7 @@ padding=negative
 padding=zero upstream=nonfinite-padding
 bound=zero
 bound=p2 table=huge
+dtype=float16 bound=p2 table=huge
 bound=p2 table=spike
 bound=p2 table=zero-rows
 weight_layout=transposed
