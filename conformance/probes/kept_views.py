@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 40, 3
 VIEWS: Final[dict[str, Callable[[torch.Tensor], Any]]] = {
     "out.detach()": lambda out: out.detach(),
     "out.data": lambda out: out.data,
-    "out.view(-1)": lambda out: out.detach().view(-1),
+    "out[:]": lambda out: out.detach()[:],
     "out.numpy()": lambda out: out.detach().numpy(),
 }
 

@@ -8,7 +8,7 @@ from itertools import groupby, takewhile
 from typing import Final
 
 from embconform.conformance.cases.directed import is_directed
-from embconform.conformance.cases.structure import Structure
+from embconform.conformance.cases.structure import NEAR, Structure
 from embconform.conformance.probes.registry import Probe
 
 FIRST: Final = 2
@@ -126,11 +126,20 @@ def _firsts(shared: Sequence[tuple[Structure, int]], batch: int) -> list[Draws]:
 
 
 def _batched(shared: Sequence[tuple[Structure, int]], number: int, batch: int) -> list[Draws]:
-    """Put neighbours together that get as many cases, and are alike in being made for a clause."""
+    """Put neighbours together that get as many cases and are of one kind.
+
+    Kinds are what is made for a clause, what is near to a constant of the target's code, and what
+    is neither: so the first and the last are the same for targets with other constants.
+    """
+
+    def alike(pair: tuple[Structure, int]) -> tuple[int, bool, bool]:
+        structure, examples = pair
+        return examples, is_directed(structure), NEAR in structure.size
+
     return [
         Draws(tuple(structure for structure, _ in some), examples, number)
-        for (examples, _), alike in groupby(shared, lambda pair: (pair[1], is_directed(pair[0])))
-        for some in _chunks(list(alike), batch)
+        for (examples, *_), some_kind in groupby(shared, alike)
+        for some in _chunks(list(some_kind), batch)
     ]
 
 

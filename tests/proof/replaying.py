@@ -9,6 +9,9 @@ from typing import Final
 
 from hypothesis import Phase
 
+from embconform.backends.constants import own_sizes
+from embconform.conformance.cases.structure import NEAR
+from embconform.conformance.options import BUDGETS
 from embconform.conformance.running.driver import Batch, Body, Driver
 from embconform.conformance.running.explorer import Explorer
 from embconform.conformance.running.work import Draws, Unit
@@ -63,7 +66,8 @@ class ReplayingDriver(Driver):
         if drawn is None:
             drawn = []
             super().drive(draws, drawn.append, *phases)
-            kept.keep(draws, drawn)
+            if not any(NEAR in structure.size for structure in draws.structures):
+                kept.keep(draws, drawn)  # the others are one target's own
         for batch in drawn:
             body(batch)
 
@@ -86,7 +90,8 @@ class ReplayingExplorer(Explorer):
         """What another target's work is that can do the same."""
         options, backend = replace(self.options, strict=False), self.backend
         able = backend.able, backend.capabilities.dtypes, backend.capabilities.index_dtypes
-        key = options, self.wanted, able, backend.compiled, backend.sizes_compiled
+        own = tuple(own_sizes(backend, BUDGETS[options.budget].constants))
+        key = options, self.wanted, able, own, backend.compiled, backend.sizes_compiled
         if key not in _WORK:
             if len(_WORK) == _RUNS:
                 _WORK.pop(next(iter(_WORK)))
