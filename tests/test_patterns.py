@@ -30,12 +30,13 @@ def test_distinct_rows_are_distinct_and_swapped_ones_almost_a_run() -> None:
 
 def test_orders_are_what_they_say() -> None:
     ids = np.array([4, 1, 9, 1])
-    found = {order: ordered(ids, 12, order).tolist() for order in ORDERS}
+    found = {order: ordered(ids, 12, order, (2, 2)).tolist() for order in ORDERS}
     assert found == {
         "as they are": [4, 1, 9, 1],
         "rising": [1, 1, 4, 9],
         "falling": [9, 4, 1, 1],
         "last row last": [4, 1, 9, 11],
+        "rising in each row": [1, 4, 1, 9],
     }
     assert ids.tolist() == [4, 1, 9, 1]
 
