@@ -89,7 +89,7 @@ _KINDS: Final = {
     "table": _MIXED_KINDS,
     "hot": ("hot",),
     "tiles": ("uniform", "cyclic", "distinct"),
-    "towering": ("uniform", "top"),
+    "towering": ("brink", "uniform"),
     "apart": ("apart",),
     "paced": ("falling", "paced", "mirrored", "doubled"),
 }

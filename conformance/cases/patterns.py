@@ -128,6 +128,13 @@ def _late(count: int, rows: int, rng: Rng) -> Ids:
     return ids
 
 
+def _brink(count: int, rows: int, rng: Rng) -> Ids:
+    """Name the last rows, and those where an index times their number passes 31 bits."""
+    brink = 2**31 // count
+    named = np.array([rows - 1, rows - 2, brink, brink, brink + 1, brink - 1])
+    return np.asarray(rng.choice(named, count) % rows)
+
+
 def _few(count: int, rows: int, rng: Rng) -> Ids:
     return rng.choice(rng.integers(0, rows, 3), count)
 
@@ -145,6 +152,7 @@ PATTERNS: Final[Mapping[str, Callable[[int, int, Rng], Ids]]] = {
     "swapped": _swapped,
     "runs": _runs,
     "few": _few,
+    "brink": _brink,
     "alike": _alike,
     "edges": _edges,
     "apart": _apart,
