@@ -88,7 +88,7 @@ COLUMN_3 = _backend(
     "dtensor-col-3",
     column_3,
     "column_3",
-    "dtensor_col",
+    "dtensor_col_3",
     "ColwiseParallel over three gloo processes",
 )
 __all__ = ["COLUMN", "COLUMN_3", "ROW", "ROW_3", "close"]
