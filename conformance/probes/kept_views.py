@@ -55,7 +55,7 @@ def _looked_up(lab: Lab, mode: GradMode, view: str, count: int, entry: str) -> C
 
 def _call(lab: Lab, lookup: Lookup, entry: str, trained: bool) -> Callable[[torch.Tensor], Any]:
     if entry == "module":
-        module = lab.module(lookup)
+        module: torch.nn.Module = lab.module(lookup)
         module.weight.requires_grad_(trained)
         return module
     weight, f = lab.tensor(lookup.table).requires_grad_(trained), lab.bind(lookup)
