@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from itertools import product
+from typing import Any, Final, get_args
 
 import numpy as np
 
-from embconform.conformance.cases.case import MODE_WORDS, GradMode
+from embconform.conformance.cases.case import MODE_WORDS, Entry, GradMode
 from embconform.conformance.lazy_torch import torch
 from embconform.conformance.observe import grad_context
 from embconform.conformance.probes.transforms.claims import Lookup, Rows
@@ -28,17 +29,14 @@ VIEWS: Final[dict[str, Callable[[torch.Tensor], Any]]] = {
 
 
 def _kept(lab: Lab) -> Iterator[Trial]:
-    for mode in lab.few(lab.modes):
-        for view in lab.few(list(VIEWS), slice(1)):
-            if lab.device == "cpu" or "numpy" not in view:
-                for count in lab.few((5, MANY), slice(1)):
-                    if lab.backend.functional is not None:
-                        yield partial(_looked_up, lab, mode, view, count, "functional")
-                    if lab.backend.module is not None:
-                        yield partial(_looked_up, lab, mode, view, count, "module")
+    entries = [entry for entry in get_args(Entry) if getattr(lab.backend, entry) is not None]
+    views = [view for view in VIEWS if lab.device == "cpu" or view != "out.numpy()"]
+    modes, counts = lab.few(lab.modes), lab.few((5, MANY), slice(1))
+    for way in product(modes, lab.few(views, slice(1)), counts, entries):
+        yield partial(_looked_up, lab, *way)
 
 
-def _looked_up(lab: Lab, mode: GradMode, view: str, count: int, entry: str) -> Claims:
+def _looked_up(lab: Lab, mode: GradMode, view: str, count: int, entry: Entry) -> Claims:
     """Look up again and again, and keep a view of each output alone."""
     table = np.abs(lab.table(HEIGHT, WIDTH)) + 1
     first = Lookup(np.zeros(count, np.int64), table, {}, lab.profile)
@@ -53,7 +51,7 @@ def _looked_up(lab: Lab, mode: GradMode, view: str, count: int, entry: str) -> C
         yield Rows(f"{what}, read after the last of {CALLS} calls of the {entry}", got, lookup)
 
 
-def _call(lab: Lab, lookup: Lookup, entry: str, trained: bool) -> Callable[[torch.Tensor], Any]:
+def _call(lab: Lab, lookup: Lookup, entry: Entry, trained: bool) -> Callable[[torch.Tensor], Any]:
     if entry == "module":
         module: torch.nn.Module = lab.module(lookup)
         module.weight.requires_grad_(trained)
