@@ -16,6 +16,7 @@ from embconform.conformance.views import BackwardView, CallView
 from embconform.reference.dtypes import in_float64
 from embconform.reference.oracle import EPSILON, p_norm
 
+F64 = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
@@ -23,12 +24,14 @@ def _bounded(view: CallView) -> bool:
     return view.bounded and not view.empty and view.follows != "error"
 
 
+def _returned(view: CallView, mask: Mask) -> Mask:
+    """Leave out of a mask of indices what the textbook profile returns as zeros: padding."""
+    return mask if view.torch else mask & ~view.padded
+
+
 def _scaled(view: CallView) -> Mask:
     """Which indices give a row that max_norm changes or may change."""
-    mask = ~view.limit.kept & ~view.limit.open
-    if not view.torch:
-        mask &= ~view.padded
-    return mask
+    return _returned(view, ~view.limit.kept & ~view.limit.open)
 
 
 def _owner(view: CallView) -> set[str]:
@@ -53,7 +56,9 @@ def _owned_by(clause: str) -> Callable[[CallView], bool]:
     return applies
 
 
-def _compare(view: CallView, which: Mask) -> Finding | None:
+def _compare(view: CallView, which: Mask, bound: F64 | None = None) -> Finding | None:
+    """Compare rows within a bound, by default that of a norm accumulated in the table's dtype."""
+    bound = view.limit.bound if bound is None else bound
     shape = (*view.step.indices.values.shape, view.width)
     assert view.seen.output is not None
     where = np.broadcast_to(which[:, None], view.limit.values.shape)
@@ -61,7 +66,7 @@ def _compare(view: CallView, which: Mask) -> Finding | None:
         view.name,
         view.seen.output.values,
         view.limit.values.reshape(shape),
-        view.limit.bound.reshape(shape),
+        bound.reshape(shape),
         where.reshape(shape),
     )
 
@@ -165,7 +170,7 @@ def _same_copies(view: CallView, which: Mask) -> Finding | None:
 
 
 def _must_keep(view: CallView) -> Mask:
-    return view.limit.kept if view.torch else view.limit.kept & ~view.padded
+    return _returned(view, view.limit.kept)
 
 
 @judge(
@@ -234,8 +239,7 @@ def nan_rows(view: CallView) -> Finding | None:
 
 def _beyond_half(view: CallView) -> Mask:
     """Which indices give a row whose squares float32 holds, but not the dtype."""
-    mask = view.limit.open & ~view.limit.open_float32
-    return mask if view.torch else mask & ~view.padded
+    return _returned(view, view.limit.open & ~view.limit.open_float32)
 
 
 @judge(
@@ -257,22 +261,12 @@ def half_range(view: CallView) -> Finding | None:
 )
 def float32_accumulation(view: CallView) -> Finding | None:
     """Compare scaled rows with the error of a norm accumulated in float32."""
-    shape = (*view.step.indices.values.shape, view.width)
-    assert view.seen.output is not None
-    where = np.broadcast_to(_scaled(view)[:, None], view.limit.values.shape)
-    return within(
-        view.name,
-        view.seen.output.values,
-        view.limit.values.reshape(shape),
-        view.limit.bound_float32.reshape(shape),
-        where.reshape(shape),
-    )
+    return _compare(view, _scaled(view), view.limit.bound_float32)
 
 
 def _overflowing(view: CallView) -> Mask:
     finite = np.isfinite(view.expected_copy).all(axis=-1)
-    mask = view.limit.open_float32 & finite & (view.limit.norm > 1)
-    return mask if view.torch else mask & ~view.padded
+    return _returned(view, view.limit.open_float32 & finite & (view.limit.norm > 1))
 
 
 @judge(

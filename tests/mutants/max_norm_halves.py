@@ -53,11 +53,11 @@ class PartialNormsInHalf(AccumulatesNorm):
 
 
 @planted("max-norm.half-range")
-class SumOfSquaresInHalf(AccumulatesNorm):
+class SumOfSquaresInHalf(Kernel):
     """Rows without a number whose square overflows are summed in float16: the sum may overflow."""
 
     def bounded(self, rows: Tensor, options: Options) -> tuple[Tensor, Tensor]:
-        over, scaled = Kernel.bounded(self, rows, options)
+        over, scaled = super().bounded(rows, options)
         if rows.dtype != torch.float16 or options.norm_type != 2.0:
             return over, scaled
         small = (rows.abs() < SQUARE_IN_HALF).all(1)
